@@ -1,0 +1,1 @@
+"""The enclave's side: the proxy whose TLS starts here."""

@@ -1,0 +1,48 @@
+"""How the enclave daemon is, and the way out of it: asked by the host for its own health page."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from nitroproxy.errors import ProxyError
+from nitroproxy.http1.messages import Limits
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.fetch import fetch
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.health import Check, Health, read_health, tls_verification
+
+#: Seconds that the relay may take to say how it is: less than the host waits for all of this.
+_RELAY_TIMEOUT = 0.6
+
+
+class HealthOfEnclave:
+    """Examines the enclave daemon and the relay beyond it."""
+
+    def __init__(
+        self, relay: IStreamClientEndpoint, deadlines: Deadlines, version: str, limits: Limits, *, verifies: bool
+    ) -> None:
+        self._deadlines = deadlines
+        self._version = version
+        self._verifies = verifies
+        self._pool = Pool(
+            lambda key: relay,
+            deadlines,
+            limits=limits,
+            connect_timeout=_RELAY_TIMEOUT,
+            idle_timeout=_RELAY_TIMEOUT,
+            most=16,
+            end_is_proof=False,
+        )
+
+    async def __call__(self) -> Health:
+        """The health of the enclave daemon, of the egress relay and of what the relay says of DNS."""
+        health = Health("nitroproxy-enclave", self._version, {"enclave": Check("pass")})
+        try:
+            _, body = await fetch(self._pool, "relay", b"/health", self._deadlines, _RELAY_TIMEOUT)
+            health.checks.update(read_health(body))
+        except ProxyError as error:
+            health.checks["egress"] = Check("fail", f"the egress relay does not answer: {error.detail}")
+        except ValueError as error:
+            health.checks["egress"] = Check("fail", f"the egress relay's health cannot be read: {error}")
+        health.checks["tls_verification"] = tls_verification(self._verifies)
+        return health

@@ -1,0 +1,41 @@
+"""The enclave proxy's routing: policy first, then straight to the destination through the relay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.web.server import Site
+
+from nitroproxy.enclave.dialer import Dialer
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Request
+from nitroproxy.policy import Policy
+from nitroproxy.proxy.route import Dial, Forward, Local, Route
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.target import parse_target
+
+
+class EnclaveRouter:
+    """Routes a request to its destination.
+
+    :param allow_plaintext: whether http destinations may be reached; the relay then reads them.
+    """
+
+    def __init__(self, policy: Policy, pool: Pool, dialer: Dialer, site: Site, *, allow_plaintext: bool) -> None:
+        self._policy = policy
+        self._pool = pool
+        self._dialer = dialer
+        self._site = site
+        self._allow_plaintext = allow_plaintext
+
+    def route(self, request: Request) -> Route:
+        """See `nitroproxy.proxy.route.Router.route`."""
+        target = parse_target(request.method, request.target)
+        if target is None:
+            return Local(self._site)
+        if target.scheme == "http" and not self._allow_plaintext:
+            raise ProxyError(Kind.PLAINTEXT_DESTINATION, "http destinations are off (tls.allow_plaintext)")
+        self._policy.check(target.host, target.port)
+        if request.method == b"CONNECT":
+            return Dial(self._dialer.tunnel(target))
+        return Forward(self._pool, replace(target, path=b""), target.path, target.host_field)

@@ -1,0 +1,1 @@
+"""The host's side: the gateway, its pages, and the egress relay."""

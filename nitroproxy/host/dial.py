@@ -1,0 +1,209 @@
+"""From a destination's name to a connection with an address that was checked: the relay's last step.
+
+A name is resolved once; every address it has must pass the guard, or none is dialled; the addresses dialled are those
+that were checked. So a name that resolves to something else a moment later (DNS rebinding) gains nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from itertools import chain, zip_longest
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TCPTimedOutError, TimeoutError
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorFromThreads,
+    IReactorTCP,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.policy import AddressGuard
+from nitroproxy.proxy.deadlines import Deadline, Deadlines
+
+#: Seconds after which the next address is tried beside the one before (RFC 8305 section 5).
+_STAGGER: Final = 0.25
+
+#: A name to its addresses, as text, in the order of preference.
+Lookup = Callable[[str], Awaitable[Sequence[str]]]
+
+
+def system_lookup(reactor: IReactorFromThreads, threads: ThreadPool) -> Lookup:
+    """The system's resolver, in threads of its own: one slow name holds up no other until all of them are taken.
+
+    The lookup raises `socket.gaierror`.
+    """
+
+    def resolve(host: str) -> list[str]:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    async def lookup(host: str) -> Sequence[str]:
+        return await deferToThreadPool(reactor, threads, resolve, host)
+
+    return lookup
+
+
+class Resolver:
+    """Names to checked addresses, with the last lookup's outcome for the health page."""
+
+    def __init__(self, lookup: Lookup, guard: AddressGuard, deadlines: Deadlines, timeout: float) -> None:
+        self._lookup = lookup
+        self._guard = guard
+        self._deadlines = deadlines
+        self._timeout = timeout
+        #: Why the resolver itself could not answer last time, or None.
+        self.trouble: str | None = None
+
+    async def resolve(self, host: str) -> list[str]:
+        """The addresses of *host*, all of them checked, families alternating (RFC 8305 section 4).
+
+        :raises ProxyError: `Kind.DNS_ERROR`, `Kind.DNS_TIMEOUT` or `Kind.ADDRESS_DENIED`.
+        """
+        try:
+            ip_address(host)
+        except ValueError:
+            addresses = await self._look_up(host)
+        else:
+            addresses = [host]
+        for address in addresses:
+            self._guard.check(address)
+        first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+        other = [address for address in addresses if address not in first]
+        return [address for address in chain.from_iterable(zip_longest(first, other)) if address is not None]
+
+    async def _look_up(self, host: str) -> Sequence[str]:
+        late = False
+
+        def time_out() -> None:
+            nonlocal late
+            late = True
+            looking.cancel()
+
+        async def look() -> Sequence[str]:
+            return await self._lookup(host)
+
+        looking: Deferred[Sequence[str]] = Deferred.fromCoroutine(look())
+        deadline = self._deadlines.after(self._timeout, time_out)
+        try:
+            addresses = await looking
+        except (socket.gaierror, DNSLookupError) as error:
+            temporary = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+            self.trouble = f"the resolver could not answer: {error}" if temporary else None
+            raise ProxyError(Kind.DNS_ERROR, f"{host} could not be resolved: {error}") from error
+        except Exception as error:
+            if not late:
+                raise
+            self.trouble = f"a lookup took over {self._timeout:g} seconds"
+            raise ProxyError(Kind.DNS_TIMEOUT, f"{host} was not resolved within {self._timeout:g} seconds") from error
+        finally:
+            deadline.cancel()
+        self.trouble = None
+        if not addresses:
+            raise ProxyError(Kind.DNS_ERROR, f"{host} has no address")
+        return addresses
+
+
+@implementer(IStreamClientEndpoint)
+class CheckedEndpoint:
+    """Resolves, checks and dials *host*:*port*; fails with `ProxyError`."""
+
+    def __init__(
+        self, reactor: IReactorTCP, resolver: Resolver, deadlines: Deadlines, host: str, port: int, timeout: float
+    ) -> None:
+        self._reactor = reactor
+        self._resolver = resolver
+        self._deadlines = deadlines
+        self._host = host
+        self._port = port
+        self._timeout = timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect to the first of the checked addresses that answers."""
+
+        async def connect() -> IProtocol:
+            addresses = await self._resolver.resolve(self._host)
+            endpoints = [self._endpoint(address) for address in addresses]
+            try:
+                protocol = await _Race(endpoints, protocolFactory, self._deadlines).winner
+            except ConnectionRefusedError as error:
+                raise ProxyError(
+                    Kind.CONNECTION_REFUSED, f"{self._host}:{self._port} refused the connection"
+                ) from error
+            except (TimeoutError, TCPTimedOutError) as error:
+                raise ProxyError(Kind.CONNECTION_TIMEOUT, f"{self._host}:{self._port} did not answer") from error
+            except OSError as error:
+                raise ProxyError(Kind.UNREACHABLE, f"{self._host}:{self._port}: {error}") from error
+            transport = protocol.transport  # type: ignore[attr-defined]
+            if ITCPTransport.providedBy(transport):
+                transport.setTcpNoDelay(True)
+                transport.setTcpKeepAlive(True)
+            return protocol
+
+        return Deferred.fromCoroutine(connect())
+
+    def _endpoint(self, address: str) -> IStreamClientEndpoint:
+        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        return kind(self._reactor, address, self._port, timeout=self._timeout)
+
+
+class _Race:
+    """Connection attempts, each begun when the one before fails or is slow; the first that succeeds wins (RFC 8305)."""
+
+    def __init__(self, endpoints: list[IStreamClientEndpoint], factory: IProtocolFactory, deadlines: Deadlines) -> None:
+        self.winner: Deferred[IProtocol] = Deferred(self._cancel)
+        self._waiting = endpoints
+        self._factory = factory
+        self._deadlines = deadlines
+        self._running: list[Deferred[IProtocol]] = []
+        self._stagger: Deadline | None = None
+        self._next()
+
+    def _next(self) -> None:
+        self._stop_stagger()
+        if not self._waiting or self.winner.called:
+            return
+        attempt: Deferred[IProtocol] = self._waiting.pop(0).connect(self._factory)
+        self._running.append(attempt)
+        if self._waiting:
+            self._stagger = self._deadlines.after(_STAGGER, self._next)
+        attempt.addCallbacks(self._won, self._lost, callbackArgs=(attempt,), errbackArgs=(attempt,))
+
+    def _won(self, protocol: IProtocol, attempt: Deferred[IProtocol]) -> None:
+        self._running.remove(attempt)
+        if self.winner.called:
+            protocol.transport.abortConnection()  # type: ignore[attr-defined]
+            return
+        self.winner.callback(protocol)
+        self._cancel(self.winner)
+
+    def _lost(self, failure: Failure, attempt: Deferred[IProtocol]) -> None:
+        self._running.remove(attempt)
+        if self.winner.called:
+            return
+        if self._waiting:
+            self._next()
+        elif not self._running:
+            self.winner.errback(failure)
+
+    def _cancel(self, _: object) -> None:
+        self._waiting = []
+        self._stop_stagger()
+        for attempt in list(self._running):
+            attempt.cancel()
+
+    def _stop_stagger(self) -> None:
+        if self._stagger is not None:
+            self._stagger.cancel()
+            self._stagger = None

@@ -1,0 +1,43 @@
+"""The egress relay: enclaves ask it by CONNECT for the internet; it decides, dials, and moves ciphertext."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTCP
+from twisted.web.server import Site
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.host.dial import CheckedEndpoint, Resolver
+from nitroproxy.http1.messages import Request
+from nitroproxy.policy import Policy
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.route import Dial, Local, Route
+from nitroproxy.target import parse_target
+
+
+class EgressRouter:
+    """Routes CONNECT to the internet, within *policy*; its own pages (health) are all else it serves.
+
+    :param timeout: seconds for one address to answer.
+    """
+
+    def __init__(
+        self, reactor: IReactorTCP, resolver: Resolver, policy: Policy, deadlines: Deadlines, timeout: float, site: Site
+    ) -> None:
+        self._reactor = reactor
+        self._resolver = resolver
+        self._policy = policy
+        self._deadlines = deadlines
+        self._timeout = timeout
+        self._site = site
+
+    def route(self, request: Request) -> Route:
+        """See `nitroproxy.proxy.route.Router.route`."""
+        target = parse_target(request.method, request.target)
+        if target is None:
+            return Local(self._site)
+        if request.method != b"CONNECT":
+            raise ProxyError(Kind.METHOD_NOT_ALLOWED, "the relay only carries CONNECT tunnels")
+        self._policy.check(target.host, target.port)
+        return Dial(
+            CheckedEndpoint(self._reactor, self._resolver, self._deadlines, target.host, target.port, self._timeout)
+        )

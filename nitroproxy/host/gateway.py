@@ -1,0 +1,33 @@
+"""The gateway's routing: what an application on the host asks for goes to the enclave, the rest is a local page."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.server import Site
+
+from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.route import Dial, Forward, Local, Route
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.target import parse_target
+
+#: The only next hop there is.
+ENCLAVE = "enclave"
+
+
+class GatewayRouter:
+    """Routes everything that names a destination to the enclave; the enclave decides whether it may be reached."""
+
+    def __init__(self, pool: Pool, enclave: IStreamClientEndpoint, site: Site) -> None:
+        self._pool = pool
+        self._enclave = enclave
+        self._site = site
+
+    def route(self, request: Request) -> Route:
+        """See `nitroproxy.proxy.route.Router.route`."""
+        target = parse_target(request.method, request.target)
+        if target is None:
+            return Local(self._site)
+        if request.method == b"CONNECT":
+            return Dial(ConnectEndpoint(self._enclave, target.authority))
+        return Forward(self._pool, ENCLAVE, target.url, target.host_field)

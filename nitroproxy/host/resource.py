@@ -1,0 +1,95 @@
+"""The gateway's own pages: ``/`` says how to use it, ``/health`` how each layer is, ``/health/live`` and
+``/health/ready`` the same for orchestrators."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Awaitable, Callable
+
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from nitroproxy.errors import ProxyError
+from nitroproxy.host.gateway import ENCLAVE
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.fetch import fetch
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot, read_health, tls_verification
+
+#: Seconds that the enclave may take to say how it is: `/health` itself answers within one.
+_ENCLAVE_TIMEOUT = 0.85
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>nitroproxy</title>
+<style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;
+padding:0 1rem}}</style>
+<h1>nitroproxy {version}</h1>
+<p>The gateway to the enclave. Put a URL after the slash: <code>curl http://{host}/https://httpbin.org/get</code>,
+or use it as an HTTP proxy.</p>
+<p><a href="/health">health</a> · <a href="/health/live">live</a> · <a href="/health/ready">ready</a></p>
+</html>
+"""
+
+
+class HealthOfHost:
+    """Examines the layers between an application on the host and the internet, in that order."""
+
+    def __init__(self, pool: Pool, deadlines: Deadlines, version: str, *, verifies: bool) -> None:
+        self._pool = pool
+        self._deadlines = deadlines
+        self._version = version
+        self._verifies = verifies
+
+    async def __call__(self) -> Health:
+        """The health of the host daemon and of what the enclave says of itself and of the way out."""
+        health = Health("nitroproxy-host", self._version, {"host": Check("pass")})
+        try:
+            _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT)
+            theirs = read_health(body)
+        except ProxyError as error:
+            connected = not error.kind.public_name.endswith("_unavailable") and "connect" not in error.kind.public_name
+            health.checks["vsock"] = Check("pass") if connected else Check("fail", error.detail)
+            health.checks["enclave"] = Check("fail", f"the enclave does not answer: {error.detail}")
+        except ValueError as error:
+            health.checks["vsock"] = Check("pass")
+            health.checks["enclave"] = Check("fail", f"the enclave's health cannot be read: {error}")
+        else:
+            health.checks["vsock"] = Check("pass")
+            health.checks.update(theirs)
+        health.checks.setdefault("tls_verification", tls_verification(self._verifies))
+        return health
+
+    async def live(self) -> Health:
+        """The daemon answers; whatever else is wrong, restarting it would not help."""
+        return Health("nitroproxy-host", self._version, {"host": Check("pass")})
+
+
+def gateway_site(examine: Callable[[], Awaitable[Health]], live: Callable[[], Awaitable[Health]], version: str) -> Site:
+    """The gateway's resource tree."""
+    root = LocalRoot("nitroproxy-host")
+    root.putChild(b"", _Index(version))
+    root.putChild(b"health", health_tree(examine, live))
+    return Site(root)
+
+
+def health_tree(examine: Callable[[], Awaitable[Health]], live: Callable[[], Awaitable[Health]]) -> Resource:
+    """``health`` with ``live`` and ``ready`` below it."""
+    tree = HealthResource(examine)
+    tree.isLeaf = False
+    tree.putChild(b"", HealthResource(examine))
+    tree.putChild(b"ready", HealthResource(examine))
+    tree.putChild(b"live", HealthResource(live))
+    return tree
+
+
+class _Index(Resource):
+    isLeaf = True
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self._version = version
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setHeader("Content-Type", "text/html; charset=utf-8")
+        host = html.escape((request.getHeader("host") or "localhost:8080").split("/")[0])
+        return _PAGE.format(version=html.escape(self._version), host=host).encode("utf-8")

@@ -1,0 +1,119 @@
+"""The host daemon's composition root: `twistd nitroproxy-host`. Reads the configuration, builds the parts, joins them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+from twisted.web.server import Site
+
+from nitroproxy import __version__
+from nitroproxy.config import Settings
+from nitroproxy.daemon import (
+    Daemon,
+    Listener,
+    OnlyFrom,
+    head_limits,
+    hop_client,
+    hop_server,
+    listener_settings,
+    tcp_server,
+)
+from nitroproxy.errors import Kind
+from nitroproxy.host.dial import Resolver, system_lookup
+from nitroproxy.host.egress import EgressRouter
+from nitroproxy.host.gateway import GatewayRouter
+from nitroproxy.host.interfaces import own_addresses
+from nitroproxy.host.resource import HealthOfHost, gateway_site
+from nitroproxy.options import DaemonOptions
+from nitroproxy.policy import AddressGuard, Policy
+from nitroproxy.proxy.connect import HopEndpoint
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.downstream import DownstreamFactory
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot
+
+_log = Logger()
+
+#: Threads for looking up names, so that a slow one holds up no other.
+_LOOKUP_THREADS = 32
+
+
+class Options(DaemonOptions):
+    """Options of `twistd nitroproxy-host`."""
+
+    longdesc = "The host side of nitroproxy: the HTTP gateway and the enclave's egress relay."
+
+
+def makeService(options: Options) -> IService:
+    """The host daemon, ready to start."""
+    from twisted.internet import reactor
+
+    settings = options.configuration.settings
+    deadlines = Deadlines(reactor)
+    daemon = Daemon(settings.logging)
+    if not settings.tls.verify_certificates:
+        _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified")
+
+    threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
+    _ThreadPoolService(threads).setServiceParent(daemon)
+    guard = AddressGuard(settings.egress.allow_addresses, own_addresses)
+    resolver = Resolver(system_lookup(reactor, threads), guard, deadlines, settings.limits.connect_timeout / 2)
+    _relay(reactor, settings, resolver, deadlines).setServiceParent(daemon)
+    _gateway(reactor, settings, deadlines).setServiceParent(daemon)
+    return daemon
+
+
+def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> Listener:
+    endpoint, place = hop_client(reactor, settings, "enclave", settings.enclave.port)
+    enclave = HopEndpoint(
+        endpoint, Kind.ENCLAVE_UNAVAILABLE, f"cannot reach the enclave at {place}", settings.limits.buffer_bytes
+    )
+    pool = Pool(
+        lambda key: enclave,
+        deadlines,
+        limits=head_limits(settings.limits),
+        connect_timeout=settings.limits.connect_timeout,
+        idle_timeout=settings.limits.idle_timeout / 2,
+        most=settings.limits.connections,
+        end_is_proof=False,
+    )
+    health = HealthOfHost(pool, deadlines, __version__, verifies=settings.tls.verify_certificates)
+    router = GatewayRouter(pool, enclave, gateway_site(health, health.live, __version__))
+    server, place = tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
+    factory = DownstreamFactory("nitroproxy-host", router, listener_settings(settings), deadlines)
+    return Listener(server, place, factory, settings.limits.drain_timeout)
+
+
+def _relay(reactor: Any, settings: Settings, resolver: Resolver, deadlines: Deadlines) -> Listener:
+    async def examine() -> Health:
+        dns = Check("pass") if resolver.trouble is None else Check("warn", resolver.trouble)
+        return Health("nitroproxy-relay", __version__, {"egress": Check("pass"), "dns": dns})
+
+    root = LocalRoot("nitroproxy-relay")
+    root.putChild(b"health", HealthResource(examine))
+    policy = Policy(settings.egress.allow, settings.egress.deny)
+    # A little less than the enclave waits, so that it is told why.
+    timeout = settings.limits.connect_timeout * 0.9
+    router = EgressRouter(reactor, resolver, policy, deadlines, timeout, Site(root))
+    server, place = hop_server(reactor, settings, "host", settings.egress.port)
+    limits = listener_settings(settings, accepts=OnlyFrom(settings.enclave.cid))
+    factory = DownstreamFactory("nitroproxy-relay", router, limits, deadlines)
+    return Listener(server, place, factory, settings.limits.drain_timeout)
+
+
+class _ThreadPoolService(Service):
+    """Runs a thread pool while the daemon runs."""
+
+    def __init__(self, threads: ThreadPool) -> None:
+        self._threads = threads
+
+    def startService(self) -> None:
+        super().startService()
+        self._threads.start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._threads.stop()

@@ -1,0 +1,45 @@
+"""What a proxy passes on of a header section, and what it adds (RFC 9110 section 7.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from nitroproxy.http1.messages import Headers
+
+#: Fields about one connection, never passed on (RFC 9110 section 7.6.1, RFC 9112 sections 6.1 and 7.1.2).
+#: Proxy-Authenticate and Proxy-Authorization are between the client and its next proxy; the next hop is told nothing.
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+#: Fields that a Connection field may not take away: the message means something else without them.
+_ESSENTIAL: Final = frozenset({b"content-length", b"host", b"expect", b"cache-control", b"authorization"})
+
+
+def end_to_end(headers: Sequence[tuple[bytes, bytes]], connection_options: frozenset[bytes]) -> Headers:
+    """*headers* without the hop-by-hop ones and those that Connection names, order and spelling kept."""
+    dropped = HOP_BY_HOP | (connection_options - _ESSENTIAL) if connection_options else HOP_BY_HOP
+    return [header for header in headers if header[0].lower() not in dropped]
+
+
+def names_in_via(headers: Sequence[tuple[bytes, bytes]], pseudonym: bytes) -> bool:
+    """Whether a Via field says that *pseudonym* has handled the message (RFC 9110 section 7.6.3)."""
+    for name, value in headers:
+        if name.lower() == b"via" and pseudonym in value:
+            for member in value.split(b","):
+                parts = member.split()
+                if len(parts) > 1 and parts[1] == pseudonym:
+                    return True
+    return False

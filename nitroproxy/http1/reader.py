@@ -1,0 +1,334 @@
+"""Bytes to HTTP/1.1 messages: llhttp reads the head, this module decides its framing and hands out the body.
+
+One reader serves one connection and one direction. It is fed whatever arrives and asked for what it can give:
+`read_head`, then `read_body` until `complete`, then `next_message`. It looks at nothing beyond the message at hand, so
+pipelined requests wait in it, unparsed. After an error it gives nothing more, ever (what follows a message of
+unknown length cannot be trusted).
+
+Where RFC 9112 leaves a recipient the choice between repairing and refusing, this refuses: a proxy that repairs is one
+half of a request smuggling attack.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import Final
+
+import httptools
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.chunked import ChunkedDecoder, ChunkError
+from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Limits, Request, Response
+
+_HEAD_END: Final = b"\r\n\r\n"
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+#: Everything a head may consist of: HTAB, CR, LF, visible ASCII and obs-text (RFC 9110 section 5.5).
+_HEAD_BYTES: Final = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
+_HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
+_LONGEST_BODY: Final = (1 << 63) - 1
+#: A server may send any number of empty lines before a message; a robust recipient skips one (RFC 9112 section 2.2).
+_EMPTY_LINES: Final = 2
+
+#: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
+#: recipients (CGI and its children) read it so.
+_ACTED_ON: Final = frozenset(
+    {b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"te", b"trailer", b"transfer-encoding"}
+    | {b"upgrade", b"via", b"proxy-authorization", b"proxy-connection"}
+)
+
+
+class _Framing:
+    """llhttp's callbacks: collects the fields of one head, and those of them that decide what follows it."""
+
+    __slots__ = ("acted_on", "headers")
+
+    def __init__(self) -> None:
+        self.headers: Headers = []
+        self.acted_on: dict[bytes, list[bytes]] = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        value = value.rstrip(b" \t")
+        self.headers.append((name, value))
+        lower = name.lower()
+        if lower in _ACTED_ON:
+            self.acted_on.setdefault(lower, []).append(value)
+        elif b"_" in lower and lower.replace(b"_", b"-") in _ACTED_ON:
+            raise ValueError(f"field name {name.decode('ascii')!r} imitates one that frames the message")
+
+    def connection_options(self) -> frozenset[bytes]:
+        values = self.acted_on.get(b"connection")
+        if values is None:
+            return frozenset()
+        options = (option.strip(b" \t").lower() for value in values for option in value.split(b","))
+        return frozenset(option for option in options if option)
+
+    def content_length(self) -> int | None:
+        values = self.acted_on.get(b"content-length")
+        if values is None:
+            return None
+        if len(values) > 1 or _DIGITS.fullmatch(values[0]) is None or int(values[0]) > _LONGEST_BODY:
+            raise ValueError("Content-Length is not one decimal number of at most 2^63-1")
+        return int(values[0])
+
+    def transfer_codings(self) -> bytes | None:
+        values = self.acted_on.get(b"transfer-encoding")
+        return None if values is None else b",".join(values).lower()
+
+
+class _Reader(ABC):
+    """What both directions share: finding the end of a head, and the body."""
+
+    #: What a violation is: the client's fault or the upstream's.
+    _blame: Kind
+    _too_large: Kind
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = b""
+        self._searched = 0
+        self._left = 0
+        self._chunks: ChunkedDecoder | None = None
+        self._in_body = False
+        self._error: ProxyError | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the connection."""
+        self._buffer = self._buffer + data if self._buffer else data
+
+    @property
+    def buffered(self) -> int:
+        """Bytes taken but not handed out yet."""
+        return len(self._buffer)
+
+    @property
+    def complete(self) -> bool:
+        """The current message has been read to its end."""
+        return self._in_body and (self._chunks.done if self._chunks is not None else self._left == 0)
+
+    def next_message(self) -> None:
+        """Turn to the message that follows the `complete` one."""
+        self._in_body = False
+        self._chunks = None
+        self._searched = 0
+
+    def take_rest(self) -> bytes:
+        """Everything taken and not handed out: the first bytes of a tunnel."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def read_body(self) -> bytes:
+        """The body's next bytes, empty when none are here now.
+
+        :raises ProxyError: for a malformed chunked body.
+        """
+        data = self._buffer
+        if self._error is not None:
+            raise self._error
+        if not data:
+            return b""
+        if self._chunks is not None:
+            try:
+                content, self._buffer = self._chunks.decode(data)
+            except ChunkError as error:
+                raise self._fail(self._blame, f"malformed chunked body: {error}") from error
+            return content
+        if self._left == UNTIL_CLOSE:
+            self._buffer = b""
+            return data
+        if len(data) <= self._left:
+            self._buffer = b""
+            self._left -= len(data)
+            return data
+        piece, self._buffer = data[: self._left], data[self._left :]
+        self._left = 0
+        return piece
+
+    def _read_head_bytes(self) -> bytes | None:
+        """One whole head with its empty line, or None until it has arrived."""
+        if self._error is not None:
+            raise self._error
+        if not self._searched:
+            for _ in range(_EMPTY_LINES):
+                self._buffer = self._buffer.removeprefix(b"\r\n")
+        buffer = self._buffer
+        end = buffer.find(_HEAD_END, max(0, self._searched - 3))
+        seen = buffer if end < 0 else buffer[: end + 4]
+        if len(seen) > self._limits.header_bytes:
+            raise self._fail(self._too_large_kind(seen), f"the head is over {self._limits.header_bytes} bytes")
+        if _BARE_LF.search(seen, max(0, self._searched - 1)):
+            raise self._fail(self._blame, "a line ends in a bare LF")
+        if end < 0:
+            self._searched = len(buffer)
+            self._check_partial_head(buffer)
+            return None
+        if seen.translate(None, _HEAD_BYTES) or seen.count(b"\r") != seen.count(b"\n"):
+            raise self._fail(self._blame, "the head holds a control character or a bare CR")
+        self._buffer = buffer[end + 4 :]
+        self._searched = 0
+        return seen
+
+    def _parse(
+        self, head: bytes, parser_type: type[httptools.HttpRequestParser | httptools.HttpResponseParser]
+    ) -> _Framing:
+        framing = _Framing()
+        try:
+            parser_type(framing).feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # It stops after the head of a CONNECT or an upgrade, which is all there is.
+        except httptools.HttpParserError as error:
+            raise self._fail(self._blame, str(error.__context__ or error)) from error
+        if len(framing.headers) > self._limits.header_count:
+            raise self._fail(self._too_large, f"more than {self._limits.header_count} header fields")
+        return framing
+
+    def _begin_body(self, length: int) -> None:
+        self._in_body = True
+        self._left = length
+        if length == CHUNKED:
+            self._chunks = ChunkedDecoder(self._limits.header_bytes, self._limits.header_count)
+
+    def _fail(self, kind: Kind, detail: str) -> ProxyError:
+        self._error = ProxyError(kind, detail)
+        self._buffer = b""
+        return self._error
+
+    def _too_large_kind(self, head: bytes) -> Kind:
+        return self._too_large
+
+    @abstractmethod
+    def _check_partial_head(self, partial: bytes) -> None: ...
+
+
+class RequestReader(_Reader):
+    """Reads the requests of one client connection."""
+
+    _blame = Kind.MALFORMED_REQUEST
+    _too_large = Kind.HEADERS_TOO_LARGE
+
+    def read_head(self) -> Request | None:
+        """The next request's head, or None until it has arrived whole.
+
+        :raises ProxyError: for anything but a valid HTTP/1.0 or 1.1 request with one unambiguous length.
+        """
+        head = self._read_head_bytes()
+        if head is None:
+            return None
+        start_line = head[: head.index(b"\r\n")]
+        parts = start_line.split(b" ")
+        if len(parts) != 3 or not parts[1]:
+            raise self._fail(self._blame, "the request line is not 'method target version'")
+        method, target, version = parts
+        if len(target) > self._limits.target_bytes:
+            raise self._fail(Kind.TARGET_TOO_LONG, f"the request target is over {self._limits.target_bytes} bytes")
+        if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+            raise self._fail(self._blame, "the protocol version is not HTTP/1.1 or HTTP/1.0")
+        framing = self._parse(head, httptools.HttpRequestParser)
+        try:
+            request = self._request(method, target, version == b"HTTP/1.0", framing)
+        except ValueError as error:
+            raise self._fail(self._blame, str(error)) from error
+        self._begin_body(request.content_length)
+        return request
+
+    def _request(self, method: bytes, target: bytes, http10: bool, framing: _Framing) -> Request:
+        acted_on = framing.acted_on
+        hosts = acted_on.get(b"host", [])
+        if len(hosts) > 1 or (not hosts and not http10):
+            raise ValueError("there is not exactly one Host field")
+        if hosts and _HOST.fullmatch(hosts[0]) is None:
+            raise ValueError("the Host field is not a host with an optional port")
+        length = framing.content_length()
+        codings = framing.transfer_codings()
+        if codings is not None:
+            if length is not None or http10:
+                raise ValueError("Transfer-Encoding in an HTTP/1.0 request or beside Content-Length")
+            if codings != b"chunked":
+                raise self._fail(Kind.UNSUPPORTED_CODING, "the only transfer coding understood is one 'chunked'")
+            length = CHUNKED
+        if method == b"CONNECT" and length:
+            raise ValueError("a CONNECT request with a body")
+        options = framing.connection_options()
+        expectations = acted_on.get(b"expect")
+        if expectations is not None and b",".join(expectations).lower() != b"100-continue":
+            raise self._fail(Kind.EXPECTATION_FAILED, "the only expectation understood is '100-continue'")
+        upgrade = acted_on.get(b"upgrade") if b"upgrade" in options and not http10 else None
+        return Request(
+            method=method,
+            target=target,
+            headers=framing.headers,
+            http10=http10,
+            content_length=length or 0,
+            keep_alive=b"close" not in options and (not http10 or b"keep-alive" in options),
+            connection_options=options,
+            expects_continue=expectations is not None and not http10 and bool(length),
+            upgrade=b", ".join(upgrade) if upgrade else None,
+        )
+
+    def _check_partial_head(self, partial: bytes) -> None:
+        if b"\r\n" not in partial and len(partial) > self._limits.target_bytes + 64:
+            raise self._fail(Kind.TARGET_TOO_LONG, f"the request line is over {self._limits.target_bytes} bytes")
+
+    def _too_large_kind(self, head: bytes) -> Kind:
+        return self._too_large if b"\r\n" in head[: self._limits.target_bytes + 64] else Kind.TARGET_TOO_LONG
+
+
+class ResponseReader(_Reader):
+    """Reads the responses of one upstream connection."""
+
+    _blame = Kind.HTTP_PROTOCOL_ERROR
+    _too_large = Kind.HTTP_RESPONSE_HEADERS_TOO_LARGE
+
+    def read_head(self, method: bytes) -> Response | None:
+        """The next response's head, or None until it has arrived whole. An interim response is `complete` at once.
+
+        :param method: the method of the request it answers, which decides whether a body follows.
+        :raises ProxyError: for anything but a valid response with one unambiguous length.
+        """
+        head = self._read_head_bytes()
+        if head is None:
+            return None
+        match = _STATUS_LINE.fullmatch(head[: head.index(b"\r\n")])
+        if match is None:
+            raise self._fail(self._blame, "the status line is not 'HTTP/1.1 status reason'")
+        framing = self._parse(head, httptools.HttpResponseParser)
+        http10 = head.startswith(b"HTTP/1.0")
+        try:
+            response = self._response(int(match[1]), match[2] or b"", http10, framing, method)
+        except ValueError as error:
+            raise self._fail(self._blame, str(error)) from error
+        self._begin_body(response.content_length)
+        return response
+
+    def _response(self, status: int, reason: bytes, http10: bool, framing: _Framing, method: bytes) -> Response:
+        """Decide the framing (RFC 9112 section 6.3)."""
+        length = framing.content_length()
+        codings = framing.transfer_codings()
+        if codings is not None and (length is not None or http10 or codings != b"chunked"):
+            raise ValueError("Transfer-Encoding is not one 'chunked', or stands beside Content-Length")
+        options = framing.connection_options()
+        if status < 200 or status in (204, 304) or method == b"HEAD" or (method == b"CONNECT" and status < 300):
+            length = 0
+        elif codings is not None:
+            length = CHUNKED
+        elif length is None:
+            length = UNTIL_CLOSE
+        keep_alive = length != UNTIL_CLOSE and b"close" not in options and (not http10 or b"keep-alive" in options)
+        return Response(status, reason, framing.headers, length, keep_alive, options)
+
+    def end_of_input(self, clean: bool) -> None:
+        """The connection ended; a body that lasts until then is now complete.
+
+        :param clean: the peer ended it on purpose (TLS close_notify, RFC 8446 section 6.1; FIN without TLS).
+        :raises ProxyError: when the message at hand was not complete.
+        """
+        if self._in_body and self._left == UNTIL_CLOSE and self._chunks is None and clean:
+            self._left = 0
+        elif not self.complete:
+            raise self._fail(Kind.HTTP_RESPONSE_INCOMPLETE, "the connection ended before the response was complete")
+
+    def _check_partial_head(self, partial: bytes) -> None:
+        if not partial.startswith(b"HTTP/"[: len(partial)]):
+            raise self._fail(self._blame, "the response does not start with 'HTTP/'")

@@ -1,0 +1,162 @@
+"""Endpoints that lead through another hop: CONNECT sent on a connection, and failures said in the hop's name."""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import UNTIL_CLOSE, Limits, Response
+from nitroproxy.http1.reader import ResponseReader
+from nitroproxy.http1.writer import request_head
+from nitroproxy.proxy.problem import read_problem
+from nitroproxy.proxy.transport import StreamTransport
+
+#: Longest refusal of a CONNECT that is read, in bytes.
+_LONGEST_REFUSAL: Final = 16384
+
+
+@implementer(IStreamClientEndpoint)
+class HopEndpoint:
+    """Connects to another of our hops; failing that, says which one cannot be reached.
+
+    :param kind: the failure to report, `Kind.ENCLAVE_UNAVAILABLE` or `Kind.RELAY_UNAVAILABLE`.
+    :param name: what the hop is called in the failure's detail, with its address.
+    :param buffer_bytes: most that the connection holds, each way.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, kind: Kind, name: str, buffer_bytes: int) -> None:
+        self._endpoint = endpoint
+        self._kind = kind
+        self._name = name
+        self._buffer_bytes = buffer_bytes
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fails with `ProxyError`, or as cancelled."""
+        connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
+        connecting.addCallbacks(self._connected, self._failed)
+        return connecting
+
+    def _connected(self, protocol: IProtocol) -> IProtocol:
+        transport = protocol.transport  # type: ignore[attr-defined]
+        if transport is not None:
+            transport.bufferSize = self._buffer_bytes // 2
+        return protocol
+
+    def _failed(self, failure: Failure) -> Failure:
+        reason = failure.getErrorMessage() or (failure.type.__name__ if failure.type else "unknown failure")
+        return Failure(ProxyError(self._kind, f"{self._name}: {reason}"))
+
+
+@implementer(IStreamClientEndpoint)
+class ConnectEndpoint:
+    """Leads through an HTTP proxy by CONNECT (RFC 9110 section 9.3.6).
+
+    :param endpoint: the proxy.
+    :param authority: ``host:port`` of the destination.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, authority: bytes) -> None:
+        self._endpoint = endpoint
+        self._authority = authority
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fails with the `ProxyError` that the proxy answered with, or as *endpoint* does."""
+        handshake: _Handshake | None = None
+
+        def cancel(_: object) -> None:
+            if handshake is not None:
+                handshake.transport.abortConnection()
+            else:
+                connecting.cancel()
+
+        result: Deferred[IProtocol] = Deferred(cancel)
+
+        def connected(protocol: IProtocol) -> None:
+            nonlocal handshake
+            handshake = cast(_Handshake, protocol)
+
+        connecting = self._endpoint.connect(
+            Factory.forProtocol(lambda: _Handshake(self._authority, protocolFactory, result))
+        )
+        connecting.addCallbacks(connected, result.errback)
+        return result
+
+
+class _Handshake(Protocol):
+    """Sends CONNECT, reads the answer, then is nothing but a bridge to the application's protocol."""
+
+    transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
+
+    def __init__(self, authority: bytes, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
+        self._authority = authority
+        self._factory = factory
+        self._result = result
+        self._reader = ResponseReader(Limits())
+        self._response: Response | None = None
+        self._refusal = b""
+        self._inner: IProtocol | None = None
+
+    def connectionMade(self) -> None:
+        self.transport.write(request_head(b"CONNECT", self._authority, [(b"Host", self._authority)]))
+
+    def dataReceived(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            if self._response is None:
+                self._response = self._reader.read_head(b"CONNECT")
+            if self._response is None:
+                return
+            if 200 <= self._response.status < 300:
+                self._established()
+            else:
+                self._read_refusal(self._response)
+        except ProxyError as error:
+            self._failed(error)
+
+    def _established(self) -> None:
+        inner = self._factory.buildProtocol(self.transport.getPeer())
+        if inner is None:
+            self._failed(ProxyError(Kind.INTERNAL_ERROR, "nobody wants the connection"))
+            return
+        self._inner = inner
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        if IHalfCloseableProtocol.providedBy(inner):
+            directlyProvides(self, IHalfCloseableProtocol)
+            self.readConnectionLost = inner.readConnectionLost
+            self.writeConnectionLost = inner.writeConnectionLost
+        inner.makeConnection(self.transport)
+        self._result.callback(inner)
+        rest = self._reader.take_rest()
+        if rest:
+            inner.dataReceived(rest)
+
+    def _read_refusal(self, response: Response) -> None:
+        self._refusal += self._reader.read_body()
+        if self._reader.complete or len(self._refusal) > _LONGEST_REFUSAL or response.content_length == UNTIL_CLOSE:
+            told = read_problem(self._refusal)
+            detail = f"the next proxy answered CONNECT with {response.status}"
+            self._failed(told or ProxyError(Kind.HTTP_PROTOCOL_ERROR, detail))
+
+    def _failed(self, error: ProxyError) -> None:
+        if not self._result.called:
+            self._result.errback(error)
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif not self._result.called:
+            self._result.errback(
+                ProxyError(Kind.CONNECTION_TERMINATED, "the connection ended before CONNECT was answered")
+            )

@@ -1,0 +1,77 @@
+"""Deadlines for very many connections: one coarse timer wheel instead of a reactor timer for each.
+
+Setting or cancelling one is a set operation. A deadline fires up to one tick late, never early. Knows nothing of what the
+deadlines are for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+_log: Final = Logger()
+
+#: Seconds between two looks at the clock.
+TICK: Final = 0.05
+
+
+class Deadline:
+    """One pending call, made by `Deadlines.after`."""
+
+    __slots__ = ("_callback", "_slot")
+
+    def __init__(self, slot: set[Deadline], callback: Callable[[], object]) -> None:
+        self._slot = slot
+        self._callback = callback
+        slot.add(self)
+
+    def cancel(self) -> None:
+        """Do not call. Harmless when it has been called or cancelled already."""
+        self._slot.discard(self)
+
+    def fire(self) -> None:
+        """Call now. Only `Deadlines` does this."""
+        self._callback()
+
+
+class Deadlines:
+    """A timer wheel on *clock*."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._slots: dict[int, set[Deadline]] = {}
+        self._next: IDelayedCall | None = None
+
+    def seconds(self) -> float:
+        """The clock's time, in seconds."""
+        return self._clock.seconds()
+
+    def after(self, seconds: float, callback: Callable[[], object]) -> Deadline:
+        """Call *callback* once *seconds* have passed, at most a tick late."""
+        tick = math.ceil((self._clock.seconds() + seconds) / TICK)
+        slot = self._slots.get(tick)
+        if slot is None:
+            slot = self._slots[tick] = set()
+        if self._next is None:
+            self._next = self._clock.callLater(TICK, self._turn)
+        return Deadline(slot, callback)
+
+    def _turn(self) -> None:
+        self._next = None
+        now = math.floor(self._clock.seconds() / TICK)
+        for tick in sorted(tick for tick in self._slots if tick <= now):
+            slot = self._slots.pop(tick)
+            while slot:
+                deadline = slot.pop()
+                try:
+                    deadline.fire()
+                except Exception:
+                    _log.failure("a deadline's callback failed")
+        for tick in [tick for tick, slot in self._slots.items() if not slot]:
+            del self._slots[tick]
+        if self._slots and self._next is None:
+            self._next = self._clock.callLater(TICK, self._turn)

@@ -1,0 +1,292 @@
+"""One request to its response, through one upstream connection: streaming, deadlines, retry.
+
+The client's side (`downstream`) hands over the request's body piece by piece and is handed the response's; the
+exchange never holds a body. Each side's transport is the producer of the other's while a body moves.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
+from nitroproxy.http1.headers import end_to_end
+from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
+from nitroproxy.http1.writer import request_head
+from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.route import Forward
+from nitroproxy.proxy.upstream import UpstreamConnection
+
+if TYPE_CHECKING:
+    from nitroproxy.proxy.downstream import Downstream
+
+#: Methods that may be sent again when the answer got lost (RFC 9110 section 9.2.2).
+_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+#: A next hop that cannot be reached may be back in a moment; nothing of the request has left.
+_WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSettings:
+    """How patient an exchange is. Times in seconds.
+
+    :ivar response_timeout: from the request's last byte to the response's head.
+    :ivar idle_timeout: without a byte either way while a body moves.
+    :ivar max_retries: connection attempts after the first.
+    :ivar retry_delay: the longest that all of them wait together; each waits twice as long as the one before.
+    """
+
+    response_timeout: float = 60.0
+    idle_timeout: float = 60.0
+    max_retries: int = 3
+    retry_delay: float = 1.0
+
+    def delay_before(self, retry: int) -> float:
+        """Seconds before the *retry*-th retry (from 1), with up to half taken off at random."""
+        share = float(1 << (retry - 1)) / ((1 << self.max_retries) - 1)
+        return self.retry_delay * share * random.uniform(0.5, 1.0)
+
+
+class Exchange:
+    """Drives one forwarded request. The `Downstream` that made it is told the outcome."""
+
+    def __init__(
+        self,
+        downstream: Downstream,
+        request: Request,
+        route: Forward,
+        settings: ExchangeSettings,
+        deadlines: Deadlines,
+    ) -> None:
+        self._downstream = downstream
+        self._request = request
+        self._route = route
+        self._settings = settings
+        self._deadlines = deadlines
+        self._connection: UpstreamConnection | None = None
+        self._connecting: Deferred[UpstreamConnection] | None = None
+        self._deadline: Deadline | None = None
+        self._retries = 0
+        self._pooled = False
+        self._request_sent = request.content_length == 0
+        self._request_flows = False
+        self._response_flows = False
+        self._response_begun = False
+        self._over = False
+        self._last_moved = 0.0
+
+    # From the request's arrival to its head on the wire.
+
+    def start(self) -> None:
+        """Find a connection and send the head."""
+        connection = self._route.pool.take_idle(self._route.key)
+        if connection is not None:
+            self._pooled = True
+            self._send_head(connection)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._pooled = False
+        self._connecting = self._route.pool.connect(self._route.key)
+        self._connecting.addCallbacks(self._connected, self._connect_failed)
+
+    def _connected(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
+        if self._over:
+            connection.forget()
+        else:
+            self._send_head(connection)
+
+    def _connect_failed(self, failure: Failure) -> None:
+        self._connecting = None
+        if self._over or failure.check(CancelledError):
+            return
+        error = as_proxy_error(failure)
+        if error.kind in _WORTH_RETRYING and self._retries < self._settings.max_retries:
+            self._retries += 1
+            self._deadline = self._deadlines.after(self._settings.delay_before(self._retries), self._connect)
+        else:
+            self._fail(error)
+
+    def _send_head(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        connection.begin(self, self._request.method)
+        connection.transport.write(request_head(self._request.method, self._route.target, self._headers()))
+        if self._request_sent:
+            self._await_response()
+        else:
+            self._request_flows = True
+            connection.transport.registerProducer(self._downstream, True)
+            self._watch_idleness()
+            self._downstream.take_body()
+
+    def _headers(self) -> Headers:
+        request = self._request
+        headers = [(b"Host", self._route.host)]
+        headers += [
+            header
+            for header in end_to_end(request.headers, request.connection_options)
+            if header[0].lower() not in (b"host", b"x-request-id", b"expect")
+        ]
+        if request.expects_continue:
+            headers.append((b"Expect", b"100-continue"))
+        if request.content_length == CHUNKED:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        if request.upgrade is not None:
+            headers += [(b"Connection", b"upgrade"), (b"Upgrade", request.upgrade)]
+        headers += [(b"X-Request-Id", self._downstream.request_id), (b"Via", self._downstream.via(request.http10))]
+        return headers
+
+    # The request's body.
+
+    @property
+    def wants_body(self) -> bool:
+        """The request's body has somewhere to go."""
+        return self._request_flows
+
+    def request_data(self, data: bytes) -> None:
+        """The client has sent a piece of the body."""
+        if self._connection is None or self._connection.gone:
+            return
+        self._last_moved = self._deadlines.seconds()
+        if self._request.content_length == CHUNKED:
+            self._connection.transport.writeSequence(encode_chunk(data))
+        else:
+            self._connection.transport.write(data)
+
+    def request_end(self) -> None:
+        """The client has sent all of the body."""
+        self._request_sent = True
+        self._stop_request_flow()
+        if self._connection is None or self._connection.gone:
+            return
+        if self._request.content_length == CHUNKED:
+            self._connection.transport.write(LAST_CHUNK)
+        if not self._response_begun:
+            self._await_response()
+
+    def _stop_request_flow(self) -> None:
+        if self._request_flows:
+            self._request_flows = False
+            if self._connection is not None and not self._connection.gone:
+                self._connection.transport.unregisterProducer()
+
+    # The response, as the upstream connection reads it.
+
+    def response_interim(self, response: Response) -> None:
+        """A 1xx other than 101."""
+        self._downstream.send_interim(response)
+
+    def response_head(self, response: Response) -> None:
+        """The final response's head."""
+        self._response_begun = True
+        self._cancel_deadline()
+        self._downstream.send_head(response, end_to_end(response.headers, response.connection_options))
+
+    def response_data(self, data: bytes, last: bool) -> None:
+        """A piece of its body."""
+        if data:
+            self._downstream.send_body(data)
+        if last or self._connection is None:
+            return
+        self._last_moved = self._deadlines.seconds()
+        if not self._response_flows:
+            self._response_flows = True
+            self._watch_idleness()
+            self._downstream.transport.registerProducer(self._connection, True)
+
+    def response_end(self, reusable: bool) -> None:
+        """The whole response has been read."""
+        connection = self._finish()
+        if connection is not None:
+            if reusable and self._request_sent:
+                self._route.pool.release(connection)
+            else:
+                connection.forget()
+        self._downstream.exchange_done(self._request_sent)
+
+    def response_upgrade(self, response: Response, rest: bytes) -> None:
+        """101: the connection now speaks what the client offered."""
+        if self._request.upgrade is None or not self._request_sent:
+            self.response_failed(ProxyError(Kind.HTTP_UPGRADE_FAILED, "a 101 to a request that offered no upgrade"))
+            return
+        connection = self._finish()
+        assert connection is not None
+        self._downstream.upgraded(response, connection, rest)
+
+    def response_failed(self, error: ProxyError) -> None:
+        """The connection was lost or broke the protocol."""
+        stale = self._pooled and error.kind is Kind.CONNECTION_TERMINATED and not self._response_begun
+        if stale and self._request.content_length == 0 and self._request.method in _IDEMPOTENT and not self._over:
+            self._cancel_deadline()
+            self._connection = None
+            self._connect()
+        else:
+            self._fail(error)
+
+    # Deadlines and ends.
+
+    def _await_response(self) -> None:
+        self._cancel_deadline()
+        timeout = self._settings.response_timeout
+        error = ProxyError(Kind.HTTP_RESPONSE_TIMEOUT, f"no response within {timeout:g} seconds")
+        self._deadline = self._deadlines.after(timeout, lambda: self._fail(error))
+
+    def _watch_idleness(self) -> None:
+        self._last_moved = self._deadlines.seconds()
+        self._cancel_deadline()
+        self._deadline = self._deadlines.after(self._settings.idle_timeout, self._check_idleness)
+
+    def _check_idleness(self) -> None:
+        left = self._last_moved + self._settings.idle_timeout - self._deadlines.seconds()
+        if left > 0:
+            self._deadline = self._deadlines.after(left, self._check_idleness)
+            return
+        kind = Kind.HTTP_RESPONSE_INCOMPLETE if self._response_begun else Kind.REQUEST_TIMEOUT
+        self._fail(ProxyError(kind, f"nothing moved for {self._settings.idle_timeout:g} seconds"))
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _finish(self) -> UpstreamConnection | None:
+        """Let go of everything, and give back the connection."""
+        self._over = True
+        self._cancel_deadline()
+        self._stop_request_flow()
+        if self._response_flows:
+            self._response_flows = False
+            self._downstream.stop_response_flow()
+        connection, self._connection = self._connection, None
+        return connection
+
+    def _fail(self, error: ProxyError) -> None:
+        if self._over:
+            return
+        self.abandon()
+        if self._response_begun:
+            self._downstream.abort_response(error)
+        else:
+            self._downstream.send_problem(error, self._request_sent)
+
+    def abandon(self) -> None:
+        """Stop at once: the client has gone, or has been told."""
+        connection = self._finish()
+        if connection is not None:
+            connection.forget()
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+
+def as_proxy_error(failure: Failure) -> ProxyError:
+    """*failure* as something a client can be told."""
+    if isinstance(failure.value, ProxyError):
+        return failure.value
+    return ProxyError(Kind.INTERNAL_ERROR, f"unexpected {failure.type.__name__ if failure.type else 'failure'}")

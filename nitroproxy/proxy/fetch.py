@@ -1,0 +1,92 @@
+"""A small request of our own to another hop, its whole body in memory: for health and metrics, not for traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Response
+from nitroproxy.http1.writer import request_head
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.upstream import Pool, UpstreamConnection
+
+_LONGEST_BODY: Final = 4 << 20
+
+
+class _Collector:
+    """Collects one response."""
+
+    def __init__(self) -> None:
+        self.done: Deferred[tuple[int, bytes]] = Deferred()
+        self._status = 0
+        self._body: list[bytes] = []
+        self._size = 0
+        self.reusable = False
+
+    def response_interim(self, response: Response) -> None:
+        """A 1xx means nothing here."""
+
+    def response_head(self, response: Response) -> None:
+        """The head."""
+        self._status = response.status
+
+    def response_data(self, data: bytes, last: bool) -> None:
+        """A piece of the body."""
+        self._size += len(data)
+        if self._size > _LONGEST_BODY:
+            self.response_failed(ProxyError(Kind.HTTP_PROTOCOL_ERROR, "the answer is too long"))
+        self._body.append(data)
+
+    def response_end(self, reusable: bool) -> None:
+        """All of it."""
+        self.reusable = reusable
+        if not self.done.called:
+            self.done.callback((self._status, b"".join(self._body)))
+
+    def response_upgrade(self, response: Response, rest: bytes) -> None:
+        """Nobody asked for that."""
+        self.response_failed(ProxyError(Kind.HTTP_UPGRADE_FAILED, "a 101 to a request that offered no upgrade"))
+
+    def response_failed(self, error: ProxyError) -> None:
+        """The connection was lost or broke the protocol."""
+        if not self.done.called:
+            self.done.errback(error)
+
+
+async def fetch(pool: Pool, key: Hashable, path: bytes, deadlines: Deadlines, timeout: float) -> tuple[int, bytes]:
+    """GET *path* from the hop that *key* names, on a connection of its own.
+
+    :param timeout: seconds for all of it.
+    :returns: the status and the body.
+    :raises ProxyError: when there is no complete answer in time.
+    """
+    connecting = pool.connect(key)
+    late = False
+    collector = _Collector()
+    connection: UpstreamConnection | None = None
+
+    def time_out() -> None:
+        nonlocal late
+        late = True
+        if connection is None:
+            connecting.cancel()
+        else:
+            collector.response_failed(ProxyError(Kind.HTTP_RESPONSE_TIMEOUT, f"no answer within {timeout:g} seconds"))
+
+    deadline = deadlines.after(timeout, time_out)
+    try:
+        connection = await connecting
+        connection.begin(collector, b"GET")
+        connection.transport.write(request_head(b"GET", path, [(b"Host", b"localhost"), (b"Connection", b"close")]))
+        return await collector.done
+    except ProxyError as error:
+        if late and connection is None:
+            raise ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {timeout:g} seconds") from error
+        raise
+    finally:
+        deadline.cancel()
+        if connection is not None:
+            connection.forget()

@@ -1,0 +1,98 @@
+"""A request for the proxy itself: handed to a twisted.web resource tree, its response written by the engine's rules.
+
+twisted.web's `Request` is used as it is; what stands in for its HTTP channel is `LocalExchange`, which looks like an
+`Exchange` to the client's connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers as WebHeaders
+from twisted.web.server import Request as WebRequest
+from twisted.web.server import Site
+
+from nitroproxy.http1.messages import Headers, Request
+
+if TYPE_CHECKING:
+    from nitroproxy.proxy.downstream import Downstream
+
+
+class LocalExchange:
+    """One request for a local resource. A request body is read and dropped: local resources take none."""
+
+    def __init__(self, downstream: Downstream, request: Request, site: Site) -> None:
+        self.site = site
+        self.transport = downstream.transport
+        self._downstream = downstream
+        self._request = request
+        self._web_request: WebRequest | None = None
+        self.wants_body = True
+
+    def start(self) -> None:
+        """Render, or wait until the request's body is over."""
+        if not self._request.content_length:
+            self.request_end()
+        else:
+            self._downstream.take_body()
+
+    def request_data(self, data: bytes) -> None:
+        """A piece of the request's body."""
+
+    def request_end(self) -> None:
+        """The request is complete: find its resource and render it."""
+        web_request = self._web_request = WebRequest(self)
+        for name, value in self._request.headers:
+            web_request.requestHeaders.addRawHeader(name, value)
+        web_request.gotLength(0)
+        version = b"HTTP/1.0" if self._request.http10 else b"HTTP/1.1"
+        web_request.requestReceived(self._request.method, self._request.target, version)
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        web_request, self._web_request = self._web_request, None
+        if web_request is not None:
+            web_request.connectionLost(Failure(ConnectionDone()))
+
+    # What a twisted.web Request asks of its channel.
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: WebHeaders) -> None:
+        """Begin the response."""
+        fields: Headers = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self._downstream.send_local_head(int(code), reason, fields)
+
+    def write(self, data: bytes) -> None:
+        """A piece of the response, already framed."""
+        if self._web_request is not None:
+            self.transport.write(data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Pieces of the response, already framed."""
+        if self._web_request is not None:
+            self.transport.writeSequence(iovec)
+
+    def requestDone(self, request: WebRequest) -> None:
+        """The response is complete."""
+        if self._web_request is not None:
+            self._web_request = None
+            self._downstream.exchange_done(True)
+
+    def loseConnection(self) -> None:
+        """A resource gives up."""
+        self._downstream.abort()
+
+    def getPeer(self) -> IAddress:
+        """The client's address."""
+        return self.transport.getPeer()
+
+    def getHost(self) -> IAddress:
+        """The listener's address."""
+        return self.transport.getHost()
+
+    def isSecure(self) -> bool:
+        """Local pages are not served over TLS."""
+        return False

@@ -1,0 +1,60 @@
+"""What a role makes of a request: where it goes, or the failure it ends in.
+
+The engine (`downstream`, `exchange`, `tunnel`) is the same for the gateway, the enclave proxy and the relay; a `Router` is
+what makes them different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.server import Site
+
+from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.upstream import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send the request on.
+
+    :ivar pool: where connections to the next hop come from, and *key* which hop that is.
+    :ivar target: the request-target for the next hop.
+    :ivar host: the Host field for the next hop.
+    """
+
+    pool: Pool
+    key: Hashable
+    target: bytes
+    host: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to *endpoint* and make the client's connection a tunnel to it."""
+
+    endpoint: IStreamClientEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Answer from the resource tree of *site*."""
+
+    site: Site
+
+
+Route = Forward | Dial | Local
+
+
+class Router(Protocol):
+    """Decides for one role."""
+
+    def route(self, request: Request) -> Route:
+        """Where *request* goes.
+
+        :raises ProxyError: when it goes nowhere.
+        """
+        ...

@@ -1,0 +1,147 @@
+"""Health of a daemon, layer by layer, as ``application/health+json`` (draft-inadarei-api-health-check-06).
+
+A `Health` is a status for each layer; the whole is as good as its worst. `HealthResource` serves one that is made afresh for
+every request, so what it says is never older than the request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.proxy.problem import problem
+
+_log: Final = Logger()
+
+Status = Literal["pass", "warn", "fail"]
+_WORST_FIRST: Final[tuple[Status, ...]] = ("fail", "warn", "pass")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One layer's state: *output* says why it is not ``pass``, or what it was seen to be."""
+
+    status: Status
+    output: str = ""
+
+
+@dataclass(slots=True)
+class Health:
+    """The layers of one daemon, in the order a request passes them."""
+
+    service: str
+    version: str
+    checks: dict[str, Check] = field(default_factory=dict)
+
+    @property
+    def status(self) -> Status:
+        """The worst of the checks."""
+        found = {check.status for check in self.checks.values()}
+        return next((status for status in _WORST_FIRST if status in found), "pass")
+
+    def to_json(self) -> bytes:
+        """The health document."""
+        checks = {
+            layer: [{"status": check.status, **({"output": check.output} if check.output else {})}]
+            for layer, check in self.checks.items()
+        }
+        document = {"status": self.status, "serviceId": self.service, "version": self.version, "checks": checks}
+        return json.dumps(document, indent=2).encode("ascii") + b"\n"
+
+
+def tls_verification(verifies: bool) -> Check:
+    """The check that says whether upstream certificates are verified."""
+    return Check("pass", "on") if verifies else Check("warn", "OFF: upstream certificates are not verified")
+
+
+def read_health(body: bytes) -> dict[str, Check]:
+    """The checks in another daemon's health document.
+
+    :raises ValueError: when *body* is not one.
+    """
+    document: Any = json.loads(body)
+    try:
+        return {
+            str(layer): Check(entries[0]["status"], str(entries[0].get("output", "")))
+            for layer, entries in document["checks"].items()
+            if entries[0]["status"] in _WORST_FIRST
+        }
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError("not a health document") from error
+
+
+class HealthResource(Resource):
+    """Serves *examine*'s result: 200 while nothing fails, 503 otherwise."""
+
+    isLeaf = True
+
+    def __init__(self, examine: Callable[[], Awaitable[Health]]) -> None:
+        super().__init__()
+        self._examine = examine
+
+    def render_GET(self, request: Request) -> int:
+        """Examine, then answer."""
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        async def answer() -> None:
+            health = await self._examine()
+            if gone:
+                return
+            request.setResponseCode(503 if health.status == "fail" else 200)
+            request.setHeader("Content-Type", "application/health+json")
+            request.setHeader("Cache-Control", "no-store")
+            body = health.to_json()
+            request.setHeader("Content-Length", str(len(body)))
+            request.write(body)
+            request.finish()
+
+        def failed(failure: Any) -> None:
+            _log.failure("health could not be examined", failure)
+            if not gone:
+                request.setResponseCode(500)
+                request.finish()
+
+        Deferred.fromCoroutine(answer()).addErrback(failed)
+        return NOT_DONE_YET
+
+
+class LocalRoot(Resource):
+    """The root of a daemon's own pages; what is not there is a problem document.
+
+    :param hop: the daemon's name in problem documents.
+    """
+
+    def __init__(self, hop: str) -> None:
+        super().__init__()
+        self._hop = hop
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Nothing is there."""
+        return _NotFound(self._hop)
+
+
+class _NotFound(Resource):
+    isLeaf = True
+
+    def __init__(self, hop: str) -> None:
+        super().__init__()
+        self._hop = hop
+
+    def render(self, request: Request) -> bytes:
+        error = ProxyError(
+            Kind.NOT_FOUND, "not a page of this proxy; to reach a site put its URL after the slash: /https://host/path"
+        )
+        headers, body = problem(error, self._hop, "")
+        request.setResponseCode(error.kind.status)
+        for name, value in headers:
+            request.responseHeaders.addRawHeader(name, value)
+        return body
