@@ -215,7 +215,6 @@ class Downstream(Protocol):
         if self._tunnel is not None:
             self._tunnel.abort()
         else:
-            self.transport.unregisterProducer()
             self.transport.abortConnection()
 
     # Reading requests.

@@ -74,7 +74,6 @@ class UpstreamConnection(Protocol):
         """End the connection at once; its receiver is told nothing more."""
         self._receiver = None
         if not self.gone:
-            self.transport.unregisterProducer()
             self.transport.abortConnection()
 
     def join(self, side: Side) -> None:
@@ -149,7 +148,6 @@ class UpstreamConnection(Protocol):
         else:
             self._input_ended(clean=True)
             if not self.gone:
-                self.transport.unregisterProducer()
                 self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:

@@ -1,0 +1,156 @@
+"""A client's connection: limits, deadlines, refusals, drain. No sockets, no real time."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.http1.messages import Limits
+from tests.wire import GET, OneHop, split_head
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class DeadlineTests(SynchronousTestCase):
+    """A client has so long and no longer."""
+
+    def test_slow_head(self) -> None:
+        """A head that drips is 408 at the deadline, however steadily it drips (F5)."""
+        hop = OneHop()
+        client = hop.client()
+        for byte in GET[:20]:
+            client.receive(bytes([byte]))
+            hop.pass_time(0.5)
+        hop.pass_time(0.2)
+        self.assertIn(b"408 Request Timeout", client.take())
+        self.assertTrue(client.half_closed)
+
+    def test_idle_connection(self) -> None:
+        """A connection without a request is ended without a word."""
+        hop = OneHop()
+        client = hop.client()
+        hop.pass_time(60.1)
+        self.assertEqual(client.take(), b"")
+        self.assertTrue(client.disconnecting)
+
+    def test_stalled_body(self) -> None:
+        """A body that stops moving is given up."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        upstream = hop.endpoint.accept()
+        hop.pass_time(60.2)
+        self.assertIn(b"request_timeout", client.take())
+        self.assertTrue(upstream.aborted)
+
+    def test_lingering_is_bounded(self) -> None:
+        """A client that goes on sending after its last response is cut off."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"GET / HTTP/9\r\n\r\n")
+        self.assertIn(b"400 Bad Request", client.take())
+        client.receive(b"x" * 1000)
+        hop.pass_time(2.1)
+        self.assertTrue(client.aborted)
+
+
+class RefusalTests(SynchronousTestCase):
+    """Requests that are refused before they go anywhere."""
+
+    def test_nothing_after_an_error_is_parsed(self) -> None:
+        """What follows a malformed request on the connection never becomes a request (S8)."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n" + GET)
+        client.receive(GET)
+        self.assertEqual(client.take().count(b"HTTP/1.1 "), 1)
+        self.assertEqual(hop.endpoint.waiting, [])
+
+    def test_malformed_chunk_sends_nothing_on(self) -> None:
+        """A request whose body breaks the coding is answered 400, and the upstream sees no end of it."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        upstream = hop.endpoint.accept()
+        client.receive(b"0x5\r\nhello\r\n0\r\n\r\n")
+        self.assertIn(b"malformed_request", client.take())
+        self.assertTrue(upstream.aborted)
+        self.assertNotIn(b"0\r\n\r\n", upstream.take())
+
+    def test_long_target(self) -> None:
+        """A target over the limit is 414 as soon as that is sure, with a real response (S7)."""
+        hop = OneHop(limits=Limits(target_bytes=100))
+        client = hop.client()
+        client.receive(b"GET /" + b"x" * 200)
+        self.assertIn(b"414 ", client.take())
+
+    def test_many_headers(self) -> None:
+        """Headers over the limits are 431 (S7)."""
+        hop = OneHop(limits=Limits(header_bytes=2000))
+        client = hop.client()
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 3000)
+        self.assertIn(b"431 ", client.take())
+        client = hop.client()
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 101 + b"\r\n")
+        self.assertIn(b"431 ", client.take())
+
+    def test_connection_limit(self) -> None:
+        """One connection too many is answered 503 with Retry-After and closed (F2)."""
+        hop = OneHop(connections=1)
+        first, second = hop.client(), hop.client()
+        start, headers, _ = split_head(second.take())
+        self.assertEqual(start, b"HTTP/1.1 503 Service Unavailable")
+        self.assertEqual(headers[b"retry-after"], b"1")
+        self.assertEqual(headers[b"connection"], b"close")
+        self.assertEqual(first.take(), b"")
+
+    def test_half_closed_client_gets_its_answer(self) -> None:
+        """A client that half-closes after its request still gets the response."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        client.end()
+        hop.endpoint.accept().receive(OK)
+        client.settle()
+        self.assertTrue(client.take().endswith(b"ok"))
+        self.assertTrue(client.closed)
+        self.assertFalse(client.aborted)
+
+    def test_request_cut_short(self) -> None:
+        """A request body cut short by the client is never passed off as complete."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        upstream = hop.endpoint.accept()
+        client.end()
+        self.assertTrue(upstream.aborted)
+        self.assertNotIn(b"0\r\n\r\n", upstream.take())
+
+
+class DrainTests(SynchronousTestCase):
+    """Shutting down without losing a request."""
+
+    def test_drain(self) -> None:
+        """Idle connections end at once, one with a request after its response."""
+        hop = OneHop()
+        idle, busy = hop.client(), hop.client()
+        busy.receive(GET)
+        upstream = hop.endpoint.accept()
+        done = hop.factory.drain(30.0)
+        idle.settle()
+        self.assertTrue(idle.closed)
+        self.assertNoResult(done)
+        upstream.receive(OK)
+        self.assertIn(b"Connection: close", busy.take())
+        busy.settle()
+        self.assertTrue(self.successResultOf(done))
+
+    def test_drain_timeout(self) -> None:
+        """What does not finish in time is aborted, and the outcome says so."""
+        hop = OneHop()
+        busy = hop.client()
+        busy.receive(GET)
+        hop.endpoint.accept()
+        done = hop.factory.drain(1.0)
+        hop.pass_time(1.1)
+        self.assertFalse(self.successResultOf(done))
+        self.assertTrue(busy.aborted)

@@ -1,0 +1,401 @@
+"""One request through the engine: forwarding, streaming, backpressure, retry, truncation. No sockets, no real time."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.proxy.exchange import ExchangeSettings
+from tests.wire import GET, OneHop, Wire, split_head
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class ForwardingTests(SynchronousTestCase):
+    """A request goes on and its response comes back."""
+
+    def test_get(self) -> None:
+        """The head is rewritten for the next hop, and the response arrives with its body."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        start, headers, _ = split_head(upstream.take())
+        self.assertEqual(start, b"GET /thing HTTP/1.1")
+        self.assertEqual(headers[b"host"], b"next.example")
+        self.assertEqual(headers[b"via"], b"1.1 " + hop.factory.pseudonym)
+        self.assertRegex(headers[b"x-request-id"], rb"^[0-9a-f]{16}$")
+        upstream.receive(OK)
+        start, answered, body = split_head(client.take())
+        self.assertEqual((start, body), (b"HTTP/1.1 200 OK", b"ok"))
+        self.assertEqual(answered[b"x-request-id"], headers[b"x-request-id"])
+        self.assertFalse(client.disconnecting)
+
+    def test_hop_by_hop_fields_stay_here(self) -> None:
+        """Connection's fields, those it names and the proxy's credentials go no further, either way (S6)."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: X-Secret, keep-alive\r\nX-Secret: 1\r\nTE: trailers\r\n"
+            b"Keep-Alive: 5\r\nProxy-Authorization: Basic Zm9v\r\nAccept: */*\r\n\r\n"
+        )
+        upstream = hop.endpoint.accept()
+        _, headers, _ = split_head(upstream.take())
+        self.assertEqual(set(headers), {b"host", b"accept", b"via", b"x-request-id"})
+        upstream.receive(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x-hidden\r\nX-Hidden: 1\r\nProxy-Authenticate: x\r\n\r\n"
+        )
+        _, headers, _ = split_head(client.take())
+        self.assertEqual(set(headers), {b"content-length", b"via", b"x-request-id"})
+
+    def test_connection_is_used_again(self) -> None:
+        """Two requests of one client, and one of another, go over one upstream connection."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(OK)
+        client.receive(GET)
+        upstream.receive(OK)
+        other = hop.client()
+        other.receive(GET)
+        upstream.receive(OK)
+        self.assertEqual(upstream.take().count(b"GET /thing"), 3)
+        self.assertEqual(client.take().count(b"200 OK"), 2)
+        self.assertEqual(other.take().count(b"200 OK"), 1)
+        self.assertEqual(hop.endpoint.waiting, [])
+
+    def test_pipelined_requests_in_order(self) -> None:
+        """Requests sent together are answered one after the other, each by its own response."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET.replace(b"thing", b"1") + GET.replace(b"thing", b"2"))
+        upstream = hop.endpoint.accept()
+        self.assertEqual(upstream.take().count(b"GET"), 1)
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")
+        self.assertIn(b"GET /2 ", upstream.take())
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2")
+        first, second = client.take().split(b"HTTP/1.1 200 OK")[1:]
+        self.assertTrue(first.endswith(b"\r\n\r\n1"))
+        self.assertTrue(second.endswith(b"\r\n\r\n2"))
+
+    def test_chunked_both_ways(self) -> None:
+        """A body of unknown length is decoded, and chunked again for the other side."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        upstream = hop.endpoint.accept()
+        client.receive(b"2;x=y\r\nde\r\n0\r\nTrailer: dropped\r\n\r\n")
+        self.assertTrue(upstream.take().endswith(b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"))
+        upstream.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n")
+        upstream.receive(b"0\r\n\r\n")
+        self.assertTrue(client.take().endswith(b"\r\n\r\n1\r\nz\r\n0\r\n\r\n"))
+
+    def test_http10_client(self) -> None:
+        """An HTTP/1.0 client gets a chunked response unchunked, ended by the connection."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"GET / HTTP/1.0\r\n\r\n")
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nz\r\n0\r\n\r\n")
+        client.settle()
+        _, headers, body = split_head(client.take())
+        self.assertEqual(body, b"z")
+        self.assertNotIn(b"transfer-encoding", headers)
+        self.assertTrue(client.closed)
+        self.assertFalse(client.aborted)
+
+    def test_head_and_304_have_no_body(self) -> None:
+        """A response to HEAD keeps its Content-Length and has no body; the connection goes on."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET.replace(b"GET", b"HEAD"))
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+        client.receive(GET)
+        upstream.receive(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n")
+        written = client.take()
+        self.assertIn(b"Content-Length: 99", written)
+        self.assertIn(b"304 Not Modified", written)
+        self.assertTrue(written.endswith(b"\r\n\r\n"))
+
+    def test_expect_continue(self) -> None:
+        """The client's expectation goes on, the upstream's 100 comes back, then the body flows."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        upstream = hop.endpoint.accept()
+        self.assertIn(b"Expect: 100-continue", upstream.take())
+        upstream.receive(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(client.take(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.receive(b"hi")
+        self.assertEqual(upstream.take(), b"hi")
+        upstream.receive(OK)
+        self.assertIn(b"200 OK", client.take())
+
+    def test_early_answer(self) -> None:
+        """An answer before the request's end reaches the client, and neither connection is used again."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nstart")
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        self.assertIn(b"413 Too Large", client.take())
+        self.assertTrue(client.half_closed)
+        self.assertTrue(upstream.aborted)
+
+
+class BackpressureTests(SynchronousTestCase):
+    """Neither side is read faster than the other is written."""
+
+    def test_slow_upstream_stops_the_client(self) -> None:
+        """While the upstream transport is full the client is not read."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        self.assertTrue(client.paused, "nothing is read while there is nowhere to put it")
+        upstream = hop.endpoint.accept()
+        self.assertFalse(client.paused)
+        assert upstream.producer is not None
+        upstream.producer.pauseProducing()
+        self.assertTrue(client.paused)
+        upstream.producer.resumeProducing()
+        self.assertFalse(client.paused)
+
+    def test_slow_client_stops_the_upstream(self) -> None:
+        """While the client's transport is full the upstream is not read; afterwards the connection is as new."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        assert client.producer is not None
+        client.producer.pauseProducing()
+        self.assertTrue(upstream.paused)
+        upstream.receive(b"67890")
+        self.assertIsNone(client.producer)
+        self.assertFalse(upstream.paused)
+
+    def test_pipelining_is_bounded(self) -> None:
+        """A client that pipelines is not read until its request has been answered."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET + GET)
+        self.assertTrue(client.paused)
+        upstream = hop.endpoint.accept()
+        upstream.receive(OK)
+        upstream.receive(OK)
+        self.assertFalse(client.paused)
+
+
+class TruncationTests(SynchronousTestCase):
+    """What breaks off upstream breaks off downstream (S10, S16)."""
+
+    def truncated(self, head: bytes, reason: Exception | None = None) -> Wire:
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 200 OK\r\n" + head + b"\r\nabc")
+        upstream.lose(reason)
+        client.settle()
+        return client
+
+    def test_length(self) -> None:
+        """A body shorter than its length aborts the client's connection, however cleanly the upstream ended."""
+        client = self.truncated(b"Content-Length: 10\r\n", ConnectionDone())
+        self.assertTrue(client.aborted)
+
+    def test_chunked(self) -> None:
+        """No last chunk is invented."""
+        client = self.truncated(b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        self.assertTrue(client.aborted)
+        self.assertNotIn(b"\r\n0\r\n", client.take())
+
+    def test_until_close_unclean(self) -> None:
+        """A body until the connection's end is not complete when the connection was lost."""
+        client = self.truncated(b"")
+        self.assertTrue(client.aborted)
+        self.assertNotIn(b"\r\n0\r\n", client.take())
+
+    def test_until_close_clean(self) -> None:
+        """It is complete when the peer ended it on purpose."""
+        client = self.truncated(b"", ConnectionDone())
+        self.assertFalse(client.aborted)
+        self.assertTrue(client.take().endswith(b"\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))
+
+    def test_until_close_where_an_end_proves_nothing(self) -> None:
+        """Over vsock a response without a length is refused: its end could be a reset."""
+        hop = OneHop(end_is_proof=False)
+        client = hop.client()
+        client.receive(GET)
+        hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        self.assertIn(b'"error": "http_protocol_error"', client.take())
+
+
+class FailureTests(SynchronousTestCase):
+    """What cannot be served is told, with the reason."""
+
+    def problem(self, written: bytes) -> tuple[bytes, dict[str, object]]:
+        start, headers, body = split_head(written)
+        self.assertEqual(headers[b"content-type"], b"application/problem+json")
+        document: dict[str, object] = json.loads(body)
+        self.assertEqual(headers[b"x-request-id"], str(document["request_id"]).encode())
+        self.assertIn(b"nitroproxy-test; error=", headers[b"proxy-status"])
+        return start, document
+
+    def test_upstream_lost_before_a_response(self) -> None:
+        """The client is told that the connection ended, with 502."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        hop.endpoint.accept().lose()
+        start, document = self.problem(client.take())
+        self.assertEqual(start, b"HTTP/1.1 502 Bad Gateway")
+        self.assertEqual(document["error"], "connection_terminated")
+
+    def test_response_timeout(self) -> None:
+        """No response in time is 504, and the upstream connection is given up."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        hop.pass_time(59.9)
+        self.assertEqual(client.take(), b"")
+        hop.pass_time(0.2)
+        start, document = self.problem(client.take())
+        self.assertEqual((start, document["error"]), (b"HTTP/1.1 504 Gateway Timeout", "http_response_timeout"))
+        self.assertTrue(upstream.aborted)
+
+    def test_connect_timeout(self) -> None:
+        """A connection that does not come up in time is cancelled and 504."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        hop.pass_time(10.1)
+        _, document = self.problem(client.take())
+        self.assertEqual(document["error"], "connection_timeout")
+        self.assertEqual(hop.endpoint.cancelled, 1)
+        self.assertEqual(hop.pool.open, 0)
+
+    def test_interim_flood(self) -> None:
+        """More than eight interim responses are a violation (S9)."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 9)
+        self.assertIn(b"http_protocol_error", client.take())
+        self.assertTrue(upstream.aborted)
+
+    def test_surplus_bytes_end_the_connection(self) -> None:
+        """An upstream that says more than was asked is not asked again (S9)."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.assertTrue(client.take().endswith(b"ok"))
+        self.assertTrue(upstream.aborted)
+        self.assertEqual(hop.pool.idle, 0)
+
+    def test_loop(self) -> None:
+        """A request whose Via names this very process is refused (S6)."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET.replace(b"\r\n\r\n", b"\r\nVia: 1.1 other, 1.1 " + hop.factory.pseudonym + b"\r\n\r\n"))
+        self.assertIn(b"proxy_loop_detected", client.take())
+
+    def test_trace(self) -> None:
+        """TRACE is 405 and says what is allowed (S7)."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET.replace(b"GET", b"TRACE"))
+        start, headers, _ = split_head(client.take())
+        self.assertEqual(start, b"HTTP/1.1 405 Method Not Allowed")
+        self.assertIn(b"GET", headers[b"allow"])
+
+
+class RetryTests(SynchronousTestCase):
+    """What may be tried again, and what must not be."""
+
+    def unreachable(self) -> ProxyError:
+        return ProxyError(Kind.ENCLAVE_UNAVAILABLE, "cannot reach the enclave")
+
+    def test_unreachable_hop(self) -> None:
+        """Connecting is retried within retry_delay in all, then 503 with Retry-After (F6: within a second)."""
+        hop = OneHop(exchange=ExchangeSettings(max_retries=3, retry_delay=0.9))
+        client = hop.client()
+        client.receive(GET)
+        attempts = 0
+        for _ in range(22):
+            while hop.endpoint.waiting:
+                attempts += 1
+                hop.endpoint.refuse(self.unreachable())
+            hop.pass_time(0.05)
+        self.assertEqual(attempts, 4)
+        written = client.take()
+        self.assertIn(b"503 Service Unavailable", written)
+        self.assertIn(b"Retry-After: 1", written)
+
+    def test_hop_comes_back(self) -> None:
+        """A request whose body has not begun to leave survives the enclave's restart."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        hop.endpoint.refuse(self.unreachable())
+        hop.pass_time(0.3)
+        upstream = hop.endpoint.accept()
+        self.assertTrue(upstream.take().endswith(b"\r\n\r\nhi"))
+
+    def kept_alive(self) -> tuple[OneHop, Wire, Wire]:
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(OK)
+        client.take()
+        return hop, client, upstream
+
+    def test_stale_connection(self) -> None:
+        """A GET that meets a dead kept-alive connection is sent again on a new one."""
+        hop, client, upstream = self.kept_alive()
+        client.receive(GET)
+        upstream.lose()
+        fresh = hop.endpoint.accept()
+        fresh.receive(OK)
+        self.assertTrue(client.take().endswith(b"ok"))
+
+    def test_post_is_never_sent_twice(self) -> None:
+        """A POST that may have been seen is answered 502 instead."""
+        hop, client, upstream = self.kept_alive()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        upstream.lose()
+        self.assertEqual(hop.endpoint.waiting, [])
+        self.assertIn(b"connection_terminated", client.take())
+
+    def test_new_connection_is_not_retried(self) -> None:
+        """A GET on a connection of its own is not sent again: the upstream may be what kills it."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        hop.endpoint.accept().lose()
+        self.assertEqual(hop.endpoint.waiting, [])
+        self.assertIn(b"connection_terminated", client.take())
+
+    def test_client_gone(self) -> None:
+        """When the client goes, so do the upstream connection and the attempts to make one."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        client.lose()
+        self.assertEqual(hop.endpoint.cancelled, 1)
+        client = hop.client()
+        client.receive(GET)
+        del hop.endpoint.waiting[0]
+        upstream = hop.endpoint.accept()
+        client.lose()
+        self.assertTrue(upstream.aborted)

@@ -1,0 +1,174 @@
+"""Connections without sockets for the engine's tests: a transport that remembers, an endpoint that waits to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from nitroproxy.http1.messages import Limits, Request
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.downstream import Downstream, DownstreamFactory, ListenerSettings
+from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.route import Forward, Route
+from nitroproxy.proxy.upstream import Pool
+
+
+class Wire(StringTransport):
+    """The transport of one protocol. Closing it takes effect when the test calls `settle`, as in a reactor."""
+
+    def __init__(self, protocol: IProtocol) -> None:
+        super().__init__(peerAddress=IPv4Address("TCP", "192.0.2.1", 4321))
+        self.protocol = protocol
+        self.aborted = False
+        self.half_closed = False
+        self.closed = False
+        protocol.makeConnection(self)
+
+    def loseWriteConnection(self) -> None:
+        """Half-close."""
+        self.half_closed = True
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        self.aborted = True
+        self.disconnecting = True
+
+    def settle(self) -> None:
+        """Let a close that was asked for take effect."""
+        if (self.aborted or (self.disconnecting and self.producer is None)) and not self.closed:
+            self.closed = True
+            reason = ConnectionAborted() if self.aborted else ConnectionDone()
+            self.protocol.connectionLost(Failure(reason))
+
+    def receive(self, data: bytes) -> None:
+        """The peer has sent *data*."""
+        self.protocol.dataReceived(data)
+        self.settle()
+
+    def end(self) -> None:
+        """The peer has half-closed."""
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.readConnectionLost()  # type: ignore[attr-defined]
+            self.settle()
+        else:
+            self.lose(ConnectionDone())
+
+    def lose(self, reason: Exception | None = None) -> None:
+        """The connection breaks."""
+        if not self.closed:
+            self.closed = True
+            self.protocol.connectionLost(Failure(reason or ConnectionLost()))
+
+    def take(self) -> bytes:
+        """What has been written since the last call."""
+        written = self.value()
+        self.clear()
+        return written
+
+    @property
+    def paused(self) -> bool:
+        """The protocol does not want to read."""
+        return self.producerState == "paused"
+
+
+@implementer(IStreamClientEndpoint)
+class WaitingEndpoint:
+    """Collects attempts to connect until the test accepts or refuses them."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[IProtocolFactory, Deferred[IProtocol]]] = []
+        self.cancelled = 0
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Wait for the test."""
+
+        def cancel(_: object) -> None:
+            self.cancelled += 1
+
+        result: Deferred[IProtocol] = Deferred(cancel)
+        self.waiting.append((protocolFactory, result))
+        return result
+
+    def accept(self) -> Wire:
+        """Let the oldest attempt succeed."""
+        factory, result = self.waiting.pop(0)
+        protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.2", 443))
+        assert protocol is not None
+        wire = Wire(protocol)
+        result.callback(protocol)
+        return wire
+
+    def refuse(self, error: Exception) -> None:
+        """Let the oldest attempt fail."""
+        _, result = self.waiting.pop(0)
+        result.errback(error)
+
+
+class OneHop:
+    """A listener that forwards everything to one `WaitingEndpoint`, on a clock that the test turns."""
+
+    def __init__(
+        self,
+        route: Callable[[Request], Route] | None = None,
+        *,
+        limits: Limits | None = None,
+        connections: int = 100,
+        end_is_proof: bool = True,
+        exchange: ExchangeSettings | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(self.clock)
+        self.endpoint = WaitingEndpoint()
+        self.pool = Pool(
+            lambda key: self.endpoint,
+            self.deadlines,
+            limits=Limits(),
+            connect_timeout=10.0,
+            idle_timeout=30.0,
+            most=10,
+            end_is_proof=end_is_proof,
+        )
+        self._route = route
+        settings = ListenerSettings(
+            connections=connections, limits=limits or Limits(), exchange=exchange or ExchangeSettings()
+        )
+        self.factory = DownstreamFactory("nitroproxy-test", self, settings, self.deadlines)
+
+    def route(self, request: Request) -> Route:
+        """Where the request goes: the given function's word, or onwards as it came."""
+        if self._route is not None:
+            return self._route(request)
+        return Forward(self.pool, "next", request.target, b"next.example")
+
+    def client(self) -> Wire:
+        """A new client connection."""
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4321))
+        assert isinstance(protocol, Downstream)
+        return Wire(protocol)
+
+    def pass_time(self, seconds: float) -> None:
+        """Turn the clock in small steps."""
+        for _ in range(round(seconds / 0.05)):
+            self.clock.advance(0.05)
+
+
+GET = b"GET /thing HTTP/1.1\r\nHost: client.example\r\n\r\n"
+
+
+def split_head(message: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """A message's start line, its headers by lower-case name, and the rest."""
+    head, _, rest = message.partition(b"\r\n\r\n")
+    start, *lines = head.split(b"\r\n")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(b": ")
+        headers[name.lower()] = value
+    return start, headers, rest
