@@ -89,6 +89,7 @@ class _Reader(ABC):
         self._limits = limits
         self._buffer = b""
         self._searched = 0
+        self._empty_lines = _EMPTY_LINES
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
         self._in_body = False
@@ -113,6 +114,7 @@ class _Reader(ABC):
         self._in_body = False
         self._chunks = None
         self._searched = 0
+        self._empty_lines = _EMPTY_LINES
 
     def take_rest(self) -> bytes:
         """Everything taken and not handed out: the first bytes of a tunnel."""
@@ -150,9 +152,10 @@ class _Reader(ABC):
         """One whole head with its empty line, or None until it has arrived."""
         if self._error is not None:
             raise self._error
-        if not self._searched:
-            for _ in range(_EMPTY_LINES):
-                self._buffer = self._buffer.removeprefix(b"\r\n")
+        while self._empty_lines and self._buffer.startswith(b"\r\n"):
+            self._buffer = self._buffer[2:]
+            self._searched = 0
+            self._empty_lines -= 1
         buffer = self._buffer
         end = buffer.find(_HEAD_END, max(0, self._searched - 3))
         seen = buffer if end < 0 else buffer[: end + 4]
