@@ -32,6 +32,10 @@ class Wire(StringTransport):
         self.closed = False
         protocol.makeConnection(self)
 
+    def unregisterProducer(self) -> None:
+        """As real transports do: harmless when there is none."""
+        self.producer = None
+
     def loseWriteConnection(self) -> None:
         """Half-close."""
         self.half_closed = True

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
@@ -20,7 +20,7 @@ from nitroproxy.http1.messages import UNTIL_CLOSE, Limits, Response
 from nitroproxy.http1.reader import ResponseReader
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.problem import read_problem
-from nitroproxy.proxy.transport import StreamTransport
+from nitroproxy.proxy.transport import StreamTransport, factory_of
 
 #: Longest refusal of a CONNECT that is read, in bytes.
 _LONGEST_REFUSAL: Final = 16384
@@ -86,9 +86,7 @@ class ConnectEndpoint:
             nonlocal handshake
             handshake = cast(_Handshake, protocol)
 
-        connecting = self._endpoint.connect(
-            Factory.forProtocol(lambda: _Handshake(self._authority, protocolFactory, result))
-        )
+        connecting = self._endpoint.connect(factory_of(lambda: _Handshake(self._authority, protocolFactory, result)))
         connecting.addCallbacks(connected, result.errback)
         return result
 

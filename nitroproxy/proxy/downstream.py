@@ -33,7 +33,7 @@ from nitroproxy.proxy.exchange import Exchange, ExchangeSettings, as_proxy_error
 from nitroproxy.proxy.local import LocalExchange
 from nitroproxy.proxy.problem import problem
 from nitroproxy.proxy.route import Dial, Forward, Router
-from nitroproxy.proxy.transport import StreamTransport
+from nitroproxy.proxy.transport import StreamTransport, factory_of
 from nitroproxy.proxy.tunnel import Side, Tunnel, TunnelProtocol
 from nitroproxy.proxy.upstream import UpstreamConnection
 
@@ -364,6 +364,7 @@ class Downstream(Protocol):
                 headers.append((b"Transfer-Encoding", b"chunked"))
         elif response.status == 204:
             headers = [header for header in headers if header[0].lower() != b"content-length"]
+        headers = [header for header in headers if header[0].lower() != b"x-request-id"]
         headers.append((b"Via", self.via(False)))
         self._write_head(response.status, response.reason, headers)
 
@@ -474,7 +475,7 @@ class Downstream(Protocol):
     # Tunnels.
 
     def _dial(self, route: Dial) -> None:
-        dialling = self._dialling = route.endpoint.connect(Factory.forProtocol(TunnelProtocol))  # type: ignore[assignment]
+        dialling = self._dialling = route.endpoint.connect(factory_of(TunnelProtocol))  # type: ignore[assignment]
         timeout = self.factory.settings.connect_timeout
         late = ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {timeout:g} seconds")
         self._set_deadline(timeout, lambda: self._dial_failed(Failure(late)))

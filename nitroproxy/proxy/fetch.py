@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Response
@@ -82,7 +82,7 @@ async def fetch(pool: Pool, key: Hashable, path: bytes, deadlines: Deadlines, ti
         connection.begin(collector, b"GET")
         connection.transport.write(request_head(b"GET", path, [(b"Host", b"localhost"), (b"Connection", b"close")]))
         return await collector.done
-    except ProxyError as error:
+    except (ProxyError, CancelledError) as error:
         if late and connection is None:
             raise ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {timeout:g} seconds") from error
         raise

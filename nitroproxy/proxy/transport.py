@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
+from twisted.internet.interfaces import IAddress, IProtocol, IPullProducer, IPushProducer
+from twisted.internet.protocol import Factory
 
 
 class StreamTransport(Protocol):
@@ -25,3 +26,10 @@ class StreamTransport(Protocol):
     def unregisterProducer(self) -> None: ...
     def getPeer(self) -> IAddress: ...
     def getHost(self) -> IAddress: ...
+
+
+def factory_of(make: Callable[[], IProtocol]) -> Factory:
+    """A factory for one connection of ours, whose coming and going is not worth a log line."""
+    factory = Factory.forProtocol(make)
+    factory.noisy = False
+    return factory

@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -21,7 +21,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import UNTIL_CLOSE, Limits, Response
 from nitroproxy.http1.reader import ResponseReader
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
-from nitroproxy.proxy.transport import StreamTransport
+from nitroproxy.proxy.transport import StreamTransport, factory_of
 from nitroproxy.proxy.tunnel import Side
 
 #: Interim responses taken before one request's final response.
@@ -265,7 +265,7 @@ class Pool:
             )
             return connecting
         self._open += 1
-        connecting = self._endpoint_for(key).connect(Factory.forProtocol(lambda: UpstreamConnection(self, key)))  # type: ignore[assignment]
+        connecting = self._endpoint_for(key).connect(factory_of(lambda: UpstreamConnection(self, key)))  # type: ignore[assignment]
         return self._bounded(connecting)
 
     def _bounded(self, connecting: Deferred[UpstreamConnection]) -> Deferred[UpstreamConnection]:

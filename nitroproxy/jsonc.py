@@ -1,0 +1,62 @@
+"""Reads a file of JSON with comments, losing nothing: members of one name are kept apart, errors keep their position.
+
+Knows nothing of what the file is for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import json5
+
+
+class Members(list[tuple[str, object]]):
+    """A JSON object's members in their order, those of the same name too."""
+
+
+class UnreadableError(Exception):
+    """The file cannot be read; the text, one line, says which file, where in it, and why."""
+
+
+def read(path: str) -> object:
+    """What the file at *path* says; objects are `Members`.
+
+    JSON is read as such (RFC 8259). What is not JSON is read as JSON5, for comments and trailing commas.
+
+    :raises UnreadableError: if there is no such file, or it is neither.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"{path}: not UTF-8 at byte {error.start}") from error
+    try:
+        return parse(text)
+    except RecursionError as error:
+        raise UnreadableError(f"{path}: nested too deeply") from error
+    except ValueError as error:
+        raise UnreadableError(path + _position_and_reason(str(error))) from error
+
+
+def parse(text: str) -> object:
+    """What *text* says; objects are `Members`.
+
+    :raises ValueError: if it is neither JSON nor JSON5.
+    :raises RecursionError: if it is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=Members)
+    except json.JSONDecodeError:
+        return json5.loads(text, object_pairs_hook=Members)
+
+
+def _position_and_reason(message: str) -> str:
+    """json5's account of an error as ``:line:column: reason``, the form that editors know."""
+    match = re.fullmatch(r'<string>:(\d+) Unexpected (?:"(.+)"|(.+)) at column (\d+)', message, re.DOTALL)
+    if match is None:
+        return f": {message}"
+    line, character, other, column = match.groups()
+    return f":{line}:{column}: unexpected {repr(character) if character else other}"

@@ -1,0 +1,74 @@
+"""The command-line options that both daemons and the `nitroproxy config` command share.
+
+Parsing them loads the configuration. A bad one ends the process here, with its problems on standard error and nothing
+else: twistd would add its usage text to a UsageError.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import ClassVar, NoReturn
+
+from twisted.python import usage
+
+from nitroproxy import __version__
+from nitroproxy.config import DEFAULT_PATH, Configuration, ConfigurationError, load
+
+
+class DaemonOptions(usage.Options):
+    """The options of `twistd nitroproxy-host` and `twistd nitroproxy-enclave`.
+
+    :param environ: the environment; that of the process when None.
+    :ivar configuration: what was loaded; there once the options have been parsed.
+    """
+
+    optParameters: ClassVar = [
+        ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
+    ]
+    optFlags: ClassVar = [
+        ["check-config", None, "Check the configuration and exit: 0 if it is valid, 1 if it is not."],
+        ["print-config", None, "Print each key of the configuration, its value and where that came from, and exit."],
+    ]
+
+    configuration: Configuration
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._environ = os.environ if environ is None else environ
+        self._assignments: list[str] = []
+
+    def opt_set(self, assignment: str) -> None:
+        """Set a key, as in host_proxy.port=8081; over the environment and the file. May be repeated."""
+        self._assignments.append(assignment)
+
+    def opt_version(self) -> NoReturn:
+        """Display nitroproxy's version and exit."""
+        print(f"nitroproxy {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Load the configuration; do what --check-config or --print-config ask for.
+
+        :raises SystemExit: with 1 if the configuration cannot be used, with 0 if no more than these was asked for.
+        """
+        try:
+            self.configuration = load(self["config"], options=self._assignments, environ=self._environ)
+        except ConfigurationError as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(1) from None
+        if self["print-config"]:
+            print(table(self.configuration))
+            raise SystemExit(0)
+        if self["check-config"]:
+            print(f"configuration is valid: {self.configuration.path or 'defaults, without a file'}")
+            raise SystemExit(0)
+
+
+def table(configuration: Configuration) -> str:
+    """Each key, its value and its source, aligned."""
+    rows = list(configuration.rows())
+    key_width = max(len(key) for key, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    return "\n".join(f"{key:{key_width}}  {value:{value_width}}  {source}" for key, value, source in rows)

@@ -1,0 +1,281 @@
+"""What can be configured: every key with its type, limits, default and description, and the JSON Schema made of them.
+
+The structs here are plain values, handed to whoever needs them. Where a value comes from (file, environment, command
+line) is `config`'s business; this module knows nothing of it, nor of Twisted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nitroproxy.policy import Policy
+
+#: The longest path of a UNIX socket in bytes (sun_path, less its final NUL; unix(7)).
+_UNIX_PATH_BYTES: Final = 107
+
+#: On the host, nitro-cli takes this vsock port for the heartbeat of a starting enclave.
+_HEARTBEAT_PORT: Final = 9000
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a JSON Schema type cannot say about a value.
+
+    :ivar expected: what the value should be, to follow the word "expected".
+    :ivar examine: raises ValueError, with or without a reason for a person, when the value (of a list: an item) is not that.
+    """
+
+    expected: str
+    examine: Callable[[Any], object]
+
+
+def _absolute_path(path: str) -> None:
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError
+
+
+def _address(text: str) -> None:
+    try:
+        ip_address(text)
+    except ValueError:
+        raise ValueError from None
+
+
+def _vsock_port(port: int) -> None:
+    if port == _HEARTBEAT_PORT:
+        raise ValueError(f"nitro-cli uses {_HEARTBEAT_PORT} for the heartbeat of a starting enclave")
+
+
+def _pattern(text: str) -> None:
+    Policy([text], [])
+
+
+def _rule(expected: str, examine: Callable[[Any], object]) -> dict[str, Any]:
+    return {"rule": Rule(expected, examine)}
+
+
+_VsockPort = Annotated[
+    int,
+    Meta(
+        le=4294967294,
+        extra_json_schema={"not": {"const": _HEARTBEAT_PORT}},
+        extra=_rule(f"a vsock port other than {_HEARTBEAT_PORT}", _vsock_port),
+    ),
+]
+_AbsolutePath = Annotated[str, Meta(pattern="^/", extra=_rule("an absolute path", _absolute_path))]
+_Interface = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+        extra=_rule("an IP address", _address),
+    ),
+]
+_Patterns = Annotated[tuple[str, ...], Meta(extra=_rule("a host:port pattern", _pattern))]
+_Networks = Annotated[tuple[str, ...], Meta(extra=_rule("a network such as 10.0.0.0/8", ip_network))]
+_Seconds = Annotated[float, Meta(gt=0, le=86400)]
+
+
+class Transport(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the host and the enclave reach each other."""
+
+    kind: Annotated[
+        Literal["vsock", "unix"],
+        Meta(description="vsock, or unix: UNIX sockets for development on a machine without an enclave."),
+    ] = "vsock"
+    directory: Annotated[
+        _AbsolutePath,
+        Meta(
+            description="For unix: port N of the enclave is <directory>/enclave/N.sock, of the host "
+            "<directory>/host/N.sock."
+        ),
+    ] = "/run/nitroproxy"
+    parent_cid: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3,
+            description="The host's vsock CID as the enclave sees it: 3 on Nitro, 2 under other hypervisors, 1 when both "
+            "sides run on one kernel (vsock_loopback).",
+        ),
+    ] = 3
+
+
+class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
+    """The enclave and the proxy in it."""
+
+    cid: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=4294967294,
+            extra_json_schema={"not": {"const": 3}},
+            description="The enclave's vsock CID, 4 or more. Only when both sides run on one kernel is it transport.parent_cid.",
+        ),
+    ] = 16
+    port: Annotated[_VsockPort, Meta(ge=1, description="The vsock port of the proxy in the enclave.")] = 5000
+    memory_mb: Annotated[int, Meta(ge=64, description="Memory to start the enclave with, in MiB.")] = 512
+    cpu_count: Annotated[
+        int, Meta(ge=1, description="CPUs to start the enclave with; where cores have two threads, an even number.")
+    ] = 2
+    proxy_interface: Annotated[
+        _Interface, Meta(description="Where applications in the enclave find the proxy: the address it listens on.")
+    ] = "127.0.0.1"
+    proxy_port: Annotated[
+        int, Meta(ge=0, le=65535, description="The TCP port for applications in the enclave; 0: no such listener.")
+    ] = 8080
+
+
+class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):
+    """The gateway: where applications on the host find the proxy."""
+
+    interface: Annotated[_Interface, Meta(description="The address that the gateway listens on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535, description="The TCP port that the gateway listens on.")] = 8080
+    max_retries: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10,
+            description="How often a request that cannot have been seen by anyone yet is tried again. "
+            "A request that may have been acted on never is.",
+        ),
+    ] = 3
+    retry_delay: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86400,
+            description="The longest that all retries of one request wait together, in seconds; the delays double.",
+        ),
+    ] = 1.0
+
+
+class Egress(Struct, frozen=True, forbid_unknown_fields=True):
+    """What may be reached. Enforced twice: in the enclave, and in the relay on the host."""
+
+    port: Annotated[_VsockPort, Meta(ge=1024, description="The vsock port of the egress relay on the host.")] = 5001
+    allow: Annotated[
+        _Patterns,
+        Meta(
+            description="host:port patterns that may be reached. * is one label, or the whole host or port; "
+            "**. is any number of labels; a CIDR matches address literals."
+        ),
+    ] = ("*:443",)
+    deny: Annotated[
+        _Patterns, Meta(description="host:port patterns that may not be reached, whatever egress.allow says.")
+    ] = ()
+    allow_addresses: Annotated[
+        _Networks,
+        Meta(
+            description="Networks (CIDR) that may be dialled although they are internal: loopback, private, link-local "
+            "and other special addresses are refused otherwise."
+        ),
+    ] = ()
+
+
+class Tls(Struct, frozen=True, forbid_unknown_fields=True):
+    """TLS from the enclave to the destination."""
+
+    min_version: Annotated[
+        Literal["TLSv1.2", "TLSv1.3"], Meta(description="The oldest version of TLS that is spoken.")
+    ] = "TLSv1.3"
+    verify_certificates: Annotated[
+        bool, Meta(description="Whether certificates are verified. false is refused unless DEBUG_MODE is true.")
+    ] = True
+    ca_file: Annotated[
+        _AbsolutePath | None,
+        Meta(
+            description="A PEM file of the authorities to trust instead of the built-in ones; null: the built-in ones."
+        ),
+    ] = None
+    allow_plaintext: Annotated[
+        bool, Meta(description="Whether http:// destinations are allowed. The host reads and can change that traffic.")
+    ] = False
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of each listener and connection."""
+
+    connections: Annotated[int, Meta(ge=1, description="Connections that one listener serves at a time.")] = 4000
+    header_bytes: Annotated[int, Meta(ge=1024, le=1048576, description="The largest header section, in bytes.")] = 65536
+    header_timeout: Annotated[_Seconds, Meta(description="Seconds in which a request's head must be complete.")] = 10.0
+    idle_timeout: Annotated[_Seconds, Meta(description="Seconds that a connection may be without any progress.")] = 60.0
+    connect_timeout: Annotated[
+        _Seconds, Meta(description="Seconds for a connection to the destination, its TLS handshake included.")
+    ] = 10.0
+    response_timeout: Annotated[
+        _Seconds, Meta(description="Seconds from the end of a request to its response's head.")
+    ] = 60.0
+    drain_timeout: Annotated[
+        _Seconds, Meta(description="Seconds for what is under way to finish when a daemon is stopped.")
+    ] = 30.0
+    buffer_bytes: Annotated[
+        int, Meta(ge=4096, le=1048576, description="Bytes held for a slow reader, per connection and direction.")
+    ] = 65536
+
+
+class Logging(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the daemons log, on standard output."""
+
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"],
+        Meta(description="The least severe level that is logged."),
+    ] = "INFO"
+    format: Annotated[
+        Literal["text", "json"], Meta(description="text: a line for a person; json: an object a line.")
+    ] = "text"
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The configuration of nitroproxy. The same file serves the daemon on the host and the one in the enclave."""
+
+    transport: Transport = Transport()
+    enclave: Enclave = Enclave()
+    host_proxy: HostProxy = HostProxy()
+    egress: Egress = Egress()
+    tls: Tls = Tls()
+    limits: Limits = Limits()
+    logging: Logging = Logging()
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Keys that are each right but do not go together.
+
+    :ivar keys: all that are involved; the first is the one to change.
+    """
+
+    keys: tuple[str, ...]
+    expected: str
+
+
+def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradiction]:
+    """What in *settings* does not go together."""
+    transport, enclave, egress = settings.transport, settings.enclave, settings.egress
+    if enclave.cid < 4 and (enclave.cid == 3 or enclave.cid != transport.parent_cid):
+        yield Contradiction(
+            ("enclave.cid", "transport.parent_cid"),
+            "an integer 4..4294967294, or 1 or 2 if that is also transport.parent_cid",
+        )
+    if egress.port == settings.host_proxy.port:
+        yield Contradiction(("egress.port", "host_proxy.port"), "another port than host_proxy.port")
+    if transport.kind == "unix":
+        port = max(enclave.port, egress.port)
+        room = _UNIX_PATH_BYTES - len(f"/enclave/{port}.sock")
+        if len(transport.directory.encode()) > room:
+            keys = ("transport.directory", "transport.kind", "enclave.port", "egress.port")
+            yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
+    if not settings.tls.verify_certificates and not debug_mode:
+        yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
+
+
+def json_schema() -> str:
+    """The JSON Schema (2020-12) of a configuration file, as the text that is published."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "nitroproxy configuration"}
+    return json.dumps(head | msgspec.json.schema(Settings), indent=2) + "\n"

@@ -1,0 +1,137 @@
+"""Local pages, served from a twisted.web tree by the engine; and asking another hop for one."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.fetch import fetch
+from nitroproxy.proxy.route import Local, Route
+from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot, read_health
+from tests.wire import GET, OneHop, split_head
+
+
+class LocalTests(SynchronousTestCase):
+    """A daemon's own pages."""
+
+    def setUp(self) -> None:
+        self.health = Health("nitroproxy-test", "1", {"host": Check("pass")})
+        self.answer: Deferred[None] | None = None
+        root = LocalRoot("nitroproxy-test")
+        root.putChild(b"health", HealthResource(self.examine))
+        self.site = Site(root)
+        self.hop = OneHop(self.route)
+        self.client = self.hop.client()
+
+    async def examine(self) -> Health:
+        if self.answer is not None:
+            await self.answer
+        return self.health
+
+    def route(self, request: Request) -> Route:
+        return Local(self.site)
+
+    def ask(self, request: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
+        self.client.receive(request)
+        return split_head(self.client.take())
+
+    def test_health(self) -> None:
+        """Health is 200 with a document of its checks, and the connection goes on."""
+        request = GET.replace(b"/thing", b"/health")
+        for _ in range(2):
+            start, headers, body = self.ask(request)
+            self.assertEqual(start, b"HTTP/1.1 200 OK")
+            self.assertEqual(headers[b"content-type"], b"application/health+json")
+            self.assertEqual(read_health(body), {"host": Check("pass")})
+
+    def test_failing(self) -> None:
+        """A layer that fails makes it 503 and says why; a warning does not."""
+        self.health.checks["dns"] = Check("warn", "slow")
+        self.assertEqual(self.ask(GET.replace(b"/thing", b"/health"))[0], b"HTTP/1.1 200 OK")
+        self.health.checks["enclave"] = Check("fail", "gone")
+        start, _, body = self.ask(GET.replace(b"/thing", b"/health"))
+        self.assertEqual(start, b"HTTP/1.1 503 Service Unavailable")
+        document = json.loads(body)
+        self.assertEqual(document["status"], "fail")
+        self.assertEqual(document["checks"]["enclave"], [{"status": "fail", "output": "gone"}])
+
+    def test_head(self) -> None:
+        """HEAD has no body."""
+        _, headers, body = self.ask(GET.replace(b"/thing", b"/health").replace(b"GET", b"HEAD"))
+        self.assertEqual(body, b"")
+
+    def test_not_found(self) -> None:
+        """Any other page is a problem document that says how to name a URL."""
+        start, headers, body = self.ask(GET)
+        self.assertEqual(start, b"HTTP/1.1 404 Not Found")
+        self.assertEqual(headers[b"content-type"], b"application/problem+json")
+        self.assertIn(b"/https://host/path", body)
+
+    def test_body_is_dropped(self) -> None:
+        """A request body is read and dropped; the next request is read after it."""
+        start, _, _ = self.ask(b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+        self.assertEqual(start, b"HTTP/1.1 405 Method Not Allowed")
+        self.assertEqual(self.ask(GET.replace(b"/thing", b"/health"))[0], b"HTTP/1.1 200 OK")
+
+    def test_client_gone(self) -> None:
+        """A client that goes before the answer is no error."""
+        self.answer = Deferred()
+        self.client.receive(GET.replace(b"/thing", b"/health"))
+        self.client.lose()
+        self.answer.callback(None)
+        self.assertEqual(self.client.take(), b"")
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_pipelined(self) -> None:
+        """Local pages wait their turn like everything else."""
+        self.answer = Deferred()
+        request = GET.replace(b"/thing", b"/health")
+        self.client.receive(request + request)
+        self.answer.callback(None)
+        self.assertEqual(self.client.take().count(b"200 OK"), 2)
+
+
+class FetchTests(SynchronousTestCase):
+    """A small request to another hop."""
+
+    def setUp(self) -> None:
+        self.hop = OneHop()
+        self.result = Deferred.fromCoroutine(fetch(self.hop.pool, "next", b"/health", self.hop.deadlines, 1.0))
+
+    def test_answer(self) -> None:
+        """The status and the whole body."""
+        wire = self.hop.endpoint.accept()
+        self.assertTrue(wire.take().startswith(b"GET /health HTTP/1.1\r\n"))
+        wire.receive(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        wire.receive(b"1\r\nc\r\n0\r\n\r\n")
+        self.assertEqual(self.successResultOf(self.result), (503, b"abc"))
+        wire.settle()
+        self.assertEqual(self.hop.pool.open, 0)
+
+    def failure(self) -> Kind:
+        error: ProxyError = self.failureResultOf(self.result, ProxyError).value
+        return error.kind
+
+    def test_no_connection(self) -> None:
+        """The time limit holds while connecting."""
+        self.hop.pass_time(1.1)
+        self.assertIs(self.failure(), Kind.CONNECTION_TIMEOUT)
+
+    def test_no_answer(self) -> None:
+        """It holds while waiting for the answer."""
+        wire = self.hop.endpoint.accept()
+        self.hop.pass_time(1.1)
+        self.assertIs(self.failure(), Kind.HTTP_RESPONSE_TIMEOUT)
+        self.assertTrue(wire.aborted)
+
+    def test_lost(self) -> None:
+        """An answer that breaks off is none."""
+        wire = self.hop.endpoint.accept()
+        wire.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+        wire.lose()
+        self.assertIs(self.failure(), Kind.HTTP_RESPONSE_INCOMPLETE)

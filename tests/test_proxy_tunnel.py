@@ -1,0 +1,172 @@
+"""Tunnels: CONNECT and upgrades. Bytes both ways, half-close, abort, backpressure, idleness. No sockets."""
+
+from __future__ import annotations
+
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.route import Dial, Route
+from tests.wire import OneHop, WaitingEndpoint, Wire, split_head
+
+CONNECT = b"CONNECT site.example:443 HTTP/1.1\r\nHost: site.example:443\r\n\r\n"
+
+
+class ConnectTests(SynchronousTestCase):
+    """CONNECT (RFC 9110 section 9.3.6)."""
+
+    def setUp(self) -> None:
+        self.destination = WaitingEndpoint()
+        self.hop = OneHop(self.route)
+        self.client = self.hop.client()
+
+    def route(self, request: Request) -> Route:
+        return Dial(self.destination)
+
+    def tunnel(self, early: bytes = b"") -> Wire:
+        self.client.receive(CONNECT + early)
+        upstream = self.destination.accept()
+        start, _, rest = split_head(self.client.take())
+        self.assertEqual((start, rest), (b"HTTP/1.1 200 Connection established", b""))
+        return upstream
+
+    def test_bytes_both_ways(self) -> None:
+        """After the 200 everything passes as it is, also what came with the request."""
+        upstream = self.tunnel(early=b"\x16\x03\x01")
+        self.assertEqual(upstream.take(), b"\x16\x03\x01")
+        self.client.receive(b"up")
+        upstream.receive(b"down\r\n\r\n")
+        self.assertEqual((upstream.take(), self.client.take()), (b"up", b"down\r\n\r\n"))
+
+    def test_half_close_each_way(self) -> None:
+        """An end of one direction is passed on as that; both ended, both connections close."""
+        upstream = self.tunnel()
+        self.client.end()
+        self.assertTrue(upstream.half_closed)
+        self.assertFalse(upstream.disconnecting)
+        upstream.receive(b"still here")
+        self.assertEqual(self.client.take(), b"still here")
+        upstream.end()
+        self.client.settle()
+        upstream.settle()
+        self.assertTrue(self.client.closed and upstream.closed)
+        self.assertFalse(self.client.aborted or upstream.aborted)
+        self.assertEqual(self.hop.factory.connections, set())
+
+    def test_abort_is_passed_on(self) -> None:
+        """A connection that breaks breaks the other."""
+        upstream = self.tunnel()
+        upstream.lose()
+        self.assertTrue(self.client.aborted)
+
+    def test_clean_end_is_passed_on(self) -> None:
+        """A connection that ends on purpose lets the other send its last bytes."""
+        upstream = self.tunnel()
+        upstream.receive(b"last words")
+        upstream.lose(ConnectionDone())
+        self.assertTrue(self.client.disconnecting)
+        self.assertFalse(self.client.aborted)
+
+    def test_backpressure(self) -> None:
+        """Each side stops while the other is full."""
+        upstream = self.tunnel()
+        assert self.client.producer is not None and upstream.producer is not None
+        self.client.producer.pauseProducing()
+        self.assertTrue(upstream.paused)
+        self.client.producer.resumeProducing()
+        self.assertFalse(upstream.paused)
+        upstream.producer.pauseProducing()
+        self.assertTrue(self.client.paused)
+
+    def test_idle(self) -> None:
+        """A tunnel in which nothing moves is aborted; one byte keeps it."""
+        upstream = self.tunnel()
+        self.hop.pass_time(50)
+        upstream.receive(b".")
+        self.hop.pass_time(50)
+        self.assertFalse(self.client.aborted)
+        self.hop.pass_time(11)
+        self.assertTrue(self.client.aborted and upstream.aborted)
+
+    def test_refused(self) -> None:
+        """A destination that cannot be had is a problem document, and the connection may be used again."""
+        self.client.receive(CONNECT)
+        self.destination.refuse(ProxyError(Kind.CONNECTION_REFUSED, "no", hop="nitroproxy-relay"))
+        start, headers, body = split_head(self.client.take())
+        self.assertEqual(start, b"HTTP/1.1 502 Bad Gateway")
+        self.assertEqual(headers[b"proxy-status"], b"nitroproxy-relay; error=connection_refused")
+        self.assertIn(b'"hop": "nitroproxy-relay"', body)
+        self.assertFalse(self.client.disconnecting)
+        self.tunnel()
+
+    def test_timeout(self) -> None:
+        """A destination that does not answer in time is given up, once."""
+        self.client.receive(CONNECT)
+        self.hop.pass_time(10.1)
+        self.assertEqual(self.client.take().count(b"504 Gateway Timeout"), 1)
+        self.assertEqual(self.destination.cancelled, 1)
+
+    def test_client_gone(self) -> None:
+        """A client that goes while its tunnel is dialled leaves nothing behind."""
+        self.client.receive(CONNECT)
+        self.client.lose()
+        self.assertEqual(self.destination.cancelled, 1)
+        self.hop.pass_time(11)
+
+    def test_server_speaks_first(self) -> None:
+        """What the destination says before the tunnel is joined is not lost, nor is its end."""
+        self.client.receive(CONNECT)
+        factory, result = self.destination.waiting.pop()
+        protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
+        assert protocol is not None
+        upstream = Wire(protocol)
+        upstream.receive(b"220 hello\r\n")
+        upstream.end()
+        result.callback(protocol)
+        self.assertTrue(self.client.take().endswith(b"\r\n\r\n220 hello\r\n"))
+        self.assertTrue(self.client.half_closed)
+
+
+class UpgradeTests(SynchronousTestCase):
+    """Upgrade and 101 (RFC 9110 section 7.8)."""
+
+    ASK = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    def test_switch(self) -> None:
+        """The offer goes on, the 101 comes back, then bytes pass as they are."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(self.ASK)
+        upstream = hop.endpoint.accept()
+        _, headers, _ = split_head(upstream.take())
+        self.assertEqual((headers[b"connection"], headers[b"upgrade"]), (b"upgrade", b"websocket"))
+        upstream.receive(self.SWITCH + b"\x81\x02hi")
+        written = client.take()
+        self.assertTrue(written.startswith(b"HTTP/1.1 101 "))
+        self.assertTrue(written.endswith(b"\r\n\r\n\x81\x02hi"))
+        client.receive(b"\x81\x80")
+        self.assertEqual(upstream.take(), b"\x81\x80")
+        upstream.lose()
+        self.assertTrue(client.aborted)
+        client.settle()
+        self.assertEqual(hop.pool.open, 0)
+
+    def test_declined(self) -> None:
+        """An upstream that answers otherwise answers as always."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(self.ASK)
+        hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")
+        self.assertTrue(client.take().endswith(b"no"))
+
+    def test_unasked(self) -> None:
+        """A 101 that nobody asked for is a failure, and no tunnel."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        upstream = hop.endpoint.accept()
+        upstream.receive(self.SWITCH)
+        self.assertIn(b"http_upgrade_failed", client.take())
+        self.assertTrue(upstream.aborted)
