@@ -1,4 +1,4 @@
-"""Loads the configuration: file, environment and command line into `Settings`, and remembers where each value came from.
+"""Loads the configuration: file, environment and command line into `Settings`, with where each value came from.
 
 Precedence: command-line option > environment > file > default. Whatever is wrong, in whichever source, is found in one
 go, and told in one line each. The keys themselves are described in `settings`. Knows nothing of Twisted, and reads
@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -139,11 +140,12 @@ def load(path: str | None, *, options: Sequence[str] = (), environ: Mapping[str,
     debug_mode = _debug_mode(environ, problems)
 
     # From the lowest precedence to the highest.
-    given = [_Given("logging.level", "DEBUG", f"env {_DEBUG_MODE}")] if debug_mode else []
-    if path is not None:
-        given += _from_file(path, problems)
-    given += _from_environment(environ, problems)
-    given += _from_options(options, problems)
+    given = chain(
+        [_Given("logging.level", "DEBUG", f"env {_DEBUG_MODE}")] if debug_mode else [],
+        _from_file(path, problems) if path is not None else [],
+        _from_environment(environ, problems),
+        _from_options(options, problems),
+    )
 
     tree: dict[str, dict[str, object]] = {section: {} for section in Settings.__struct_fields__}
     sources = {_DEBUG_MODE: f"env {_DEBUG_MODE}"} if environ.get(_DEBUG_MODE) else {}
@@ -215,8 +217,8 @@ def _from_file(path: str, problems: list[str]) -> Iterator[_Given]:
         problems.append(f"{path}: expected an object, got {show(content)}")
         return
     for section, members in _unique(content, "", path, problems):
-        keys = [key for key in _TYPES if key.startswith(f"{section}.")]
-        if not keys:
+        names = [key.removeprefix(f"{section}.") for key in _TYPES if key.startswith(f"{section}.")]
+        if not names:
             suggestion = _suggestion(section, Settings.__struct_fields__)
             problems.append(f"{_shown_key(section)}: unknown section{suggestion} (from {path})")
         elif not isinstance(members, Members):
@@ -224,10 +226,10 @@ def _from_file(path: str, problems: list[str]) -> Iterator[_Given]:
         else:
             for name, value in _unique(members, f"{section}.", path, problems):
                 key = f"{section}.{name}"
-                if key in keys:
+                if name in names:
                     yield _Given(key, value, path)
                 else:
-                    problems.append(f"{_shown_key(key)}: unknown key{_suggestion(key, keys)} (from {path})")
+                    problems.append(f"{_shown_key(key)}: unknown key{_suggestion(name, names)} (from {path})")
 
 
 def _unique(members: Members, prefix: str, source: str, problems: list[str]) -> Iterator[tuple[str, object]]:

@@ -29,7 +29,8 @@ class Rule:
     """What a JSON Schema type cannot say about a value.
 
     :ivar expected: what the value should be, to follow the word "expected".
-    :ivar examine: raises ValueError, with or without a reason for a person, when the value (of a list: an item) is not that.
+    :ivar examine: raises ValueError, with or without a reason for a person, when the value is not that. Of a list it is
+        given each item.
     """
 
     expected: str
@@ -101,8 +102,8 @@ class Transport(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=3,
-            description="The host's vsock CID as the enclave sees it: 3 on Nitro, 2 under other hypervisors, 1 when both "
-            "sides run on one kernel (vsock_loopback).",
+            description="The host's vsock CID as the enclave sees it: 3 on Nitro, 2 under other hypervisors, 1 when "
+            "both sides run on one kernel (vsock_loopback).",
         ),
     ] = 3
 
@@ -116,7 +117,8 @@ class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
             ge=1,
             le=4294967294,
             extra_json_schema={"not": {"const": 3}},
-            description="The enclave's vsock CID, 4 or more. Only when both sides run on one kernel is it transport.parent_cid.",
+            description="The enclave's vsock CID, 4 or more. Only when both sides run on one kernel is it "
+            "transport.parent_cid.",
         ),
     ] = 16
     port: Annotated[_VsockPort, Meta(ge=1, description="The vsock port of the proxy in the enclave.")] = 5000

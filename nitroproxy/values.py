@@ -33,7 +33,7 @@ def understand(text: str, wanted: Any) -> object:
     if isinstance(kind, inspect.BoolType):
         return BOOLEANS.get(text.lower(), text)
     if isinstance(kind, inspect.LiteralType):
-        return next((value for value in kind.values if str(value).lower() == text.lower()), text)
+        return next((value for value in kind.values if str(value).lower() == text.strip('"').lower()), text)
     if isinstance(kind, inspect.VarTupleType) and text and text[0] != "[":
         return [item.strip() for item in text.split(",")]
     if isinstance(kind, inspect.StrType | inspect.UnionType) and text != "null" and text[:1] != '"':

@@ -1,0 +1,99 @@
+"""Runs the cases one after the other, each within a deadline, and says how each went.
+
+It knows neither what a case does nor how a result looks.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import NoReturn
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred, FirstError
+from twisted.python.failure import Failure
+
+from nitroproxy.demo.cases import Case, Setting, Skipped, Unexpected
+from nitroproxy.demo.client import Client, Gateway, Traffic
+from nitroproxy.demo.results import CaseResult, Outcome, Report
+
+
+class Progress(Interface):
+    """Is told how a run goes on."""
+
+    def started(self, number: int, total: int, case: Case) -> None: ...
+    def finished(self, number: int, total: int, result: CaseResult) -> None: ...
+
+
+async def run_cases(
+    gateway: Gateway, cases: Sequence[Case], setting: Setting, timeout: float, progress: Progress
+) -> Report:
+    """Try all *cases* in order, each for at most *timeout* seconds."""
+    started = datetime.datetime.now(datetime.UTC)
+    first = gateway.reactor.seconds()
+    results = []
+    for number, case in enumerate(cases, 1):
+        progress.started(number, len(cases), case)
+        result = await run_case(gateway, case, setting, timeout)
+        progress.finished(number, len(cases), result)
+        results.append(result)
+    return Report(
+        proxy=gateway.proxy,
+        target=setting.target,
+        canary=setting.canary,
+        started=started,
+        milliseconds=(gateway.reactor.seconds() - first) * 1000,
+        results=tuple(results),
+    )
+
+
+async def run_case(gateway: Gateway, case: Case, setting: Setting, timeout: float) -> CaseResult:
+    """Try one case for at most *timeout* seconds; whatever happens becomes its result."""
+    traffic = Traffic()
+    started = gateway.reactor.seconds()
+
+    async def attempt() -> str:
+        return await case.try_it(Client(gateway, traffic), setting)
+
+    def passed(detail: str) -> tuple[Outcome, str]:
+        return Outcome.PASSED, detail
+
+    within = Deferred.fromCoroutine(attempt()).addTimeout(timeout, gateway.reactor, _expired)
+    outcome, detail = await within.addCallbacks(passed, _verdict)
+    return CaseResult(
+        name=case.name,
+        title=case.title,
+        outcome=outcome,
+        status=traffic.status,
+        milliseconds=(gateway.reactor.seconds() - started) * 1000,
+        size=traffic.size,
+        detail=detail,
+        latencies=tuple(traffic.latencies),
+    )
+
+
+def _expired(cancelled: object, timeout: float) -> NoReturn:
+    # What a cancelled request fails with depends on how far it had got.
+    raise TimeoutError(f"not done within {timeout:g} s")
+
+
+def _verdict(failure: Failure) -> tuple[Outcome, str]:
+    error = failure.value
+    match error:
+        case FirstError():
+            return _verdict(error.subFailure)
+        case Unexpected():
+            return Outcome.FAILED, str(error)
+        case Skipped():
+            return Outcome.SKIPPED, str(error)
+        case TimeoutError():
+            return Outcome.ERROR, str(error)
+    return Outcome.ERROR, describe(failure)
+
+
+def describe(failure: Failure) -> str:
+    """*failure* in one line: its type, and its message or those of the failures that it stands for."""
+    reasons = [reason for reason in getattr(failure.value, "reasons", []) if isinstance(reason, Failure)]
+    message = "; ".join(map(describe, reasons)) or " ".join(failure.getErrorMessage().split())
+    name = type(failure.value).__name__
+    return f"{name}: {message}" if message else name

@@ -1,0 +1,87 @@
+"""Tests of `nitroproxy.cli`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from io import StringIO
+from types import ModuleType
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy import __version__, config
+from nitroproxy.cli import main
+from nitroproxy.settings import json_schema
+
+
+class MainTests(SynchronousTestCase):
+    """The `nitroproxy` command."""
+
+    def setUp(self) -> None:
+        """The streams are caught; there is no configuration on this machine."""
+        self.patch(config, "DEFAULT_PATH", self.mktemp())
+        self.patch(os, "environ", {})
+        self.out, self.err = StringIO(), StringIO()
+        self.patch(sys, "stdout", self.out)
+        self.patch(sys, "stderr", self.err)
+
+    def exit_status(self, *argv: str) -> object:
+        """The status that the command ends with in its options."""
+        return self.assertRaises(SystemExit, main, argv).code
+
+    def test_version(self) -> None:
+        """--version prints nitroproxy's version, before and after a command."""
+        for argv in (["--version"], ["config", "--version"]):
+            self.assertEqual(self.exit_status(*argv), 0)
+        self.assertEqual(self.out.getvalue(), f"nitroproxy {__version__}\n" * 2)
+
+    def test_help(self) -> None:
+        """--help tells the commands."""
+        self.assertEqual(self.exit_status("--help"), 0)
+        self.assertIn("demo", self.out.getvalue())
+        self.assertIn("config", self.out.getvalue())
+
+    def test_print(self) -> None:
+        """`config` prints the configuration, with or without being told to."""
+        self.assertEqual(self.exit_status("config", "--set", "enclave.cid=20"), 0)
+        once = self.out.getvalue()
+        self.assertRegex(once, r"(?m)^enclave\.cid +20 +option --set$")
+        self.assertEqual(self.exit_status("config", "--print-config", "--set", "enclave.cid=20"), 0)
+        self.assertEqual(self.out.getvalue(), once * 2)
+
+    def test_check(self) -> None:
+        """`config --check-config` checks, and only that."""
+        self.assertEqual(self.exit_status("config", "--check-config"), 0)
+        self.assertEqual(self.out.getvalue(), "configuration is valid: defaults, without a file\n")
+        self.assertEqual(self.exit_status("config", "--check-config", "--set", "enclave.cid=x"), 1)
+        self.assertEqual(len(self.err.getvalue().splitlines()), 1)
+
+    def test_schema(self) -> None:
+        """`config --schema` prints the JSON Schema, also where the configuration is bad."""
+        self.assertEqual(self.exit_status("config", "--schema", "--set", "enclave.cid=x"), 0)
+        self.assertEqual(self.out.getvalue(), json_schema())
+
+    def test_demo(self) -> None:
+        """`demo` gets the rest of the command line as it is, and its status is the command's."""
+        seen: list[Sequence[str]] = []
+
+        def run(argv: Sequence[str]) -> int:
+            seen.append(argv)
+            return 1
+
+        stand_in = ModuleType("nitroproxy.demo.main")
+        stand_in.__dict__.update(run=run)
+        self.patch(sys, "modules", sys.modules | {"nitroproxy.demo.main": stand_in})
+        self.assertEqual(main(["demo", "--proxy", "http://127.0.0.1:8080", "--help"]), 1)
+        self.assertEqual(seen, [["--proxy", "http://127.0.0.1:8080", "--help"]])
+
+    def test_bad_usage(self) -> None:
+        """No command, one that does not exist or an unknown option is status 2, with the usage on standard error."""
+        for argv in ([], ["nonsense"], ["--nonsense"], ["config", "--nonsense"], ["config", "nonsense"]):
+            self.err.truncate(0)
+            self.err.seek(0)
+            self.assertEqual(main(argv), 2, argv)
+            self.assertTrue(self.err.getvalue().startswith("nitroproxy: "))
+            self.assertIn("Usage: nitroproxy", self.err.getvalue())
+        self.assertEqual(self.out.getvalue(), "")
