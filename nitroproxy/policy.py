@@ -1,0 +1,255 @@
+"""What may be reached: names and ports by `Policy`, addresses by `AddressGuard`. Pure; the same code on both sides.
+
+The enclave asks the policy before it asks the relay; the relay asks again, and asks the guard about every address that a
+name resolves to.
+
+A pattern is ``host:port``. The host is a name, ``*`` (any), a name whose labels may be ``*`` (one label each), ``**.name`` (any
+depth below *name*), an IP address or a CIDR network (IPv6 in brackets). The port is a number, a range ``8000-8100`` or ``*``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.target import normalize_host
+
+_Address = IPv4Address | IPv6Address
+_Network = IPv4Network | IPv6Network
+
+_PORTS: Final = re.compile(r"(\*)|([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_HIGHEST_PORT: Final = 65535
+
+
+class PatternError(ValueError):
+    """A pattern is not of the policy's language.
+
+    :ivar pattern: the pattern.
+    :ivar reason: what is wrong with it.
+    """
+
+    def __init__(self, pattern: str, reason: str) -> None:
+        super().__init__(f"{pattern!r} is not a pattern: {reason}")
+        self.pattern = pattern
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One parsed pattern. Exactly one of *network* and *labels* is set, or neither: any host."""
+
+    text: str
+    first_port: int
+    last_port: int
+    network: _Network | None
+    labels: tuple[str, ...]
+    any_depth: bool
+
+    def matches(self, host: str, address: _Address | None, port: int) -> bool:
+        if not self.first_port <= port <= self.last_port:
+            return False
+        if self.network is not None:
+            return address is not None and address.version == self.network.version and address in self.network
+        if not self.labels:
+            return True
+        if address is not None:
+            return False
+        labels = host.split(".")
+        if self.any_depth:
+            extra = len(labels) - len(self.labels)
+            return extra > 0 and _labels_match(self.labels, labels[extra:])
+        return len(labels) == len(self.labels) and _labels_match(self.labels, labels)
+
+
+def _labels_match(pattern: Sequence[str], labels: Sequence[str]) -> bool:
+    return all(expected in ("*", label) for expected, label in zip(pattern, labels, strict=True))
+
+
+def _parse(text: str) -> _Rule:
+    host, colon, ports = text.strip().rpartition(":")
+    if not colon or host.count("[") != host.count("]") or (":" in host and not host.startswith("[")):
+        raise PatternError(text, f"expected host:port, for example {text.strip() or '*'}:443")
+    match = _PORTS.fullmatch(ports)
+    if match is None:
+        raise PatternError(text, f"the port {ports!r} is not a number, a range such as 8000-8100, or *")
+    first = 1 if match[1] else int(match[2])
+    last = _HIGHEST_PORT if match[1] else int(match[3] or match[2])
+    if not 1 <= first <= last <= _HIGHEST_PORT:
+        raise PatternError(text, f"the port {ports!r} is not within 1 to 65535")
+    if host == "*":
+        return _Rule(f"*:{ports}", first, last, None, (), False)
+    if "/" in host or host.startswith("["):
+        return _network_rule(text, host, ports, first, last)
+    any_depth = host.startswith("**.")
+    try:
+        # "*" is no label of a name: one that is stands in while the rest is brought to its usual form.
+        bare = host[3:] if any_depth else host
+        labels = tuple(
+            "*" if label == "*" else label for label in _normalize(bare).replace("x--any--x", "*").split(".")
+        )
+        address = _as_address(".".join(labels))
+    except ValueError as error:
+        raise PatternError(text, str(error)) from error
+    if address is not None:
+        return _Rule(f"{address}:{ports}", first, last, ip_network(address), (), False)
+    shown = "**." * any_depth + ".".join(labels)
+    return _Rule(f"{shown}:{ports}", first, last, None, labels, any_depth)
+
+
+def _normalize(host: str) -> str:
+    labels = ["x--any--x" if label == "*" else label for label in host.split(".")]
+    if any("*" in label for label in labels):
+        raise ValueError("* stands for a whole label, or as **. for any depth, at the beginning only")
+    return normalize_host(".".join(labels))
+
+
+def _network_rule(text: str, host: str, ports: str, first: int, last: int) -> _Rule:
+    try:
+        network = ip_network(host.removeprefix("[").removesuffix("]"))
+    except ValueError as error:
+        raise PatternError(text, f"the network is not valid: {error}") from error
+    return _Rule(f"{network}:{ports}", first, last, network, (), False)
+
+
+def _as_address(host: str) -> _Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the policy says of a destination.
+
+    :ivar rule: the pattern that decided, or None when none allows it.
+    """
+
+    allowed: bool
+    rule: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """Which names and ports may be asked for; a deny rule wins over every allow rule.
+
+    :raises PatternError: for a pattern that cannot be read.
+    """
+
+    allow: Sequence[str]
+    deny: Sequence[str] = ()
+    _allow: tuple[_Rule, ...] = field(init=False, repr=False)
+    _deny: tuple[_Rule, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_allow", tuple(map(_parse, self.allow)))
+        object.__setattr__(self, "_deny", tuple(map(_parse, self.deny)))
+
+    def decide(self, host: str, port: int) -> Decision:
+        """Whether *host* (as `normalize_host` spells it) and *port* may be reached, and by which rule."""
+        address = _as_address(host)
+        for rule in self._deny:
+            if rule.matches(host, address, port):
+                return Decision(False, rule.text)
+        for rule in self._allow:
+            if rule.matches(host, address, port):
+                return Decision(True, rule.text)
+        return Decision(False, None)
+
+    def check(self, host: str, port: int) -> None:
+        """Do nothing when *host* and *port* may be reached.
+
+        :raises ProxyError: `Kind.DESTINATION_DENIED`, naming the rule.
+        """
+        decision = self.decide(host, port)
+        if decision.allowed:
+            return
+        if decision.rule is None:
+            raise ProxyError(Kind.DESTINATION_DENIED, f"{host}:{port} matches no rule of egress.allow")
+        raise ProxyError(Kind.DESTINATION_DENIED, f"{host}:{port} matches {decision.rule!r} of egress.deny")
+
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of the rules: equal where the rules are."""
+        rules = "\n".join([*sorted(rule.text for rule in self._allow), "-", *sorted(rule.text for rule in self._deny)])
+        return hashlib.sha256(rules.encode()).hexdigest()[:12]
+
+
+def _networks(reason: str, *networks: str) -> list[tuple[_Network, str]]:
+    return [(ip_network(network), reason) for network in networks]
+
+
+#: What is not the public internet (IANA special-purpose address registries, RFC 6890 and its successors). The first match
+#: names the reason.
+_NOT_PUBLIC: Final[tuple[tuple[_Network, str], ...]] = (
+    *_networks("unspecified (RFC 1122)", "0.0.0.0/8", "::/128"),
+    *_networks("loopback (RFC 1122, RFC 4291)", "127.0.0.0/8", "::1/128"),
+    *_networks("the instance metadata service", "169.254.169.254/32", "fd00:ec2::254/128"),
+    *_networks("link-local (RFC 3927, RFC 4291)", "169.254.0.0/16", "fe80::/10"),
+    *_networks("private (RFC 1918)", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+    *_networks("shared address space (RFC 6598)", "100.64.0.0/10"),
+    *_networks("unique local (RFC 4193)", "fc00::/7"),
+    *_networks("site-local (RFC 3879)", "fec0::/10"),
+    *_networks("an IETF protocol assignment (RFC 6890)", "192.0.0.0/24"),
+    *_networks("documentation (RFC 5737, RFC 3849, RFC 9637)", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"),
+    *_networks("documentation (RFC 5737, RFC 3849, RFC 9637)", "2001:db8::/32", "3fff::/20"),
+    *_networks("benchmarking (RFC 2544, RFC 5180)", "198.18.0.0/15", "2001:2::/48"),
+    *_networks("a 6to4 relay (RFC 7526)", "192.88.99.0/24"),
+    *_networks("multicast (RFC 1112, RFC 4291)", "224.0.0.0/4", "ff00::/8"),
+    *_networks("broadcast (RFC 919)", "255.255.255.255/32"),
+    *_networks("reserved (RFC 1112)", "240.0.0.0/4"),
+    *_networks("IPv4-mapped (RFC 4291)", "::ffff:0:0/96"),
+    *_networks("IPv4-compatible (RFC 4291)", "::/96"),
+    *_networks("IPv4-translated (RFC 2765)", "::ffff:0:0:0/96"),
+    *_networks("NAT64 (RFC 6052, RFC 8215)", "64:ff9b::/96", "64:ff9b:1::/48"),
+    *_networks("discard-only (RFC 6666)", "100::/64"),
+    *_networks("Teredo (RFC 4380)", "2001::/32"),
+    *_networks("ORCHID (RFC 4843, RFC 7343)", "2001:10::/28", "2001:20::/28"),
+    *_networks("6to4 (RFC 3056)", "2002::/16"),
+    *_networks("segment routing (RFC 9602)", "5f00::/16"),
+)
+#: Everything in IPv6 that has been given out as global unicast so far (RFC 4291 section 2.4).
+_IPV6_GLOBAL: Final = IPv6Network("2000::/3")
+
+
+class AddressGuard:
+    """Which addresses may be dialled: public ones, and those that are exempt.
+
+    :param exempt: CIDR networks that are allowed all the same. An exempt IPv4 network says nothing of IPv6 addresses
+        that embed it.
+    :param own_addresses: this machine's addresses, asked for each time: they are refused unless exempt.
+    """
+
+    def __init__(self, exempt: Sequence[str], own_addresses: Callable[[], Collection[str]]) -> None:
+        self._exempt = [ip_network(network) for network in exempt]
+        self._own_addresses = own_addresses
+
+    def reason_against(self, address: str) -> str | None:
+        """Why *address* may not be dialled, or None when it may."""
+        parsed = ip_address(address)
+        if parsed.version == 6 and parsed.scope_id is not None:
+            return "scoped to an interface"
+        if any(parsed.version == network.version and parsed in network for network in self._exempt):
+            return None
+        for network, reason in _NOT_PUBLIC:
+            if parsed.version == network.version and parsed in network:
+                return reason
+        if parsed.version == 6 and parsed not in _IPV6_GLOBAL:
+            return "not global unicast (RFC 4291)"
+        if str(parsed) in self._own_addresses():
+            return "an address of this host"
+        return None
+
+    def check(self, address: str) -> None:
+        """Do nothing when *address* may be dialled.
+
+        :raises ProxyError: `Kind.ADDRESS_DENIED`, saying why not.
+        """
+        reason = self.reason_against(address)
+        if reason is not None:
+            raise ProxyError(Kind.ADDRESS_DENIED, f"the address {address} is {reason}")

@@ -1,0 +1,179 @@
+"""A request-target to the destination it names, parsed once: from here on only the parsed form goes on.
+
+Pure. Anything that two parsers could read differently is refused (RFC 3986, RFC 9112 section 3.2): userinfo, backslashes,
+percent-encoded hosts, odd spellings of addresses.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NoReturn
+
+import idna
+
+from nitroproxy.errors import Kind, ProxyError
+
+#: The schemes that name a destination, and what each is carried by. WebSocket's are an upgrade of HTTP's (RFC 6455).
+_SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_PATH_FORM: Final = re.compile(rb"/(https?|wss?):/{1,2}(?!/)(.*)", re.DOTALL | re.IGNORECASE)
+#: What starts like the path form and is not: a mistake, not a page of ours.
+_NEARLY_PATH_FORM: Final = re.compile(rb"/(?:https?|wss?):", re.IGNORECASE)
+_ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_AUTHORITY: Final = re.compile(rb"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
+_PATH: Final = re.compile(rb"[!$-\[\]_a-z|~^`{}\"<>]*")
+_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_LONGEST_NAME: Final = 253
+_MOST_PORT_DIGITS: Final = 5
+_HIGHEST_PORT: Final = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes.
+
+    :ivar scheme: ``http`` or ``https``.
+    :ivar host: a DNS name in lower case A-labels without a trailing dot, or an IP address in its canonical text.
+    :ivar port: 1 to 65535.
+    :ivar path: path and query as sent, empty for CONNECT.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: bytes
+
+    @property
+    def _host_bytes(self) -> bytes:
+        return f"[{self.host}]".encode("ascii") if ":" in self.host else self.host.encode("ascii")
+
+    @property
+    def authority(self) -> bytes:
+        """``host:port``, as CONNECT wants it (RFC 9112 section 3.2.3)."""
+        return b"%b:%d" % (self._host_bytes, self.port)
+
+    @property
+    def host_field(self) -> bytes:
+        """The Host field: without the scheme's default port (RFC 9110 section 7.2)."""
+        return self._host_bytes if self.port == _DEFAULT_PORTS[self.scheme] else self.authority
+
+    @property
+    def url(self) -> bytes:
+        """The absolute form (RFC 9112 section 3.2.2)."""
+        return b"%b://%b%b" % (self.scheme.encode("ascii"), self.host_field, self.path)
+
+
+def parse_target(method: bytes, raw: bytes) -> Target | None:
+    """The destination that a request line names, or None when it names a page of the proxy itself.
+
+    :param method: CONNECT takes the authority form, all others take the path form or the absolute form.
+    :raises ProxyError: `Kind.INVALID_TARGET`, saying what is wrong; never with the query string.
+    """
+    if method == b"CONNECT":
+        return _connect_target(raw)
+    match = _PATH_FORM.fullmatch(raw) or _ABSOLUTE_FORM.fullmatch(raw)
+    if match is None:
+        if _NEARLY_PATH_FORM.match(raw):
+            _refuse("a URL in the path must be /https://host/path")
+        if raw.startswith(b"/") or (method == b"OPTIONS" and raw == b"*"):
+            return None
+        _refuse("it is neither a path nor an http(s) URL")
+    scheme = _SCHEMES.get(match[1].lower())
+    if scheme is None:
+        _refuse(f"the scheme {match[1].decode('ascii')!r} is not http, https, ws or wss")
+    rest = match[2]
+    end = min((position for position in map(rest.find, (b"/", b"?", b"#")) if position >= 0), default=len(rest))
+    host, port = _host_and_port(rest[:end])
+    path = rest[end:]
+    if b"#" in path:
+        _refuse("a fragment ('#') is never sent")
+    if _PATH.fullmatch(path) is None:
+        _refuse("the path or query holds a backslash, a space, a control or a non-ASCII character")
+    if not path.startswith(b"/"):
+        path = b"/" + path
+    return Target(scheme, host, _DEFAULT_PORTS[scheme] if port is None else port, path)
+
+
+def _connect_target(raw: bytes) -> Target:
+    host, port = _host_and_port(raw)
+    if port is None:
+        _refuse("CONNECT needs host:port")
+    return Target("https", host, port, b"")
+
+
+def _host_and_port(authority: bytes) -> tuple[str, int | None]:
+    if b"@" in authority:
+        _refuse("a user name or password in the URL is refused")
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        _refuse("it is not host or host:port")
+    port = None if match[2] is None else _port(match[2])
+    try:
+        return normalize_host(match[1].decode("utf-8")), port
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _port(digits: bytes) -> int:
+    if not 1 <= len(digits) <= _MOST_PORT_DIGITS or not 1 <= int(digits) <= _HIGHEST_PORT:
+        _refuse("the port is not a number from 1 to 65535")
+    return int(digits)
+
+
+@lru_cache(maxsize=4096)
+def normalize_host(host: str) -> str:
+    """The one spelling of *host*: a name in lower case A-labels, or an IP address in canonical text without brackets.
+
+    :raises ValueError: saying why it is neither. An IPv4 address has four decimal parts; every other spelling that
+        some resolver takes for one (``127.1``, ``0x7f.1``, ``2130706433``) is refused, by the rule that a name whose last
+        label is numeric must be such an address (WHATWG URL, "ends in a number").
+    """
+    if host.startswith("["):
+        return _ipv6(host)
+    if not host:
+        raise ValueError("the host is empty")
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise ValueError(f"the host is not a valid internationalized name: {error}") from error
+    name = host.lower()
+    labels = name.split(".")
+    if _NUMERIC_LABEL.fullmatch(labels[-1] or (labels[-2] if len(labels) > 1 else "")):
+        return _ipv4(name)
+    labels = name.removesuffix(".").split(".")
+    name = ".".join(labels)
+    if len(name) > _LONGEST_NAME or any(_LABEL.fullmatch(label) is None for label in labels):
+        raise ValueError(f"the host {ascii(host)} is not a DNS name")
+    for label in labels:
+        if label.startswith("xn--"):
+            try:
+                idna.ulabel(label)
+            except idna.IDNAError as error:
+                raise ValueError(f"the label {ascii(label)} is not valid: {error}") from error
+    return name
+
+
+def _ipv4(name: str) -> str:
+    try:
+        return str(IPv4Address(name))
+    except ValueError as error:
+        raise ValueError(f"{ascii(name)} is not an IPv4 address in its usual form") from error
+
+
+def _ipv6(host: str) -> str:
+    inner = host[1:-1]
+    try:
+        if not host.endswith("]") or "%" in inner:
+            raise ValueError("a zone or no bracket")
+        return str(IPv6Address(inner))
+    except ValueError as error:
+        raise ValueError(f"{ascii(host)} is not an IPv6 address") from error
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ProxyError(Kind.INVALID_TARGET, why)
