@@ -141,6 +141,8 @@ def normalize_host(host: str) -> str:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as error:
             raise ValueError(f"the host is not a valid internationalized name: {error}") from error
+        if _NUMERIC_LABEL.fullmatch(host.rstrip(".").rpartition(".")[2]):
+            raise ValueError("an IP address is written in ASCII digits")
     name = host.lower()
     labels = name.split(".")
     if _NUMERIC_LABEL.fullmatch(labels[-1] or (labels[-2] if len(labels) > 1 else "")):

@@ -1,0 +1,338 @@
+"""TLS towards destinations: one context, trust roots, the name check, session resumption. It fails closed.
+
+The only module that knows OpenSSL and service-identity. A connection's protocol is made only after the handshake *and* the
+verification have succeeded, so nothing can be written before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+import certifi
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer
+
+from nitroproxy.errors import Kind, ProxyError
+
+_VERSIONS: Final = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
+#: Sessions kept for resumption, one for each host.
+_SESSIONS: Final = 1024
+#: Seconds after which a session is no longer resumed, so that a certificate is looked at again now and then.
+_SESSION_LIFETIME: Final = 3600
+
+#: X509_V_ERR_* of OpenSSL (x509_vfy.h) in words; the rest are told by number.
+_CHAIN_ERRORS: Final = {
+    2: "its issuer's certificate is not known",
+    7: "its signature is wrong",
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "a self-signed certificate in its chain is not trusted",
+    20: "its issuer is not trusted",
+    21: "it cannot be verified up to a trusted root",
+    23: "it has been revoked",
+    24: "a certificate in its chain is not an authority's",
+    26: "it is not for servers",
+}
+
+
+class TrustError(ValueError):
+    """The trust roots cannot be loaded; the message names the file and says why."""
+
+
+class TLSClient:
+    """Makes TLS connections to destinations.
+
+    :param min_version: ``TLSv1.3`` or ``TLSv1.2``.
+    :param verify: whether certificates are verified at all.
+    :param ca_file: PEM file of trust roots; None for the bundle that comes with the certifi package.
+    :raises TrustError: when the roots cannot be loaded.
+    """
+
+    def __init__(self, *, min_version: str, verify: bool, ca_file: str | None) -> None:
+        context = self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(_VERSIONS[min_version])
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+        context.set_alpn_protos([b"http/1.1"])
+        context.set_timeout(_SESSION_LIFETIME)
+        self.verifies = verify
+        if verify:
+            _load_roots(context, ca_file or certifi.where())
+            context.set_verify(SSL.VERIFY_PEER, _note_chain_error)
+        else:
+            context.set_verify(SSL.VERIFY_NONE)
+        self._sessions: OrderedDict[str, SSL.Session] = OrderedDict()
+
+    def wrap(
+        self, endpoint: IStreamClientEndpoint, host: str, timeout: float, reactor: IReactorTime
+    ) -> IStreamClientEndpoint:
+        """An endpoint that connects *endpoint*, then starts TLS with *host* and verifies it.
+
+        :param host: a DNS name in A-labels, or an IP address.
+        :param timeout: seconds for the handshake.
+        """
+        return _TLSEndpoint(self, endpoint, host, timeout, reactor)
+
+    def connection(self, handshake: _Handshake) -> SSL.Connection:
+        """A new connection for *handshake*, resuming the last session with its host if there is one."""
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(handshake)
+        if not handshake.is_address:
+            connection.set_tlsext_host_name(handshake.host.encode("ascii"))
+        session = self._sessions.get(handshake.host)
+        if session is not None:
+            connection.set_session(session)
+        return connection
+
+    def remember(self, host: str, connection: SSL.Connection) -> None:
+        """Keep *connection*'s session, with *host* verified, for the next one."""
+        session = connection.get_session()
+        if session is not None:
+            self._sessions[host] = session
+            self._sessions.move_to_end(host)
+            if len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+
+
+def _load_roots(context: SSL.Context, ca_file: str) -> None:
+    try:
+        if "-----BEGIN" not in Path(ca_file).read_text("ascii", errors="replace"):
+            raise TrustError(f"{ca_file}: holds no certificate in PEM")
+        context.load_verify_locations(ca_file)
+    except OSError as error:
+        raise TrustError(f"{ca_file}: {error.strerror}") from error
+    except SSL.Error as error:
+        raise TrustError(f"{ca_file}: holds no certificate that can be read") from error
+
+
+def _note_chain_error(connection: SSL.Connection, certificate: object, number: int, depth: int, ok: int) -> bool:
+    """OpenSSL's verify callback: notes the first error for the message; whatever happens here, no error is forgiven."""
+    try:
+        handshake = connection.get_app_data()
+        if not ok and handshake.chain_error is None:
+            handshake.chain_error = _CHAIN_ERRORS.get(number, f"OpenSSL's verification error {number}")
+        return ok == 1
+    except Exception:
+        return False
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Creator:
+    """Gives Twisted the OpenSSL connection of one handshake."""
+
+    def __init__(self, client: TLSClient, handshake: _Handshake) -> None:
+        self._client = client
+        self._handshake = handshake
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """See `IOpenSSLClientConnectionCreator`."""
+        return self._client.connection(self._handshake)
+
+
+@implementer(IStreamClientEndpoint)
+class _TLSEndpoint:
+    """See `TLSClient.wrap`."""
+
+    def __init__(
+        self, client: TLSClient, endpoint: IStreamClientEndpoint, host: str, timeout: float, reactor: IReactorTime
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._host = host
+        self._timeout = timeout
+        self._reactor = reactor
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fails with `ProxyError` when TLS does, or as the inner endpoint does."""
+        handshake: _Handshake | None = None
+
+        def cancel(_: object) -> None:
+            if handshake is None:
+                connecting.cancel()
+            else:
+                handshake.give_up()
+
+        result: Deferred[IProtocol] = Deferred(cancel)
+
+        def start() -> IProtocol:
+            nonlocal handshake
+            handshake = _Handshake(self._client, self._host, protocolFactory, result)
+            timer = self._reactor.callLater(self._timeout, handshake.time_out, self._timeout)
+            handshake.on_settled = lambda: timer.cancel() if timer.active() else None
+            return handshake
+
+        connecting = self._endpoint.connect(_HandshakeFactory(self._client, start))
+        connecting.addErrback(lambda failure: None if result.called else result.errback(failure))
+        return result
+
+
+class _HandshakeFactory:
+    """Makes the TLS protocol around a new `_Handshake`."""
+
+    def __init__(self, client: TLSClient, start: Callable[[], IProtocol]) -> None:
+        self._client = client
+        self._start = start
+
+    def buildProtocol(self, addr: Any) -> TLSMemoryBIOProtocol:
+        """See `IProtocolFactory`."""
+        handshake = self._start()
+        assert isinstance(handshake, _Handshake)
+        factory = TLSMemoryBIOFactory(_Creator(self._client, handshake), True, _Single(handshake))
+        factory.noisy = False
+        protocol: TLSMemoryBIOProtocol = factory.buildProtocol(addr)
+        return protocol
+
+    def doStart(self) -> None:
+        """See `IProtocolFactory`."""
+
+    def doStop(self) -> None:
+        """See `IProtocolFactory`."""
+
+
+class _Single:
+    """A factory of the one protocol it was given."""
+
+    noisy = False
+
+    def __init__(self, protocol: IProtocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: Any) -> IProtocol:
+        return self._protocol
+
+    def doStart(self) -> None:
+        """Nothing to start."""
+
+    def doStop(self) -> None:
+        """Nothing to stop."""
+
+
+@implementer(IHandshakeListener)
+class _Handshake(Protocol):
+    """Waits for the handshake, verifies, and only then makes the application's protocol, whose bridge it is from then on.
+
+    :ivar chain_error: why OpenSSL refused the certificate's chain.
+    """
+
+    transport: Any
+
+    def __init__(
+        self, client: TLSClient, host: str, factory: IProtocolFactory, result: Deferred[IProtocol]
+    ) -> None:
+        self.host = host
+        self.is_address = _is_address(host)
+        self.chain_error: str | None = None
+        self.on_settled: Callable[[], object] = lambda: None
+        self._client = client
+        self._factory = factory
+        self._result = result
+        self._inner: IProtocol | None = None
+
+    def handshakeCompleted(self) -> None:
+        """The handshake is done; what it proved is looked at now."""
+        if self._result.called:
+            return
+        try:
+            if self._client.verifies:
+                self._verify_name()
+            inner = self._factory.buildProtocol(self.transport.getPeer())
+        except ProxyError as error:
+            self._failed(error)
+            return
+        if inner is None:
+            self._failed(ProxyError(Kind.INTERNAL_ERROR, "nobody wants the connection"))
+            return
+        self._inner = inner
+        self.on_settled()
+        if IHalfCloseableProtocol.providedBy(inner):
+            directlyProvides(self, IHandshakeListener, IHalfCloseableProtocol)
+            self.readConnectionLost = inner.readConnectionLost
+            self.writeConnectionLost = inner.writeConnectionLost
+        inner.makeConnection(self.transport)
+        self._result.callback(inner)
+
+    def _verify_name(self) -> None:
+        """The certificate must be for the host (RFC 9525); any exception at all refuses it."""
+        verify = verify_ip_address if self.is_address else verify_hostname
+        try:
+            verify(self.transport.getHandle(), self.host)
+        except VerificationError as error:
+            raise self._refusal(f"it is not for {self.host}") from error
+        except CertificateError as error:
+            raise self._refusal(f"its names cannot be used: {error}") from error
+        except Exception as error:
+            raise self._refusal(f"verifying it failed: {type(error).__name__}") from error
+
+    def _refusal(self, why: str) -> ProxyError:
+        return ProxyError(Kind.TLS_CERTIFICATE_ERROR, f"the certificate of {self.host} is refused: {why}")
+
+    def dataReceived(self, data: bytes) -> None:
+        # TLS 1.3 tickets come after the handshake, ahead of the first data: now there is a session to keep.
+        assert self._inner is not None
+        self._client.remember(self.host, self.transport.getHandle())
+        self.dataReceived = self._inner.dataReceived  # type: ignore[method-assign]
+        self._inner.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif not self._result.called:
+            self._failed(self._explain(reason))
+
+    def _explain(self, reason: Failure) -> ProxyError:
+        if self.chain_error is not None:
+            return self._refusal(self.chain_error)
+        if reason.check(SSL.Error):
+            texts = [str(entry[-1]) for entry in (reason.value.args[0] if reason.value.args else [])]
+            text = ", ".join(texts) or "no reason given"
+            if " alert " in f" {text} ":
+                return ProxyError(Kind.TLS_ALERT_RECEIVED, f"{self.host} ended the TLS handshake: {text}")
+            if "certificate verify failed" in text:
+                return self._refusal(text)
+            return ProxyError(Kind.TLS_PROTOCOL_ERROR, f"the TLS handshake with {self.host} failed: {text}")
+        how = "closed" if reason.check(ConnectionDone) else "lost"
+        return ProxyError(Kind.TLS_PROTOCOL_ERROR, f"the connection was {how} during the TLS handshake with {self.host}")
+
+    def time_out(self, timeout: float) -> None:
+        """The handshake takes too long."""
+        detail = f"no TLS handshake with {self.host} within {timeout:g} seconds"
+        self._failed(ProxyError(Kind.CONNECTION_TIMEOUT, detail))
+
+    def give_up(self) -> None:
+        """Nobody waits for the connection any more."""
+        self.on_settled()
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def _failed(self, error: ProxyError) -> None:
+        self.give_up()
+        if not self._result.called:
+            self._result.errback(error)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
