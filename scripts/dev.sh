@@ -1,0 +1,331 @@
+#!/usr/bin/env bash
+# Develops nitroproxy on one machine: the whole stack over UNIX sockets, the tests, the checks. See usage below.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$root/.venv
+run=$root/.run
+cd "$root"
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/dev.sh COMMAND [ARGUMENT...]
+
+  deps            make the virtual environment (.venv) and install everything locked
+  local           start the stack on free ports, run the demo through it, print the report, stop
+  test [NAME...]  run the trial suite, or the tests named
+  lint            ruff, mypy, shellcheck, systemd-analyze verify
+  start           start the stack in the background: upstream, enclave and host daemons
+  stop            stop it
+  restart         stop, then start
+  status          what runs, on which ports, healthy or not; exit 1 unless all of it
+  logs [SERVICE]  follow the log of host-proxy, enclave or upstream; of all without a name
+  lock            resolve the dependencies anew into requirements.lock
+  clean           stop the stack; remove .venv, .run and what builds leave
+  help            this text
+
+DEBUG_MODE=true and LOG_LEVEL=DEBUG|INFO|WARN|ERROR|CRITICAL apply to both daemons. start listens on HOST_PROXY_PORT
+(default 8080, the gateway) and ENCLAVE_PROXY_PORT (default 8081, the enclave's loopback).
+TEXT
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "dev.sh: $*"
+    exit 1
+}
+
+# Installs a Debian package.
+install() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        die "the Debian package $1 is needed; install it"
+    fi
+    say "installing $1"
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >&2
+}
+
+# need COMMAND PACKAGE: installs the package when the command is missing.
+need() { command -v "$1" >/dev/null || install "$2"; }
+
+find_python() {
+    local candidate
+    for candidate in python3.11 python3 python3.12 python3.13; do
+        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+            printf '%s' "$candidate"
+            return
+        fi
+    done
+    die "Python 3.11 or later is needed"
+}
+
+# The environment is made anew when anything that decides its contents has changed.
+deps() {
+    local python stamp wanted
+    python=$(find_python)
+    stamp=$venv/.made-from
+    wanted=$(cat setup.cfg pyproject.toml requirements.lock scripts/dev.sh; find nitroproxy twisted_plugins -name '*.py' | sort)
+    wanted=$(printf '%s' "$wanted" | sha256sum)
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+        return
+    fi
+    say "making $venv"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
+    rm -rf "$venv" build nitroproxy.egg-info
+    "$python" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --require-hashes -r requirements.lock >&2
+    "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . >&2
+    printf '%s' "$wanted" >"$stamp"
+}
+
+free_port() {
+    "$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# A process is known by its pid and its start time, so that a recycled pid is never taken for it.
+start_time() { awk '{ sub(/^.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null; }
+
+alive() {
+    local pid started
+    [ -f "$run/$1.pid" ] || return 1
+    read -r pid started <"$run/$1.pid"
+    [ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ]
+}
+
+pid_of() { cut -d' ' -f1 "$run/$1.pid"; }
+
+# launch NAME COMMAND...: runs in the background, its output in $run/NAME.log.
+launch() {
+    local name=$1 pid
+    shift
+    setsid "$@" >>"$run/$name.log" 2>&1 </dev/null &
+    pid=$!
+    printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$run/$name.pid"
+}
+
+halt() {
+    local name=$1 pid
+    if alive "$name"; then
+        pid=$(pid_of "$name")
+        kill "$pid" 2>/dev/null || true
+        for _ in $(seq 100); do
+            alive "$name" || break
+            sleep 0.1
+        done
+        if alive "$name"; then
+            say "$name does not stop; killing it"
+            kill -9 "$pid" 2>/dev/null || true
+        fi
+    fi
+    rm -f "$run/$name.pid"
+}
+
+# wait_for NAME SECONDS COMMAND...: until the command succeeds; fails when NAME dies or time runs out.
+wait_for() {
+    local name=$1 tries=$(($2 * 10))
+    shift 2
+    for _ in $(seq "$tries"); do
+        "$@" >/dev/null 2>&1 && return
+        if ! alive "$name"; then
+            tail -n 20 "$run/$name.log" >&2
+            die "$name ended; its log is $run/$name.log"
+        fi
+        sleep 0.1
+    done
+    tail -n 20 "$run/$name.log" >&2
+    die "$name is not ready; its log is $run/$name.log"
+}
+
+# get URL: prints the body; fails unless the status is 200.
+get() {
+    "$venv/bin/python" - "$1" <<'CODE'
+import sys, urllib.error, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+try:
+    with opener.open(sys.argv[1], timeout=3) as answer:
+        sys.stdout.write(answer.read().decode())
+except urllib.error.HTTPError as error:
+    sys.stdout.write(error.read().decode())
+    sys.exit(1)
+except OSError as error:
+    sys.exit(f"{sys.argv[1]}: {error}")
+CODE
+}
+
+start_stack() {
+    local gateway=$1 loopback=$2
+    mkdir -p "$run"
+    chmod 700 "$run"
+    rm -f "$run/upstream.json"
+    printf '%s %s\n' "$gateway" "$loopback" >"$run/ports"
+    launch upstream "$venv/bin/python" -m nitroproxy.demo.upstream --directory "$run"
+    wait_for upstream 30 test -f "$run/upstream.json"
+    export NITROPROXY_TRANSPORT_DIRECTORY=$run/sockets NITROPROXY_TLS_CA_FILE=$run/ca.pem
+    export HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback
+    launch enclave "$venv/bin/twistd" -n --pidfile= nitroproxy-enclave --config etc/local.json
+    launch host-proxy "$venv/bin/twistd" -n --pidfile= nitroproxy-host --config etc/local.json
+    wait_for enclave 20 get "http://127.0.0.1:$loopback/health"
+    wait_for host-proxy 20 get "http://127.0.0.1:$gateway/health/ready"
+}
+
+stop_stack() {
+    local name
+    for name in host-proxy enclave upstream; do
+        halt "$name"
+    done
+}
+
+upstream_url() {
+    "$venv/bin/python" -c 'import json, sys; print("https://localhost:%d" % json.load(open(sys.argv[1]))["https"])' "$run/upstream.json"
+}
+
+cmd_local() {
+    deps
+    run=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy.XXXXXX")
+    trap 'stop_stack; rm -rf "$run/sockets"' EXIT
+    trap 'exit 130' INT TERM
+    start_stack "$(free_port)" "$(free_port)"
+    local gateway status=0
+    read -r gateway _ <"$run/ports"
+    "$venv/bin/nitroproxy" demo --proxy "http://127.0.0.1:$gateway" --upstream "$run/upstream.json" \
+        --json "$run/report.json" --junit "$run/report.xml" --html "$run/report.html" "$@" || status=$?
+    say "reports and logs: $run"
+    exit "$status"
+}
+
+cmd_start() {
+    deps
+    local name
+    for name in upstream enclave host-proxy; do
+        if alive "$name"; then
+            die "$name is running already; 'scripts/dev.sh restart' starts anew"
+        fi
+    done
+    trap 'stop_stack' EXIT
+    start_stack "${HOST_PROXY_PORT:-8080}" "${ENCLAVE_PROXY_PORT:-8081}"
+    trap - EXIT
+    local gateway
+    read -r gateway _ <"$run/ports"
+    echo "The stack is up. Try:"
+    echo "  curl http://localhost:$gateway/$(upstream_url)/get"
+    echo "  curl http://localhost:$gateway/health"
+}
+
+cmd_status() {
+    local name all=0 gateway=? loopback=? where health
+    [ -f "$run/ports" ] && read -r gateway loopback <"$run/ports"
+    for name in host-proxy enclave upstream; do
+        if ! alive "$name"; then
+            printf '%-12s not running\n' "$name"
+            all=1
+            continue
+        fi
+        case $name in
+            host-proxy) where="127.0.0.1:$gateway" health="http://127.0.0.1:$gateway/health" ;;
+            enclave) where="127.0.0.1:$loopback" health="http://127.0.0.1:$loopback/health" ;;
+            upstream) where=$(upstream_url) health= ;;
+        esac
+        printf '%-12s running, pid %s, %s' "$name" "$(pid_of "$name")" "$where"
+        if [ -z "$health" ]; then
+            echo
+        elif health=$(get "$health" 2>&1); then
+            echo ", healthy"
+        else
+            all=1
+            echo ", NOT HEALTHY: $(printf '%s' "$health" | failing_layers)"
+        fi
+    done
+    return "$all"
+}
+
+failing_layers() {
+    "$venv/bin/python" -c '
+import json, sys
+text = sys.stdin.read()
+try:
+    checks = json.loads(text)["checks"]
+except (ValueError, KeyError, TypeError):
+    print(text.strip() or "no answer")
+else:
+    bad = [(layer, entry) for layer, entries in checks.items() for entry in entries if entry["status"] == "fail"]
+    print("; ".join(layer + ": " + entry.get("output", "fails") for layer, entry in bad))
+'
+}
+
+cmd_logs() {
+    local name files=()
+    for name in "${1:-}" ; do
+        case $name in
+            host-proxy | enclave | upstream) files+=("$run/$name.log") ;;
+            "") files=("$run/host-proxy.log" "$run/enclave.log" "$run/upstream.log") ;;
+            *)
+                say "dev.sh: there is no service '$name'; there are host-proxy, enclave and upstream"
+                exit 2
+                ;;
+        esac
+    done
+    [ -d "$run" ] || die "nothing has been started yet"
+    exec tail -n 50 -F "${files[@]}"
+}
+
+cmd_test() {
+    deps
+    local temp
+    temp=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy-trial.XXXXXX")
+    trap 'rm -rf "$temp"' EXIT
+    "$venv/bin/python" -m twisted.trial --temp-directory="$temp/trial" "${@:-tests}"
+}
+
+cmd_lint() {
+    deps
+    need shellcheck shellcheck
+    need systemd-analyze systemd
+    "$venv/bin/ruff" check .
+    "$venv/bin/ruff" format --check .
+    "$venv/bin/mypy" nitroproxy tests twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
+    shellcheck scripts/*.sh .ci/run
+    verify_units
+    echo "lint: nothing found"
+}
+
+# The units name a program and a user that only an installation has: check copies that name what is here.
+verify_units() {
+    local copies unit
+    copies=$(mktemp -d)
+    for unit in systemd/*.service; do
+        sed -e "s|/opt/nitroproxy/bin|$venv/bin|g" "$unit" >"$copies/$(basename "$unit")"
+    done
+    systemd-analyze verify --man=no "$copies"/*.service
+    rm -rf "$copies"
+}
+
+cmd_lock() {
+    deps
+    "$venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras --no-emit-index-url \
+        --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header --output-file requirements.lock setup.cfg
+}
+
+cmd_clean() {
+    stop_stack
+    rm -rf "$venv" "$run" build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
+    find . -name __pycache__ -type d -prune -exec rm -rf {} +
+}
+
+command=${1:-help}
+[ $# -gt 0 ] && shift
+case $command in
+    deps) deps ;;
+    local | test | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    stop) stop_stack ;;
+    restart)
+        stop_stack
+        cmd_start
+        ;;
+    help | -h | --help) usage ;;
+    *)
+        say "dev.sh: unknown command '$command'"
+        usage >&2
+        exit 2
+        ;;
+esac
