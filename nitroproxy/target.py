@@ -150,13 +150,13 @@ def normalize_host(host: str) -> str:
     labels = name.removesuffix(".").split(".")
     name = ".".join(labels)
     if len(name) > _LONGEST_NAME or any(_LABEL.fullmatch(label) is None for label in labels):
-        raise ValueError(f"the host {ascii(host)} is not a DNS name")
+        raise ValueError(f"the host {host!a} is not a DNS name")
     for label in labels:
         if label.startswith("xn--"):
             try:
                 idna.ulabel(label)
             except idna.IDNAError as error:
-                raise ValueError(f"the label {ascii(label)} is not valid: {error}") from error
+                raise ValueError(f"the label {label!a} is not valid: {error}") from error
     return name
 
 
@@ -164,7 +164,7 @@ def _ipv4(name: str) -> str:
     try:
         return str(IPv4Address(name))
     except ValueError as error:
-        raise ValueError(f"{ascii(name)} is not an IPv4 address in its usual form") from error
+        raise ValueError(f"{name!a} is not an IPv4 address in its usual form") from error
 
 
 def _ipv6(host: str) -> str:
@@ -174,7 +174,7 @@ def _ipv6(host: str) -> str:
             raise ValueError("a zone or no bracket")
         return str(IPv6Address(inner))
     except ValueError as error:
-        raise ValueError(f"{ascii(host)} is not an IPv6 address") from error
+        raise ValueError(f"{host!a} is not an IPv6 address") from error
 
 
 def _refuse(why: str) -> NoReturn:

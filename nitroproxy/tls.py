@@ -236,9 +236,7 @@ class _Handshake(Protocol):
 
     transport: Any
 
-    def __init__(
-        self, client: TLSClient, host: str, factory: IProtocolFactory, result: Deferred[IProtocol]
-    ) -> None:
+    def __init__(self, client: TLSClient, host: str, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
         self.host = host
         self.is_address = _is_address(host)
         self.chain_error: str | None = None
@@ -311,7 +309,9 @@ class _Handshake(Protocol):
                 return self._refusal(text)
             return ProxyError(Kind.TLS_PROTOCOL_ERROR, f"the TLS handshake with {self.host} failed: {text}")
         how = "closed" if reason.check(ConnectionDone) else "lost"
-        return ProxyError(Kind.TLS_PROTOCOL_ERROR, f"the connection was {how} during the TLS handshake with {self.host}")
+        return ProxyError(
+            Kind.TLS_PROTOCOL_ERROR, f"the connection was {how} during the TLS handshake with {self.host}"
+        )
 
     def time_out(self, timeout: float) -> None:
         """The handshake takes too long."""

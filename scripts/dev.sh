@@ -171,7 +171,8 @@ start_stack() {
 
 stop_stack() {
     local name
-    for name in host-proxy enclave upstream; do
+    # The enclave first: its idle tunnels would hold up the relay's drain.
+    for name in enclave host-proxy upstream; do
         halt "$name"
     done
 }
@@ -271,7 +272,6 @@ cmd_logs() {
 
 cmd_test() {
     deps
-    local temp
     temp=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy-trial.XXXXXX")
     trap 'rm -rf "$temp"' EXIT
     "$venv/bin/python" -m twisted.trial --temp-directory="$temp/trial" "${@:-tests}"

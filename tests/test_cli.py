@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from io import StringIO
-from types import ModuleType
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import nitroproxy.demo.main
 from nitroproxy import __version__, config
 from nitroproxy.cli import main
 from nitroproxy.settings import json_schema
@@ -70,9 +70,7 @@ class MainTests(SynchronousTestCase):
             seen.append(argv)
             return 1
 
-        stand_in = ModuleType("nitroproxy.demo.main")
-        stand_in.__dict__.update(run=run)
-        self.patch(sys, "modules", sys.modules | {"nitroproxy.demo.main": stand_in})
+        self.patch(nitroproxy.demo.main, "run", run)
         self.assertEqual(main(["demo", "--proxy", "http://127.0.0.1:8080", "--help"]), 1)
         self.assertEqual(seen, [["--proxy", "http://127.0.0.1:8080", "--help"]])
 

@@ -173,18 +173,6 @@ class SiteTests(SynchronousTestCase):
         producer.resumeProducing()
         self.assertEqual(self.transport.producerState, "producing")
 
-    def test_a_stored_echo_waits_for_the_end(self) -> None:
-        """The other echo answers with the whole body when it has that."""
-        self.channel.dataReceived(b"POST /stored-echo HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
-        self.assertEqual(self.taken(), b"")
-        self.channel.dataReceived(b"def")
-        producer = cast(Any, self.channel)
-        while not self.log:
-            producer.resumeProducing()
-        head, _, body = self.taken().partition(b"\r\n\r\n")
-        self.assertIn(b"Content-Length: 6", head)
-        self.assertEqual(body, b"abcdef")
-
     def test_the_counters_are_json(self) -> None:
         """What the bad listeners received can be asked for."""
         self.channel.dataReceived(b"GET /demo/bytes-received HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -89,6 +89,20 @@ class ConnectTests(SynchronousTestCase):
         self.hop.pass_time(11)
         self.assertTrue(self.client.aborted and upstream.aborted)
 
+    def test_drain(self) -> None:
+        """A drain ends a tunnel that has fallen silent, and leaves one in use alone."""
+        upstream = self.tunnel()
+        done = self.hop.factory.drain(30.0)
+        for _ in range(3):
+            self.hop.pass_time(4)
+            upstream.receive(b".")
+        self.assertFalse(self.client.aborted)
+        self.hop.pass_time(5.1)
+        self.assertTrue(self.client.aborted)
+        self.client.settle()
+        upstream.settle()
+        self.assertTrue(self.successResultOf(done))
+
     def test_refused(self) -> None:
         """A destination that cannot be had is a problem document, and the connection may be used again."""
         self.client.receive(CONNECT)

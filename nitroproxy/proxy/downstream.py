@@ -41,6 +41,8 @@ _log: Final = Logger()
 _REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 #: Seconds that a client may go on sending to a connection that has had its last response.
 _LINGER: Final = 2.0
+#: Seconds of silence after which a drain takes a tunnel for one that nobody waits for.
+_QUIET: Final = 5.0
 
 
 class _State(enum.Enum):
@@ -205,10 +207,12 @@ class Downstream(Protocol):
         self.factory.lost(self)
 
     def drain(self) -> None:
-        """End the connection: now between requests, after the response under way, or when a tunnel's ends do."""
+        """End the connection: now between requests, after the response under way, a tunnel when it falls silent."""
         self._close_after = True
         if self._state is _State.HEAD and not self._head_begun:
             self._close()
+        elif self._tunnel is not None:
+            self._tunnel.end_when_quiet(_QUIET)
 
     def abort(self) -> None:
         """End the connection at once, visibly."""

@@ -103,6 +103,13 @@ class Tunnel:
                 side.transport.unregisterProducer()
                 side.transport.abortConnection()
 
+    def end_when_quiet(self, seconds: float) -> None:
+        """From now on end after *seconds* without a byte: what is quiet so long is taken for a connection kept in reserve."""
+        if self._idle is not None and seconds < self._idle_timeout:
+            self._idle_timeout = seconds
+            self._idle.cancel()
+            self._check_idle()
+
     def finish(self) -> None:
         """End both connections once each has sent what it holds."""
         for side in (self.downstream, self.upstream):

@@ -1,0 +1,182 @@
+"""What may be reached: the pattern language and the address guard (S12, S13)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.policy import AddressGuard, PatternError, Policy
+
+#: Pattern, host, port, whether it matches.
+MATCHES = [
+    ("*:443", "a.example", 443, True),
+    ("*:443", "203.0.113.1", 443, True),
+    ("*:443", "a.example", 80, False),
+    ("*:*", "a.example", 1, True),
+    ("a.example:443", "a.example", 443, True),
+    ("A.Example.:443", "a.example", 443, True),
+    ("a.example:443", "b.a.example", 443, False),
+    ("a.example:443", "a.example.org", 443, False),
+    ("*.example:443", "a.example", 443, True),
+    ("*.example:443", "a.b.example", 443, False),
+    ("*.example:443", "example", 443, False),
+    ("a.*.example:443", "a.b.example", 443, True),
+    ("**.example:443", "a.b.example", 443, True),
+    ("**.example:443", "example", 443, False),
+    ("**.example:443", "aexample", 443, False),
+    ("a.example:8000-8010", "a.example", 8000, True),
+    ("a.example:8000-8010", "a.example", 8010, True),
+    ("a.example:8000-8010", "a.example", 8011, False),
+    ("bücher.example:443", "xn--bcher-kva.example", 443, True),
+    ("10.0.0.0/8:443", "10.1.2.3", 443, True),
+    ("10.0.0.0/8:443", "11.1.2.3", 443, False),
+    ("10.0.0.0/8:443", "a.example", 443, False),
+    ("10.1.2.3:443", "10.1.2.3", 443, True),
+    ("10.1.2.3:443", "10.1.2.4", 443, False),
+    ("[2001:db8::/32]:443", "2001:db8::1", 443, True),
+    ("[2001:db8::1]:443", "2001:db8::1", 443, True),
+    ("0.0.0.0/0:443", "2001:db8::1", 443, False),
+    ("*.0.0.1:443", "127.0.0.1", 443, False),
+]
+MALFORMED = [
+    "",
+    "a.example",
+    "a.example:",
+    "a.example:x",
+    "a.example:0",
+    "a.example:65536",
+    "a.example:20-10",
+    ":443",
+    "a*.example:443",
+    "a.**.example:443",
+    "**:443",
+    "127.1:443",
+    "10.0.0.1/8:443",
+    "10.0.0.0/33:443",
+    "::1:443",
+    "[::1:443",
+    "a b:443",
+    "https://a.example:443",
+]
+
+
+class PolicyTests(SynchronousTestCase):
+    """Patterns over names and ports."""
+
+    def test_matches(self) -> None:
+        """Each pattern allows what it describes and nothing else; as a deny rule it forbids exactly that."""
+        for pattern, host, port, expected in MATCHES:
+            if pattern.startswith("*.0."):
+                self.assertRaises(PatternError, Policy, [pattern])
+                continue
+            self.assertIs(Policy([pattern]).decide(host, port).allowed, expected, pattern)
+            self.assertIs(Policy(["*:*"], [pattern]).decide(host, port).allowed, not expected, pattern)
+
+    def test_malformed(self) -> None:
+        """A pattern that cannot be read is refused by name."""
+        for pattern in MALFORMED:
+            error = self.assertRaises(PatternError, Policy, [], [pattern])
+            self.assertEqual(error.pattern, pattern)
+
+    def test_explained(self) -> None:
+        """A refusal names the rule, or that there is none."""
+        policy = Policy(["*:443"], ["**.bad.example:*"])
+        policy.check("good.example", 443)
+        error = self.assertRaises(ProxyError, policy.check, "very.bad.example", 443)
+        self.assertIs(error.kind, Kind.DESTINATION_DENIED)
+        self.assertIn("**.bad.example:*", error.detail)
+        self.assertIn("egress.allow", self.assertRaises(ProxyError, policy.check, "good.example", 22).detail)
+
+    def test_fingerprint(self) -> None:
+        """Equal rules have equal fingerprints, in whatever order and spelling; others have not."""
+        one = Policy(["*:443", "A.example:80"], [])
+        self.assertEqual(one.fingerprint, Policy(["a.example.:80", "*:443"], []).fingerprint)
+        self.assertNotEqual(one.fingerprint, Policy(["*:443"], ["a.example:80"]).fingerprint)
+
+
+#: Networks that the guard refuses: their first and last addresses are tried.
+REFUSED_NETWORKS = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "255.255.255.255/32",
+    "::/128",
+    "::1/128",
+    "::/96",
+    "::ffff:0:0/96",
+    "64:ff9b::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/32",
+    "2001:db8::/32",
+    "2002::/16",
+    "3fff::/20",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+    "4000::/3",
+    "fd00:ec2::254/128",
+]
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "9.255.255.255",
+    "11.0.0.0",
+    "100.63.255.255",
+    "100.128.0.0",
+    "172.15.255.255",
+    "172.32.0.0",
+]
+PUBLIC += ["192.167.255.255", "223.255.255.255", "2606:4700:4700::1111", "2a00:1450:4001::1", "2001:4860:4860::8888"]
+
+
+class AddressGuardTests(SynchronousTestCase):
+    """Addresses that are not the public internet."""
+
+    def test_refused(self) -> None:
+        """The first and the last address of every special network are refused."""
+        guard = AddressGuard([], frozenset)
+        for text in REFUSED_NETWORKS:
+            network = ip_network(text)
+            for address in (network[0], network[-1]):
+                error = self.assertRaises(ProxyError, guard.check, str(address))
+                self.assertIs(error.kind, Kind.ADDRESS_DENIED)
+
+    def test_public(self) -> None:
+        """The neighbours of those networks are not."""
+        guard = AddressGuard([], frozenset)
+        for address in PUBLIC:
+            guard.check(address)
+
+    def test_own(self) -> None:
+        """The host's own public address is refused."""
+        guard = AddressGuard([], lambda: {"52.1.2.3"})
+        self.assertIn("this host", self.assertRaises(ProxyError, guard.check, "52.1.2.3").detail)
+        guard.check("52.1.2.4")
+
+    def test_exempt(self) -> None:
+        """An exempt network is allowed, and only it: not the IPv6 addresses that embed its own."""
+        guard = AddressGuard(["127.0.0.0/8"], lambda: {"127.0.0.1"})
+        guard.check("127.0.0.1")
+        for address in ("::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "10.0.0.1"):
+            self.assertRaises(ProxyError, guard.check, address)
+
+    def test_metadata_by_name(self) -> None:
+        """The refusal of the metadata service says that it is that."""
+        guard = AddressGuard([], frozenset)
+        self.assertIn("metadata", self.assertRaises(ProxyError, guard.check, "169.254.169.254").detail)

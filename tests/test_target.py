@@ -1,0 +1,165 @@
+"""Request targets: what they name, and what is refused (S11, S12)."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.target import Target, normalize_host, parse_target
+
+#: Target of a GET, and the URL it names.
+ACCEPTED = [
+    (b"/https://httpbin.org/get?x=1", b"https://httpbin.org/get?x=1"),
+    (b"/https:/httpbin.org/get", b"https://httpbin.org/get"),
+    (b"/HTTPS://HttpBin.ORG./", b"https://httpbin.org/"),
+    (b"/http://a.example", b"http://a.example/"),
+    (b"/https://a.example:443/", b"https://a.example/"),
+    (b"/https://a.example:8443/x", b"https://a.example:8443/x"),
+    (b"/http://a.example:443/", b"http://a.example:443/"),
+    (b"/https://a.example?q", b"https://a.example/?q"),
+    (b"/wss://a.example/chat", b"https://a.example/chat"),
+    (b"ws://a.example/chat", b"http://a.example/chat"),
+    (b"https://a.example/%2e%2e/x?y=/https://b", b"https://a.example/%2e%2e/x?y=/https://b"),
+    (b"https://127.0.0.1/", b"https://127.0.0.1/"),
+    (b"https://[::1]:8443/", b"https://[::1]:8443/"),
+    (b"https://[2001:DB8:0:0::1]/", b"https://[2001:db8::1]/"),
+    (b"https://under_score.example/", b"https://under_score.example/"),
+    (b"https://xn--bcher-kva.example/", b"https://xn--bcher-kva.example/"),
+    ("https://bücher.example/".encode(), b"https://xn--bcher-kva.example/"),
+]
+LOCAL = [b"/", b"/health", b"/health/live", b"/metrics", b"/httpx://a", b"//host/path", b"/x?u=https://a/"]
+REFUSED = [
+    b"/https:",
+    b"/https:/",
+    b"/https://",
+    b"/https:///x",
+    b"/https:x",
+    b"https://",
+    b"https:///x",
+    b"https://?x",
+    b"ftp://a.example/",
+    b"file:///etc/passwd",
+    b"gopher://a.example/",
+    b"health",
+    b"a.example:443",
+    b"https://user@a.example/",
+    b"https://user:pw@a.example/",
+    b"https://@a.example/",
+    b"https://a.example@b.example/",
+    b"https://a.example\\@b.example/",
+    b"https://a.example\\x/",
+    b"https://a.example/\\x",
+    b"https://a.example/x y",
+    b"https://a.example/\x01",
+    b"https://a.example/\x7f",
+    b"https://a.example/\xc3\xa9",
+    b"https://a.example/#fragment",
+    b"https://a%2eexample/",
+    b"https://a.example%00/",
+    b"https://a..example/",
+    b"https://.example/",
+    b"https://a.example../",
+    b"https://-a.example/",
+    b"https://a-.example/",
+    b"https://" + b"a" * 64 + b".example/",
+    b"https://" + b"a." * 127 + b"a/",
+    b"https://a*b/",
+    b"https://a,b/",
+    b"https://a.example:0/",
+    b"https://a.example:65536/",
+    b"https://a.example:/",
+    b"https://a.example:+1/",
+    b"https://a.example:1x/",
+    b"https://a.example:000443/",
+    b"https://a:1:2/",
+    b"https://127.1/",
+    b"https://127.0.1/",
+    b"https://2130706433/",
+    b"https://0x7f000001/",
+    b"https://0x7f.1/",
+    b"https://0x7f.0.0.1/",
+    b"https://0177.0.0.1/",
+    b"https://127.0.0.01/",
+    b"https://127.0.0.1./",
+    b"https://127.0.0.256/",
+    b"https://1.2.3.4.5/",
+    b"https://a.0x/",
+    b"https://a.1/",
+    "https://１２７.0.0.1/".encode(),
+    "https://127。0。0。1/".encode(),
+    b"https://[::1/",
+    b"https://::1/",
+    b"https://[::1]x/",
+    b"https://[::1%25eth0]/",
+    b"https://[fe80::1%eth0]/",
+    b"https://[v1.x]/",
+    b"https://[127.0.0.1]/",
+    b"https://[::g]/",
+    b"https://xn--a/",
+    b"https://xn--ls8h.example\xff/",
+]
+
+
+class ParseTests(SynchronousTestCase):
+    """Every form of a request target."""
+
+    def test_accepted(self) -> None:
+        """What names a destination gives its one spelling."""
+        for raw, url in ACCEPTED:
+            target = parse_target(b"GET", raw)
+            assert target is not None, raw
+            self.assertEqual(target.url, url, raw)
+
+    def test_stable(self) -> None:
+        """The parsed form, sent on, is parsed the same by the next hop."""
+        for raw, _ in ACCEPTED:
+            target = parse_target(b"GET", raw)
+            assert target is not None
+            self.assertEqual(parse_target(b"GET", target.url), target)
+            connect = parse_target(b"CONNECT", target.authority)
+            assert connect is not None
+            self.assertEqual((connect.host, connect.port), (target.host, target.port))
+
+    def test_local(self) -> None:
+        """Other paths are the proxy's own pages."""
+        for raw in LOCAL:
+            self.assertIsNone(parse_target(b"GET", raw), raw)
+        self.assertIsNone(parse_target(b"OPTIONS", b"*"))
+
+    def test_refused(self) -> None:
+        """What could be read two ways is read no way."""
+        for raw in REFUSED:
+            error = self.assertRaises(ProxyError, parse_target, b"GET", raw)
+            self.assertIs(error.kind, Kind.INVALID_TARGET, raw)
+
+    def test_connect(self) -> None:
+        """CONNECT takes host:port and nothing else."""
+        self.assertEqual(parse_target(b"CONNECT", b"A.example:443"), Target("https", "a.example", 443, b""))
+        for raw in (
+            b"a.example",
+            b"a.example:",
+            b"/https://a.example/",
+            b"https://a.example/",
+            b"/health",
+            b"*",
+            b"127.1:443",
+        ):
+            self.assertRaises(ProxyError, parse_target, b"CONNECT", raw)
+
+    def test_query_is_not_told(self) -> None:
+        """A refusal never repeats the query string (S18)."""
+        error = self.assertRaises(ProxyError, parse_target, b"GET", b"https://u@a/?token=secret#f")
+        self.assertNotIn("secret", str(error))
+
+    @settings(deadline=None, derandomize=True, max_examples=300)
+    @given(st.text(max_size=30))
+    def test_any_host(self, text: str) -> None:
+        """Whatever is taken for a host is, in its one spelling, taken for the same host."""
+        try:
+            host = normalize_host(text)
+        except ValueError:
+            return
+        self.assertTrue(host.isascii())
+        self.assertEqual(normalize_host(f"[{host}]" if ":" in host else host), host)
