@@ -1,4 +1,5 @@
-"""What the two daemons' composition roots share: the transport between host and enclave, listeners, starting and ending.
+"""What the two daemons' composition roots share: the transport between host and enclave, listeners, starting and
+ending.
 
 `host.service` and `enclave.service` put their parts together with it. Nothing else imports it.
 """
@@ -106,7 +107,8 @@ def head_limits(limits: LimitSettings) -> Limits:
 
 
 class Listener(Service):
-    """Listens while the daemon runs. A place that cannot be had ends the process: a daemon that does not listen is none.
+    """Listens while the daemon runs. A place that cannot be had ends the process: a daemon that does not listen is
+    none.
 
     :param place: what to call it in messages.
     """
@@ -135,11 +137,11 @@ class Listener(Service):
     def _failed(self, failure: Failure) -> None:
         self._failure = failure
 
-    def stopService(self) -> Deferred[object]:
+    def stopService(self) -> Deferred[Any]:
         """Stop listening, let the requests under way finish, end the rest at the drain timeout."""
         super().stopService()
-        closed = self._port.stopListening() if self._port is not None else None
-        drained = self._factory.drain(self._drain_timeout)
+        closed: Any = self._port.stopListening() if self._port is not None else None
+        drained: Deferred[Any] = self._factory.drain(self._drain_timeout)
         drained.addCallback(self._report)
         return gatherResults([closed, drained]) if isinstance(closed, Deferred) else drained
 

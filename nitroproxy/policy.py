@@ -1,10 +1,11 @@
 """What may be reached: names and ports by `Policy`, addresses by `AddressGuard`. Pure; the same code on both sides.
 
-The enclave asks the policy before it asks the relay; the relay asks again, and asks the guard about every address that a
-name resolves to.
+The enclave asks the policy before it asks the relay; the relay asks again, and asks the guard about every address
+that a name resolves to.
 
-A pattern is ``host:port``. The host is a name, ``*`` (any), a name whose labels may be ``*`` (one label each), ``**.name`` (any
-depth below *name*), an IP address or a CIDR network (IPv6 in brackets). The port is a number, a range ``8000-8100`` or ``*``.
+A pattern is ``host:port``. The host is a name, ``*`` (any), a name whose labels may be ``*`` (one label each),
+``**.name`` (any depth below *name*), an IP address or a CIDR network (IPv6 in brackets). The port is a number, a
+range ``8000-8100`` or ``*``.
 """
 
 from __future__ import annotations
@@ -184,8 +185,8 @@ def _networks(reason: str, *networks: str) -> list[tuple[_Network, str]]:
     return [(ip_network(network), reason) for network in networks]
 
 
-#: What is not the public internet (IANA special-purpose address registries, RFC 6890 and its successors). The first match
-#: names the reason.
+#: What is not the public internet (IANA special-purpose address registries, RFC 6890 and its successors). The first
+#: match names the reason.
 _NOT_PUBLIC: Final[tuple[tuple[_Network, str], ...]] = (
     *_networks("unspecified (RFC 1122)", "0.0.0.0/8", "::/128"),
     *_networks("loopback (RFC 1122, RFC 4291)", "127.0.0.0/8", "::1/128"),

@@ -1,7 +1,7 @@
 """A request-target to the destination it names, parsed once: from here on only the parsed form goes on.
 
-Pure. Anything that two parsers could read differently is refused (RFC 3986, RFC 9112 section 3.2): userinfo, backslashes,
-percent-encoded hosts, odd spellings of addresses.
+Pure. Anything that two parsers could read differently is refused (RFC 3986, RFC 9112 section 3.2): userinfo,
+backslashes, percent-encoded hosts, odd spellings of addresses.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def normalize_host(host: str) -> str:
     """The one spelling of *host*: a name in lower case A-labels, or an IP address in canonical text without brackets.
 
     :raises ValueError: saying why it is neither. An IPv4 address has four decimal parts; every other spelling that
-        some resolver takes for one (``127.1``, ``0x7f.1``, ``2130706433``) is refused, by the rule that a name whose last
-        label is numeric must be such an address (WHATWG URL, "ends in a number").
+        some resolver takes for one (``127.1``, ``0x7f.1``, ``2130706433``) is refused, by the rule that a name whose
+        last label is numeric must be such an address (WHATWG URL, "ends in a number").
     """
     if host.startswith("["):
         return _ipv6(host)

@@ -1,7 +1,7 @@
 """TLS towards destinations: one context, trust roots, the name check, session resumption. It fails closed.
 
-The only module that knows OpenSSL and service-identity. A connection's protocol is made only after the handshake *and* the
-verification have succeeded, so nothing can be written before.
+The only module that knows OpenSSL and service-identity. A connection's protocol is made only after the handshake
+*and* the verification have succeeded, so nothing can be written before.
 """
 
 from __future__ import annotations
@@ -186,6 +186,7 @@ class _TLSEndpoint:
         return result
 
 
+@implementer(IProtocolFactory)
 class _HandshakeFactory:
     """Makes the TLS protocol around a new `_Handshake`."""
 
@@ -209,6 +210,7 @@ class _HandshakeFactory:
         """See `IProtocolFactory`."""
 
 
+@implementer(IProtocolFactory)
 class _Single:
     """A factory of the one protocol it was given."""
 
@@ -229,7 +231,8 @@ class _Single:
 
 @implementer(IHandshakeListener)
 class _Handshake(Protocol):
-    """Waits for the handshake, verifies, and only then makes the application's protocol, whose bridge it is from then on.
+    """Waits for the handshake, verifies, and only then makes the application's protocol, whose bridge it is from then
+    on.
 
     :ivar chain_error: why OpenSSL refused the certificate's chain.
     """
@@ -301,7 +304,8 @@ class _Handshake(Protocol):
         if self.chain_error is not None:
             return self._refusal(self.chain_error)
         if reason.check(SSL.Error):
-            texts = [str(entry[-1]) for entry in (reason.value.args[0] if reason.value.args else [])]
+            arguments = reason.value.args if reason.value is not None else ()
+            texts = [str(entry[-1]) for entry in (arguments[0] if arguments else [])]
             text = ", ".join(texts) or "no reason given"
             if " alert " in f" {text} ":
                 return ProxyError(Kind.TLS_ALERT_RECEIVED, f"{self.host} ended the TLS handshake: {text}")

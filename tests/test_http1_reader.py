@@ -1,7 +1,9 @@
-"""The reader against vectors and arbitrary splits. The vectors are in tests/vectors, one case a line, bytes as Latin-1."""
+"""The reader against vectors and arbitrary splits. The vectors are in tests/vectors, one case a line, bytes as
+Latin-1."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ VECTORS = Path(__file__).parent / "vectors"
 STREAM = (
     b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
     b"\r\nGET /2 HTTP/1.1\r\nHost: a\r\nX:  y \r\n\r\n"
-    b"PUT /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0010\r\n0123456789abcdef\r\n0\r\nT: u\r\n\r\n"
+    b"PUT /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=y\r\nabc\r\n0010\r\n0123456789abcdef\r\n0\r\nT: u\r\n\r\n"
     b"GET /4 HTTP/1.1\r\nHost: a\r\n\r\n"
 )
 
@@ -60,7 +63,8 @@ class RequestTests(SynchronousTestCase):
     """Requests, well formed and not (S1 to S5, S7)."""
 
     def test_refused(self) -> None:
-        """Each hostile request is refused for the right reason, whole and byte by byte, and nothing is read after it."""
+        """Each hostile request is refused for the right reason, whole and byte by byte, and nothing is read after
+        it."""
         for case in vectors("requests_refused"):
             data = case["bytes"].encode("latin-1")
             expected = case["error"] if isinstance(case["error"], list) else [case["error"]]
@@ -94,7 +98,7 @@ class RequestTests(SynchronousTestCase):
     def test_any_split(self, cuts: list[int]) -> None:
         """However a stream of requests is cut, the same requests are read."""
         edges = [0, *sorted(cuts), len(STREAM)]
-        pieces = [STREAM[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        pieces = [STREAM[a:b] for a, b in itertools.pairwise(edges)]
         whole = read_all(RequestReader(Limits()), [STREAM])
         self.assertEqual([body for _, body in whole], [b"hello", b"", b"abc0123456789abcdef", b""])
         self.assertEqual(whole[1][0].get(b"x"), b"y")

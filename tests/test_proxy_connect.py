@@ -43,6 +43,7 @@ class ConnectEndpointTests(SynchronousTestCase):
         wire.receive(b"HTTP/1.1 200 Connection est")
         wire.receive(b"ablished\r\n\r\nfirst")
         protocol = self.successResultOf(self.connecting)
+        assert isinstance(protocol, Remember)
         wire.receive(b" second")
         self.assertEqual(protocol.received, b"first second")
         wire.lose()

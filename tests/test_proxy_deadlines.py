@@ -26,7 +26,8 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(self.fired, ["a"])
 
     def test_cancel(self) -> None:
-        """A cancelled deadline does not fire, and cancelling again is harmless; even from another that fires with it."""
+        """A cancelled deadline does not fire, and cancelling again is harmless; even from another that fires with
+        it."""
         second = None
 
         def first() -> None:

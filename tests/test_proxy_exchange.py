@@ -46,7 +46,8 @@ class ForwardingTests(SynchronousTestCase):
         _, headers, _ = split_head(upstream.take())
         self.assertEqual(set(headers), {b"host", b"accept", b"via", b"x-request-id"})
         upstream.receive(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x-hidden\r\nX-Hidden: 1\r\nProxy-Authenticate: x\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+            b"Connection: x-hidden\r\nX-Hidden: 1\r\nProxy-Authenticate: x\r\n\r\n"
         )
         _, headers, _ = split_head(client.take())
         self.assertEqual(set(headers), {b"content-length", b"via", b"x-request-id"})

@@ -62,7 +62,7 @@ class LocalTests(SynchronousTestCase):
 
     def test_head(self) -> None:
         """HEAD has no body."""
-        _, headers, body = self.ask(GET.replace(b"/thing", b"/health").replace(b"GET", b"HEAD"))
+        _, _, body = self.ask(GET.replace(b"/thing", b"/health").replace(b"GET", b"HEAD"))
         self.assertEqual(body, b"")
 
     def test_not_found(self) -> None:

@@ -60,7 +60,7 @@ class Wire(StringTransport):
     def end(self) -> None:
         """The peer has half-closed."""
         if IHalfCloseableProtocol.providedBy(self.protocol):
-            self.protocol.readConnectionLost()  # type: ignore[attr-defined]
+            self.protocol.readConnectionLost()
             self.settle()
         else:
             self.lose(ConnectionDone())
@@ -73,7 +73,7 @@ class Wire(StringTransport):
 
     def take(self) -> bytes:
         """What has been written since the last call."""
-        written = self.value()
+        written: bytes = self.value()
         self.clear()
         return written
 

@@ -1,4 +1,5 @@
-"""The host daemon's composition root: `twistd nitroproxy-host`. Reads the configuration, builds the parts, joins them."""
+"""The host daemon's composition root: `twistd nitroproxy-host`. Reads the configuration, builds the parts, joins
+them."""
 
 from __future__ import annotations
 
@@ -49,8 +50,9 @@ class Options(DaemonOptions):
 
 def makeService(options: Options) -> IService:
     """The host daemon, ready to start."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as global_reactor
 
+    reactor: Any = global_reactor
     settings = options.configuration.settings
     deadlines = Deadlines(reactor)
     daemon = Daemon(settings.logging)

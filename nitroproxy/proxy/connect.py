@@ -10,6 +10,7 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
+    ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -133,7 +134,7 @@ class _Handshake(Protocol):
             directlyProvides(self, IHalfCloseableProtocol)
             self.readConnectionLost = inner.readConnectionLost
             self.writeConnectionLost = inner.writeConnectionLost
-        inner.makeConnection(self.transport)
+        inner.makeConnection(cast(ITransport, self.transport))
         self._result.callback(inner)
         rest = self._reader.take_rest()
         if rest:

@@ -1,7 +1,7 @@
 """Deadlines for very many connections: one coarse timer wheel instead of a reactor timer for each.
 
-Setting or cancelling one is a set operation. A deadline fires up to one tick late, never early. Knows nothing of what the
-deadlines are for.
+Setting or cancelling one is a set operation. A deadline fires up to one tick late, never early. Knows nothing of what
+the deadlines are for.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 #: A next hop that cannot be reached may be back in a moment; nothing of the request has left.
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
+_JITTER: Final = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ExchangeSettings:
     def delay_before(self, retry: int) -> float:
         """Seconds before the *retry*-th retry (from 1), with up to half taken off at random."""
         share = float(1 << (retry - 1)) / ((1 << self.max_retries) - 1)
-        return self.retry_delay * share * random.uniform(0.5, 1.0)
+        return self.retry_delay * share * _JITTER.uniform(0.5, 1.0)
 
 
 class Exchange:

@@ -1,7 +1,7 @@
 """What a role makes of a request: where it goes, or the failure it ends in.
 
-The engine (`downstream`, `exchange`, `tunnel`) is the same for the gateway, the enclave proxy and the relay; a `Router` is
-what makes them different.
+The engine (`downstream`, `exchange`, `tunnel`) is the same for the gateway, the enclave proxy and the relay; a
+`Router` is what makes them different.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IAddress, IProtocol, IPullProducer, IPushProducer
+from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
 from twisted.internet.protocol import Factory
 
 
@@ -28,7 +28,7 @@ class StreamTransport(Protocol):
     def getHost(self) -> IAddress: ...
 
 
-def factory_of(make: Callable[[], IProtocol]) -> Factory:
+def factory_of(make: Callable[[], Any]) -> Any:
     """A factory for one connection of ours, whose coming and going is not worth a log line."""
     factory = Factory.forProtocol(make)
     factory.noisy = False

@@ -104,7 +104,8 @@ class Tunnel:
                 side.transport.abortConnection()
 
     def end_when_quiet(self, seconds: float) -> None:
-        """From now on end after *seconds* without a byte: what is quiet so long is taken for a connection kept in reserve."""
+        """From now on end after *seconds* without a byte: what is quiet so long is taken for a connection kept in
+        reserve."""
         if self._idle is not None and seconds < self._idle_timeout:
             self._idle_timeout = seconds
             self._idle.cancel()

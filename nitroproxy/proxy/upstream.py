@@ -7,7 +7,7 @@ written to it is the exchange's business. It knows nothing of the client.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Final
+from typing import Any, Final
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
@@ -29,7 +29,8 @@ _MOST_INTERIM: Final = 8
 
 
 class ResponseReceiver(Interface):
-    """What an exchange is told about its response, in this order: interim heads, the head, data, the end or the loss."""
+    """What an exchange is told about its response, in this order: interim heads, the head, data, the end or the
+    loss."""
 
     def response_interim(self, response: Response) -> None: ...
     def response_head(self, response: Response) -> None: ...
@@ -265,8 +266,8 @@ class Pool:
             )
             return connecting
         self._open += 1
-        connecting = self._endpoint_for(key).connect(factory_of(lambda: UpstreamConnection(self, key)))  # type: ignore[assignment]
-        return self._bounded(connecting)
+        attempt: Any = self._endpoint_for(key).connect(factory_of(lambda: UpstreamConnection(self, key)))
+        return self._bounded(attempt)
 
     def _bounded(self, connecting: Deferred[UpstreamConnection]) -> Deferred[UpstreamConnection]:
         timed_out = False

@@ -1,7 +1,7 @@
 """Health of a daemon, layer by layer, as ``application/health+json`` (draft-inadarei-api-health-check-06).
 
-A `Health` is a status for each layer; the whole is as good as its worst. `HealthResource` serves one that is made afresh for
-every request, so what it says is never older than the request.
+A `Health` is a status for each layer; the whole is as good as its worst. `HealthResource` serves one that is made
+afresh for every request, so what it says is never older than the request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """vsock endpoints, and the ``vsock:`` strings that describe them.
 
-A server is ``vsock:port=5000``, with ``cid=`` and ``backlog=`` if need be; a client ``vsock:cid=16:port=5000``, with ``timeout=``
-in seconds.
+A server is ``vsock:port=5000``, with ``cid=`` and ``backlog=`` if need be; a client ``vsock:cid=16:port=5000``, with
+``timeout=`` in seconds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class VsockServerEndpoint:
             port.startListening()
             return port
 
-        return execute(listen)  # type: ignore[arg-type, return-value]
+        return execute(listen)
 
 
 @implementer(IStreamClientEndpoint)
@@ -134,7 +134,7 @@ class VsockServerParser:
 
     prefix = "vsock"
 
-    def parseStreamServer(
+    def parseStreamServer(  # type: ignore[override]  # the interface says *args: the string's parts, by name
         self, reactor: Any, port: str, cid: str = "any", backlog: str = str(BACKLOG)
     ) -> VsockServerEndpoint:
         """The endpoint that the string describes.
@@ -151,7 +151,9 @@ class VsockClientParser:
 
     prefix = "vsock"
 
-    def parseStreamClient(self, reactor: Any, cid: str, port: str, timeout: str = "10") -> VsockClientEndpoint:
+    def parseStreamClient(  # type: ignore[override]  # the interface says *args: the string's parts, by name
+        self, reactor: Any, cid: str, port: str, timeout: str = "10"
+    ) -> VsockClientEndpoint:
         """The endpoint that the string describes.
 
         :raises ValueError: naming the part that is wrong.

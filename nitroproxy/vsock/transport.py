@@ -5,6 +5,7 @@ Seen under Linux 6.1 with CPython 3.11; each override says what it is for.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -55,29 +56,27 @@ class _VsockConnection:
     """Mixed into Twisted's TCP connections, before them."""
 
     socket: Any
-    disconnecting: bool
+    disconnecting: Any
     _saw_end = False
 
     def _closeSocket(self, orderly: bool) -> None:
-        """Close. vsock has no abortive close, and CPython refuses the bytes of Twisted's SO_LINGER: the stock method would
-        leak the socket and never report the loss."""
+        """Close. vsock has no abortive close, and CPython refuses the bytes of Twisted's SO_LINGER: the stock method
+        would leak the socket and never report the loss."""
         for operation in (lambda: self.socket.shutdown(socket.SHUT_RDWR), self.socket.close):
-            try:
+            with contextlib.suppress(OSError):  # The peer may be gone already; the close is all that matters.
                 operation()
-            except OSError:
-                pass  # The peer may be gone already; the close is all that matters.
 
     def readConnectionLost(self, reason: Failure) -> None:
         """The peer has ended its direction."""
         self._saw_end = True
         super().readConnectionLost(reason)  # type: ignore[misc]
 
-    def writeSomeData(self, data: bytes | memoryview) -> int | Exception:
+    def writeSomeData(self, data: Any) -> Any:
         """Send a piece.
 
         On vsock send(b"") after the peer's close is EPIPE, where TCP gives 0: every clean end of TLS would look like a
-        loss. And the *first* send after the peer's close is EPIPE, where TCP's succeeds: the stock method would then drop
-        what the peer had sent last. So that write is swallowed, and reading goes on to the end.
+        loss. And the *first* send after the peer's close is EPIPE, where TCP's succeeds: the stock method would then
+        drop what the peer had sent last. So that write is swallowed, and reading goes on to the end.
         """
         if not len(data):
             return 0
@@ -139,7 +138,7 @@ class VsockPort(tcp.Port):
         self.port = port
         self.factory = factory
         self.backlog = backlog
-        self.interface = interface
+        self.interface: Any = interface  # what tcp.Port binds to
 
     def createInternetSocket(self) -> socket.socket:
         """A socket that listens on vsock. No SO_REUSEADDR: vsock needs none, and SO_REUSEPORT is refused."""
@@ -223,7 +222,7 @@ class VsockConnector(BaseConnector):
         super().__init__(factory, timeout, reactor)
         self._address = VsockAddress(cid, port)
 
-    def _makeTransport(self) -> VsockClient:
+    def _makeTransport(self) -> VsockClient:  # type: ignore[override]  # typed there as if only TCP connected
         return VsockClient(self._address.cid, self._address.port, self, self.reactor)
 
     def getDestination(self) -> VsockAddress:
