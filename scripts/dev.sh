@@ -65,7 +65,7 @@ deps() {
     local python stamp wanted
     python=$(find_python)
     stamp=$venv/.made-from
-    wanted=$(cat setup.cfg pyproject.toml requirements.lock scripts/dev.sh; find nitroproxy twisted_plugins -name '*.py' | sort)
+    wanted=$(cat setup.cfg pyproject.toml requirements.lock; find nitroproxy twisted_plugins -name '*.py' | sort)
     wanted=$(printf '%s' "$wanted" | sha256sum)
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
         return
@@ -214,7 +214,7 @@ cmd_start() {
 }
 
 cmd_status() {
-    local name all=0 gateway=? loopback=? where health
+    local name all=0 gateway='?' loopback='?' where health
     [ -f "$run/ports" ] && read -r gateway loopback <"$run/ports"
     for name in host-proxy enclave upstream; do
         if ! alive "$name"; then
@@ -255,17 +255,15 @@ else:
 }
 
 cmd_logs() {
-    local name files=()
-    for name in "${1:-}" ; do
-        case $name in
-            host-proxy | enclave | upstream) files+=("$run/$name.log") ;;
-            "") files=("$run/host-proxy.log" "$run/enclave.log" "$run/upstream.log") ;;
-            *)
-                say "dev.sh: there is no service '$name'; there are host-proxy, enclave and upstream"
-                exit 2
-                ;;
-        esac
-    done
+    local files=()
+    case ${1:-} in
+        host-proxy | enclave | upstream) files=("$run/$1.log") ;;
+        "") files=("$run/host-proxy.log" "$run/enclave.log" "$run/upstream.log") ;;
+        *)
+            say "dev.sh: there is no service '$1'; there are host-proxy, enclave and upstream"
+            exit 2
+            ;;
+    esac
     [ -d "$run" ] || die "nothing has been started yet"
     exec tail -n 50 -F "${files[@]}"
 }
