@@ -126,7 +126,7 @@ class Listener(Service):
         """Listen now, before the process gives up privileges."""
         self._endpoint.listen(self._factory).addCallbacks(self._listening, self._failed)
         if self._failure is not None:
-            _exit_with(f"{self._factory.hop}: cannot listen on {self._place}: {self._failure.getErrorMessage()}")
+            exit_with(f"{self._factory.hop}: cannot listen on {self._place}: {self._failure.getErrorMessage()}")
 
     _failure: Failure | None = None
 
@@ -164,7 +164,7 @@ class Daemon(MultiService):
         super().setServiceParent(parent)
 
 
-def _exit_with(message: str) -> NoReturn:
-    """End the process with status 1 and one line on the real standard error, which twistd has replaced by its log."""
+def exit_with(message: str) -> NoReturn:
+    """The daemon cannot be: end the process with status 1 and one line on the real standard error, which twistd has replaced by its log."""
     print(message, file=sys.__stderr__, flush=True)
     raise SystemExit(1)

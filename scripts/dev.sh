@@ -83,8 +83,8 @@ free_port() {
     "$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# A process is known by its pid and its start time, so that a recycled pid is never taken for it.
-start_time() { awk '{ sub(/^.*\) /, ""); print $20 }' "/proc/$1/stat" 2>/dev/null; }
+# A process is known by its pid and its start time, so that a recycled pid is never taken for it. A zombie has none.
+start_time() { awk '{ sub(/^.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
 
 alive() {
     local pid started

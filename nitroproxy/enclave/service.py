@@ -12,6 +12,7 @@ from nitroproxy.daemon import (
     Daemon,
     Listener,
     OnlyFrom,
+    exit_with,
     head_limits,
     hop_client,
     hop_server,
@@ -29,7 +30,7 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.downstream import DownstreamFactory
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.health import HealthResource, LocalRoot
-from nitroproxy.tls import TLSClient
+from nitroproxy.tls import TLSClient, TrustError
 
 _log = Logger()
 _HOP = "nitroproxy-enclave"
@@ -56,9 +57,12 @@ def makeService(options: Options) -> IService:
     relay = HopEndpoint(
         endpoint, Kind.RELAY_UNAVAILABLE, f"cannot reach the egress relay at {place}", limits.buffer_bytes
     )
-    tls = TLSClient(
-        min_version=settings.tls.min_version, verify=settings.tls.verify_certificates, ca_file=settings.tls.ca_file
-    )
+    try:
+        tls = TLSClient(
+            min_version=settings.tls.min_version, verify=settings.tls.verify_certificates, ca_file=settings.tls.ca_file
+        )
+    except TrustError as error:
+        exit_with(f"{_HOP}: tls.ca_file: {error}")
     dialer = Dialer(reactor, relay, tls, limits.connect_timeout)
     pool = Pool(
         dialer.endpoint_for,

@@ -39,7 +39,7 @@ class ExchangeSettings:
     :ivar response_timeout: from the request's last byte to the response's head.
     :ivar idle_timeout: without a byte either way while a body moves.
     :ivar max_retries: connection attempts after the first.
-    :ivar retry_delay: the longest that all of them wait together; each waits twice as long as the one before.
+    :ivar retry_delay: the longest that all of them take together; each waits twice as long as the one before.
     """
 
     response_timeout: float = 60.0
@@ -48,9 +48,9 @@ class ExchangeSettings:
     retry_delay: float = 1.0
 
     def delay_before(self, retry: int) -> float:
-        """Seconds before the *retry*-th retry (from 1), with up to half taken off at random."""
+        """Seconds before the *retry*-th retry (from 1): its share, less some at random, which leaves time to connect."""
         share = float(1 << (retry - 1)) / ((1 << self.max_retries) - 1)
-        return self.retry_delay * share * _JITTER.uniform(0.5, 1.0)
+        return self.retry_delay * share * _JITTER.uniform(0.4, 0.8)
 
 
 class Exchange:

@@ -48,6 +48,7 @@ class LocalExchange:
         web_request = self._web_request = WebRequest(self)
         for name, value in self._request.headers:
             web_request.requestHeaders.addRawHeader(name, value)
+        web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._downstream.request_id])
         web_request.gotLength(0)
         version = b"HTTP/1.0" if self._request.http10 else b"HTTP/1.1"
         web_request.requestReceived(self._request.method, self._request.target, version)

@@ -140,7 +140,7 @@ class _NotFound(Resource):
         error = ProxyError(
             Kind.NOT_FOUND, "not a page of this proxy; to reach a site put its URL after the slash: /https://host/path"
         )
-        headers, body = problem(error, self._hop, "")
+        headers, body = problem(error, self._hop, request.getHeader("x-request-id") or "")
         request.setResponseCode(error.kind.status)
         for name, value in headers:
             request.responseHeaders.addRawHeader(name, value)

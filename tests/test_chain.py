@@ -1,0 +1,308 @@
+"""The whole chain on real sockets: gateway, enclave proxy and relay in this process, over UNIX sockets, to a TLS upstream.
+
+Between the enclave's and the host's directories of sockets stand taps, so that what crosses is recorded, and broken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer, IConsumer
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+from zope.interface import implementer
+
+import nitroproxy.enclave.service
+import nitroproxy.host.service
+from nitroproxy.demo.certificates import ThrowAwayAuthority
+
+reactor: Any = global_reactor
+
+
+class Upstream(Resource):
+    """The destination: echoes, and breaks off when asked to."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Say hello, break off in the middle, or never answer."""
+        if request.path == b"/broken":
+            request.setHeader("Content-Length", "100")
+            request.write(b"half")
+            reactor.callLater(0.05, request.channel.abortConnection)
+            return NOT_DONE_YET
+        if request.path == b"/until-close":
+            request.channel.transport.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+            # The TLS connection's own transport: its FIN comes without a close_notify.
+            reactor.callLater(0.05, request.channel.transport.transport.loseConnection)
+            return NOT_DONE_YET
+        return b"hello " + (request.getHeader("x-canary") or "").encode()
+
+    def render_POST(self, request: Request) -> bytes:
+        """The body's digest, then the body."""
+        body: bytes = request.content.read()
+        return hashlib.sha256(body).hexdigest().encode() + body
+
+
+@implementer(IHalfCloseableProtocol)
+class TapSide(Protocol):
+    """One side of a tapped connection."""
+
+    other: TapSide | None = None
+
+    def __init__(self, recorded: list[bytes]) -> None:
+        self._recorded = recorded
+        self._waiting: list[bytes] = []
+
+    def join(self, other: TapSide) -> None:
+        """Pass on to *other* what comes, and what has come."""
+        self.other = other
+        for data in self._waiting:
+            other.transport.write(data)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self._recorded.append(data)
+        if self.other is None:
+            self._waiting.append(data)
+        else:
+            self.other.transport.write(data)  # type: ignore[union-attr]
+
+    def readConnectionLost(self) -> None:
+        if self.other is not None:
+            self.other.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+    def writeConnectionLost(self) -> None:
+        """Nothing to do."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.loseConnection()
+
+
+class Tap(Factory):
+    """Listens at one UNIX socket, connects each connection to another, and keeps all that crosses."""
+
+    noisy = False
+
+    def __init__(self, target: Path) -> None:
+        self.crossed: list[bytes] = []
+        self.sides: list[TapSide] = []
+        self._target = target
+
+    def buildProtocol(self, addr: object) -> TapSide:
+        near = TapSide(self.crossed)
+        self.sides.append(near)
+        connecting: Any = UNIXClientEndpoint(reactor, str(self._target)).connect(
+            Factory.forProtocol(lambda: TapSide(self.crossed))
+        )
+
+        def connected(far: TapSide) -> None:
+            self.sides.append(far)
+            far.join(near)
+            near.join(far)
+
+        connecting.addCallbacks(connected, lambda _: near.transport.abortConnection())  # type: ignore[union-attr]
+        return near
+
+
+@implementer(IBodyProducer)
+class Body:
+    """A request body of known length."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Write all of it."""
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It has all been written."""
+
+    def stopProducing(self) -> None:
+        """It has all been written."""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ChainTests(TestCase):
+    """A request through everything."""
+
+    timeout = 60
+
+    async def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="np"))
+        self.addCleanup(shutil.rmtree, self.directory)
+        authority = ThrowAwayAuthority()
+        (self.directory / "ca.pem").write_bytes(authority.pem)
+        identity = PrivateCertificate.loadPEM(authority.issue().pem)
+        self.upstream = reactor.listenSSL(0, Site(Upstream()), identity.options(), interface="127.0.0.1")
+        self.addCleanup(self.upstream.stopListening)
+        self.port = free_port()
+        self.services: dict[str, IService] = {}
+        self.addCleanup(self.stop, "host")
+        self.addCleanup(self.stop, "enclave")
+        self.start("host")
+        self.to_relay = await self.tap("host", "host/5001.sock", "enclave")
+        self.start("enclave")
+        self.to_enclave = await self.tap("enclave", "enclave/5000.sock", "host")
+        self.agent = Agent(reactor, HTTPConnectionPool(reactor, persistent=False))
+
+    async def tap(self, owner: str, name: str, other: str) -> Tap:
+        """Stand between *owner*'s socket *name* and the place where *other* looks for it."""
+        tap = Tap(self.directory / owner / name)
+        place = self.directory / other / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        port = await UNIXServerEndpoint(reactor, str(place)).listen(tap)
+        self.addCleanup(port.stopListening)
+        return tap
+
+    def start(self, role: str) -> None:
+        """Start one daemon's services in this process, each with a directory of its own."""
+        module = nitroproxy.host.service if role == "host" else nitroproxy.enclave.service
+        settings = {
+            "transport.kind": "unix",
+            "transport.directory": str(self.directory / role),
+            "host_proxy.port": self.port,
+            "enclave.proxy_port": 0,
+            "egress.allow": ["localhost:*"],
+            "egress.allow_addresses": ["127.0.0.0/8", "::1/128"],
+            "tls.ca_file": str(self.directory / "ca.pem"),
+            "limits.drain_timeout": 0.5,
+        }
+        options = module.Options({})
+        options.parseOptions([f"--set={key}={json.dumps(value)}" for key, value in settings.items()])
+        service: Any = module.makeService(options)
+        service.privilegedStartService()
+        service.startService()
+        self.services[role] = service
+
+    async def stop(self, role: str) -> None:
+        """Stop one daemon's services, if they run."""
+        service: Any = self.services.pop(role, None)
+        if service is not None:
+            await service.stopService()
+            await deferLater(reactor, 0, lambda: None)  # connections that were aborted end in the next turn
+
+    def url(self, path: str) -> bytes:
+        """The gateway's URL for the upstream's *path*."""
+        return f"http://127.0.0.1:{self.port}/https://localhost:{self.upstream.getHost().port}{path}".encode()
+
+    async def health(self) -> tuple[int, dict[str, Any]]:
+        """The gateway's health."""
+        response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/health".encode())
+        return response.code, json.loads(await readBody(response))["checks"]
+
+    async def test_only_ciphertext_crosses_the_relay(self) -> None:
+        """A canary in header, path and body arrives and comes back, and nothing that crossed the relay holds it (S18)."""
+        canary = os.urandom(16).hex()
+        response: Any = await self.agent.request(b"GET", self.url(f"/hello?{canary}"), Headers({"X-Canary": [canary]}))
+        self.assertEqual((response.code, await readBody(response)), (200, b"hello " + canary.encode()))
+        body = canary.encode() * 100
+        response = await self.agent.request(b"POST", self.url("/"), bodyProducer=Body(body))
+        self.assertIn(body, await readBody(response))
+        crossed = b"".join(self.to_relay.crossed)
+        self.assertIn(b"CONNECT localhost:", crossed)
+        self.assertNotIn(canary.encode(), crossed)
+        self.assertIn(canary.encode(), b"".join(self.to_enclave.crossed), "or the taps record nothing")
+
+    async def test_large_body(self) -> None:
+        """8 MiB go there and come back with the same digest."""
+        body = os.urandom(8 << 20)
+        response: Any = await self.agent.request(b"POST", self.url("/"), bodyProducer=Body(body))
+        answer = await readBody(response)
+        self.assertEqual(answer[:64], hashlib.sha256(body).hexdigest().encode())
+        self.assertEqual(hashlib.sha256(answer[64:]).digest(), hashlib.sha256(body).digest())
+
+    async def test_truncation_is_visible(self) -> None:
+        """A response that breaks off upstream breaks off for the client, with a length and without (S10, S16)."""
+        for path in ("/broken", "/until-close"):
+            response: Any = await self.agent.request(b"GET", self.url(path))
+            self.assertEqual(response.code, 200)
+            await self.assertFailure(readBody(response), ResponseFailed, PartialDownloadError)
+
+    async def test_relay_broken_mid_stream(self) -> None:
+        """When what is between enclave and relay breaks, so does the response (F7)."""
+        response: Any = await self.agent.request(b"GET", self.url("/broken"))
+        for side in self.to_relay.sides:
+            if side.transport is not None:
+                side.transport.abortConnection()
+        await self.assertFailure(readBody(response), ResponseFailed, PartialDownloadError)
+
+    async def test_health_names_the_layer(self) -> None:
+        """Health passes; without the enclave it is 503 and names it; with it back it passes again (F6)."""
+        code, checks = await self.health()
+        self.assertEqual(code, 200)
+        self.assertEqual(list(checks), ["host", "vsock", "enclave", "egress", "dns", "tls_verification"])
+        await self.stop("enclave")
+        code, checks = await self.health()
+        self.assertEqual((code, checks["enclave"][0]["status"]), (503, "fail"))
+        response: Any = await self.agent.request(b"GET", self.url("/hello"))
+        self.assertEqual(response.code, 503)
+        self.assertEqual(json.loads(await readBody(response))["hop"], "nitroproxy-host")
+        self.start("enclave")
+        self.assertEqual((await self.health())[0], 200)
+        response = await self.agent.request(b"GET", self.url("/hello"))
+        self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
+
+    async def test_refusals(self) -> None:
+        """What policy, address guard and certificate checks refuse is told by the hop that refused it."""
+        port = self.upstream.getHost().port
+        for url, status, error, hop in (
+            (f"https://other.localhost:{port}/", 403, "destination_denied", "nitroproxy-enclave"),
+            (f"https://127.0.0.1:{port}/", 403, "destination_denied", "nitroproxy-enclave"),
+            (f"http://localhost:{port}/", 403, "plaintext_destination", "nitroproxy-enclave"),
+            ("https://localhost:1/", 502, "connection_refused", "nitroproxy-relay"),
+            ("https://127.1/", 400, "invalid_target", "nitroproxy-host"),
+        ):
+            response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/{url}".encode())
+            document = json.loads(await readBody(response))
+            self.assertEqual((response.code, document["error"], document["hop"]), (status, error, hop), url)
+            [proxy_status] = response.headers.getRawHeaders("Proxy-Status")
+            self.assertIn(hop, proxy_status)
+
+    def test_port_in_use(self) -> None:
+        """A daemon that cannot listen says where and why in one line, and ends with status 1 (F14)."""
+        module = nitroproxy.host.service
+        options = module.Options({})
+        options.parseOptions(
+            ["--set=transport.kind=unix", f"--set=transport.directory={self.directory / 'second'}"]
+            + [f"--set=host_proxy.port={self.port}"]
+        )
+        service: Any = module.makeService(options)
+        with (self.directory / "stderr").open("w+") as stderr:
+            self.patch(sys, "__stderr__", stderr)
+            self.assertEqual(self.assertRaises(SystemExit, service.privilegedStartService).code, 1)
+            stderr.seek(0)
+            [line] = stderr.read().splitlines()
+        self.assertIn(f"nitroproxy-host: cannot listen on 127.0.0.1:{self.port}: ", line)
+        self.assertIn("in use", line)
+        return service.stopService()  # type: ignore[no-any-return]

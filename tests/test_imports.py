@@ -1,0 +1,95 @@
+"""The arrows of the architecture: who may import whom. Read from the source, so that a lazy import counts too."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "nitroproxy"
+
+
+def modules() -> dict[str, set[str]]:
+    """Every module of the package, and the modules that it imports (TYPE_CHECKING aside: those are not run)."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = imports(ast.parse(path.read_text("utf-8")))
+    return found
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """What the code below *tree* imports."""
+    names: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        names |= imports(node)
+    return names
+
+
+class ImportTests(SynchronousTestCase):
+    """The rules, each over all modules that it is about."""
+
+    def setUp(self) -> None:
+        self.modules = modules()
+        self.assertIn("nitroproxy.proxy.exchange", self.modules)
+
+    def offenders(self, of: tuple[str, ...], forbidden: tuple[str, ...], but: tuple[str, ...] = ()) -> list[str]:
+        def below(name: str, roots: tuple[str, ...]) -> bool:
+            return any(name == root or name.startswith(root + ".") for root in roots)
+
+        return [
+            f"{module} imports {name}"
+            for module, names in self.modules.items()
+            if below(module, of) and not below(module, but)
+            for name in sorted(names)
+            if below(name, forbidden)
+        ]
+
+    def test_pure(self) -> None:
+        """What decides is pure: no Twisted, no sockets, no reactor."""
+        pure = ("nitroproxy.errors", "nitroproxy.policy", "nitroproxy.target", "nitroproxy.http1", "nitroproxy.config")
+        self.assertEqual(self.offenders(pure, ("twisted", "socket", "OpenSSL", "zope")), [])
+
+    def test_vsock(self) -> None:
+        """vsock knows Twisted and itself."""
+        others = tuple(name for name in self.modules if name.count(".") == 1 and name != "nitroproxy.vsock")
+        self.assertEqual(self.offenders(("nitroproxy.vsock",), others), [])
+
+    def test_engine(self) -> None:
+        """The engine knows no socket, no role and no configuration."""
+        forbidden = ("socket", "OpenSSL", "nitroproxy.host", "nitroproxy.enclave", "nitroproxy.vsock")
+        forbidden += ("nitroproxy.config", "nitroproxy.settings", "nitroproxy.daemon", "nitroproxy.tls")
+        self.assertEqual(self.offenders(("nitroproxy.proxy",), forbidden), [])
+
+    def test_roles(self) -> None:
+        """Host and enclave never import each other."""
+        self.assertEqual(self.offenders(("nitroproxy.host",), ("nitroproxy.enclave",)), [])
+        self.assertEqual(self.offenders(("nitroproxy.enclave",), ("nitroproxy.host",)), [])
+
+    def test_roots(self) -> None:
+        """Only the composition roots read the configuration and touch the global reactor; nothing imports them."""
+        everything, roots = ("nitroproxy",), ("nitroproxy.host.service", "nitroproxy.enclave.service")
+        self.assertEqual(self.offenders(everything, roots), [])
+        readers = (*roots, "nitroproxy.daemon", "nitroproxy.options", "nitroproxy.cli", "nitroproxy.config")
+        self.assertEqual(self.offenders(everything, ("nitroproxy.config", "nitroproxy.daemon"), readers), [])
+        outside = (*roots, "nitroproxy.demo")
+        self.assertEqual(self.offenders(everything, ("twisted.internet.reactor",), outside), [])
+
+    def test_openssl(self) -> None:
+        """OpenSSL and service-identity are for `tls` alone (the demo's upstream is a server of its own)."""
+        outside = ("nitroproxy.tls", "nitroproxy.demo")
+        self.assertEqual(self.offenders(("nitroproxy",), ("OpenSSL", "service_identity"), outside), [])
+
+    def test_heavy_imports(self) -> None:
+        """What installs a reactor or was ruled out is imported nowhere on the data path."""
+        forbidden = ("twisted.web.proxy", "twisted.web.client", "treq", "requests")
+        self.assertEqual(self.offenders(("nitroproxy",), forbidden, ("nitroproxy.demo",)), [])

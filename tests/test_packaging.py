@@ -1,0 +1,68 @@
+"""What an installation gives: plugins, endpoint strings, the command."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.application.service import IServiceMaker
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.testing import MemoryReactorClock
+from twisted.plugin import getPlugins
+from twisted.trial.unittest import SynchronousTestCase
+
+import nitroproxy
+from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+class PackagingTests(SynchronousTestCase):
+    """The installed project."""
+
+    def test_services(self) -> None:
+        """twistd lists both daemons, and each names a module with Options and makeService."""
+        makers = {maker.tapname: maker for maker in getPlugins(IServiceMaker)}
+        for name in ("nitroproxy-host", "nitroproxy-enclave"):
+            self.assertTrue(callable(makers[name].makeService))
+            self.assertEqual(makers[name].options.__name__, "Options")
+
+    def test_endpoint_strings(self) -> None:
+        """Every Twisted program understands vsock: strings."""
+        reactor = MemoryReactorClock()
+        self.assertIsInstance(serverFromString(reactor, "vsock:port=5000"), VsockServerEndpoint)
+        self.assertIsInstance(serverFromString(reactor, "vsock:5000:cid=3:backlog=5"), VsockServerEndpoint)
+        self.assertIsInstance(clientFromString(reactor, "vsock:cid=16:port=5000:timeout=3"), VsockClientEndpoint)
+
+    def test_no_package_for_plugins(self) -> None:
+        """twisted_plugins has no __init__.py: it would overwrite Twisted's own."""
+        self.assertFalse((ROOT / "twisted_plugins" / "__init__.py").exists())
+
+    def test_packages_are_listed(self) -> None:
+        """setup.cfg names every package there is."""
+        parser = configparser.ConfigParser()
+        parser.read(ROOT / "setup.cfg")
+        listed = set(parser["options"]["packages"].split())
+        present = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "nitroproxy").rglob("__init__.py")}
+        self.assertEqual(listed, present)
+
+    def test_data_files_exist(self) -> None:
+        """setup.cfg ships files that are there."""
+        parser = configparser.ConfigParser()
+        parser.read(ROOT / "setup.cfg")
+        for files in parser["options.data_files"].values():
+            for name in files.split():
+                self.assertTrue((ROOT / name).is_file(), name)
+
+    def test_version(self) -> None:
+        """The command and both plugins tell nitroproxy's version, not Twisted's."""
+        for command in (
+            [str(BIN / "nitroproxy"), "--version"],
+            [str(BIN / "twistd"), "nitroproxy-host", "--version"],
+            [str(BIN / "twistd"), "nitroproxy-enclave", "--version"],
+        ):
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            self.assertEqual(output, f"nitroproxy {nitroproxy.__version__}\n")
