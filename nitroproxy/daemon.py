@@ -7,6 +7,7 @@ ending.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
@@ -151,11 +152,26 @@ class Listener(Service):
 
 
 class Daemon(MultiService):
-    """A daemon's services; when twistd makes it the application's, it brings the log observer along."""
+    """A daemon's services; when twistd makes it the application's, it brings the log observer along.
 
-    def __init__(self, logging: Logging) -> None:
+    :param at_end: what to call when everything has stopped: requests that drain still need what these put away.
+    """
+
+    def __init__(self, logging: Logging, at_end: Sequence[Callable[[], object]]) -> None:
         super().__init__()
         self._logging = logging
+        self._at_end = at_end
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop the services, then put away what they used."""
+        stopping: Deferred[Any] = super().stopService()
+
+        def end(result: object) -> object:
+            for call in self._at_end:
+                call()
+            return result
+
+        return stopping.addBoth(end)
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Join *parent*; an application without a log observer of its own gets the configured one."""
@@ -165,6 +181,9 @@ class Daemon(MultiService):
 
 
 def exit_with(message: str) -> NoReturn:
-    """The daemon cannot be: end the process with status 1 and one line on the real standard error, which twistd has replaced by its log."""
+    """The daemon cannot be: end the process with status 1 and one line.
+
+    On the real standard error, which twistd has replaced by its log.
+    """
     print(message, file=sys.__stderr__, flush=True)
     raise SystemExit(1)

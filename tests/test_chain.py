@@ -1,4 +1,4 @@
-"""The whole chain on real sockets: gateway, enclave proxy and relay in this process, over UNIX sockets, to a TLS upstream.
+"""The whole chain on real sockets: gateway, enclave proxy and relay over UNIX sockets to a TLS upstream, one process.
 
 Between the enclave's and the host's directories of sockets stand taps, so that what crosses is recorded, and broken.
 """
@@ -19,7 +19,7 @@ from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer, IConsumer
+from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
@@ -45,11 +45,14 @@ class Upstream(Resource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Say hello, break off in the middle, or never answer."""
-        if request.path == b"/broken":
+        """Say hello, or break off in the middle in one of three ways."""
+        if request.path in (b"/broken", b"/stalled"):
             request.setHeader("Content-Length", "100")
             request.write(b"half")
-            reactor.callLater(0.05, request.channel.abortConnection)
+        if request.path == b"/stalled":
+            return NOT_DONE_YET
+        if request.path == b"/broken":
+            reactor.callLater(0.05, request.channel.transport.abortConnection)
             return NOT_DONE_YET
         if request.path == b"/until-close":
             request.channel.transport.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
@@ -108,6 +111,7 @@ class Tap(Factory):
         self.crossed: list[bytes] = []
         self.sides: list[TapSide] = []
         self._target = target
+        self.port: Any = None
 
     def buildProtocol(self, addr: object) -> TapSide:
         near = TapSide(self.crossed)
@@ -183,6 +187,7 @@ class ChainTests(TestCase):
         place.parent.mkdir(parents=True, exist_ok=True)
         port = await UNIXServerEndpoint(reactor, str(place)).listen(tap)
         self.addCleanup(port.stopListening)
+        tap.port = port
         return tap
 
     def start(self, role: str) -> None:
@@ -222,7 +227,7 @@ class ChainTests(TestCase):
         return response.code, json.loads(await readBody(response))["checks"]
 
     async def test_only_ciphertext_crosses_the_relay(self) -> None:
-        """A canary in header, path and body arrives and comes back, and nothing that crossed the relay holds it (S18)."""
+        """A canary in header, path and body arrives and comes back, and nothing that crossed the relay has it (S18)."""
         canary = os.urandom(16).hex()
         response: Any = await self.agent.request(b"GET", self.url(f"/hello?{canary}"), Headers({"X-Canary": [canary]}))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello " + canary.encode()))
@@ -251,7 +256,7 @@ class ChainTests(TestCase):
 
     async def test_relay_broken_mid_stream(self) -> None:
         """When what is between enclave and relay breaks, so does the response (F7)."""
-        response: Any = await self.agent.request(b"GET", self.url("/broken"))
+        response: Any = await self.agent.request(b"GET", self.url("/stalled"))
         for side in self.to_relay.sides:
             if side.transport is not None:
                 side.transport.abortConnection()
@@ -263,12 +268,14 @@ class ChainTests(TestCase):
         self.assertEqual(code, 200)
         self.assertEqual(list(checks), ["host", "vsock", "enclave", "egress", "dns", "tls_verification"])
         await self.stop("enclave")
+        await self.to_enclave.port.stopListening()
         code, checks = await self.health()
         self.assertEqual((code, checks["enclave"][0]["status"]), (503, "fail"))
         response: Any = await self.agent.request(b"GET", self.url("/hello"))
         self.assertEqual(response.code, 503)
         self.assertEqual(json.loads(await readBody(response))["hop"], "nitroproxy-host")
         self.start("enclave")
+        await self.tap("enclave", "enclave/5000.sock", "host")
         self.assertEqual((await self.health())[0], 200)
         response = await self.agent.request(b"GET", self.url("/hello"))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
@@ -294,8 +301,11 @@ class ChainTests(TestCase):
         module = nitroproxy.host.service
         options = module.Options({})
         options.parseOptions(
-            ["--set=transport.kind=unix", f"--set=transport.directory={self.directory / 'second'}"]
-            + [f"--set=host_proxy.port={self.port}"]
+            [
+                "--set=transport.kind=unix",
+                f"--set=transport.directory={self.directory / 'second'}",
+                f"--set=host_proxy.port={self.port}",
+            ]
         )
         service: Any = module.makeService(options)
         with (self.directory / "stderr").open("w+") as stderr:

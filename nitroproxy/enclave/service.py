@@ -49,7 +49,6 @@ def makeService(options: Options) -> IService:
     settings = options.configuration.settings
     limits = settings.limits
     deadlines = Deadlines(reactor)
-    daemon = Daemon(settings.logging)
     if not settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified")
 
@@ -76,6 +75,7 @@ def makeService(options: Options) -> IService:
     health = HealthOfEnclave(
         relay, deadlines, __version__, head_limits(limits), verifies=settings.tls.verify_certificates
     )
+    daemon = Daemon(settings.logging, [pool.close_idle, deadlines.stop])
     root = LocalRoot(_HOP)
     root.putChild(b"health", HealthResource(health))
     policy = Policy(settings.egress.allow, settings.egress.deny)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.application.service import IService, Service
+from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from twisted.web.server import Site
@@ -55,20 +55,21 @@ def makeService(options: Options) -> IService:
     reactor: Any = global_reactor
     settings = options.configuration.settings
     deadlines = Deadlines(reactor)
-    daemon = Daemon(settings.logging)
+    threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
+    threads.start()
+    pool, gateway = _gateway(reactor, settings, deadlines)
+    daemon = Daemon(settings.logging, [pool.close_idle, threads.stop, deadlines.stop])
+    gateway.setServiceParent(daemon)
     if not settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified")
 
-    threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
-    _ThreadPoolService(threads).setServiceParent(daemon)
     guard = AddressGuard(settings.egress.allow_addresses, own_addresses)
     resolver = Resolver(system_lookup(reactor, threads), guard, deadlines, settings.limits.connect_timeout / 2)
     _relay(reactor, settings, resolver, deadlines).setServiceParent(daemon)
-    _gateway(reactor, settings, deadlines).setServiceParent(daemon)
     return daemon
 
 
-def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> Listener:
+def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> tuple[Pool, Listener]:
     endpoint, place = hop_client(reactor, settings, "enclave", settings.enclave.port)
     enclave = HopEndpoint(
         endpoint, Kind.ENCLAVE_UNAVAILABLE, f"cannot reach the enclave at {place}", settings.limits.buffer_bytes
@@ -86,7 +87,7 @@ def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> Listener
     router = GatewayRouter(pool, enclave, gateway_site(health, health.live, __version__))
     server, place = tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
     factory = DownstreamFactory("nitroproxy-host", router, listener_settings(settings), deadlines)
-    return Listener(server, place, factory, settings.limits.drain_timeout)
+    return pool, Listener(server, place, factory, settings.limits.drain_timeout)
 
 
 def _relay(reactor: Any, settings: Settings, resolver: Resolver, deadlines: Deadlines) -> Listener:
@@ -104,18 +105,3 @@ def _relay(reactor: Any, settings: Settings, resolver: Resolver, deadlines: Dead
     limits = listener_settings(settings, accepts=OnlyFrom(settings.enclave.cid))
     factory = DownstreamFactory("nitroproxy-relay", router, limits, deadlines)
     return Listener(server, place, factory, settings.limits.drain_timeout)
-
-
-class _ThreadPoolService(Service):
-    """Runs a thread pool while the daemon runs."""
-
-    def __init__(self, threads: ThreadPool) -> None:
-        self._threads = threads
-
-    def startService(self) -> None:
-        super().startService()
-        self._threads.start()
-
-    def stopService(self) -> None:
-        super().stopService()
-        self._threads.stop()

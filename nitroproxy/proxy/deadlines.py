@@ -60,6 +60,13 @@ class Deadlines:
             self._next = self._clock.callLater(TICK, self._turn)
         return Deadline(slot, callback)
 
+    def stop(self) -> None:
+        """Forget every deadline."""
+        self._slots = {}
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
     def _turn(self) -> None:
         self._next = None
         now = math.floor(self._clock.seconds() / TICK)

@@ -48,7 +48,7 @@ class ExchangeSettings:
     retry_delay: float = 1.0
 
     def delay_before(self, retry: int) -> float:
-        """Seconds before the *retry*-th retry (from 1): its share, less some at random, which leaves time to connect."""
+        """Seconds before the *retry*-th retry (from 1): its share, less some at random to leave time to connect."""
         share = float(1 << (retry - 1)) / ((1 << self.max_retries) - 1)
         return self.retry_delay * share * _JITTER.uniform(0.4, 0.8)
 
