@@ -46,23 +46,25 @@ class Upstream(Resource):
 
     def render_GET(self, request: Request) -> bytes | int:
         """Say hello, or break off in the middle in one of three ways."""
+        tls: Any = request.channel.transport
         if request.path in (b"/broken", b"/stalled"):
             request.setHeader("Content-Length", "100")
             request.write(b"half")
         if request.path == b"/stalled":
             return NOT_DONE_YET
         if request.path == b"/broken":
-            reactor.callLater(0.05, request.channel.transport.abortConnection)
+            reactor.callLater(0.05, tls.abortConnection)
             return NOT_DONE_YET
         if request.path == b"/until-close":
-            request.channel.transport.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+            tls.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
             # The TLS connection's own transport: its FIN comes without a close_notify.
-            reactor.callLater(0.05, request.channel.transport.transport.loseConnection)
+            reactor.callLater(0.05, tls.transport.loseConnection)
             return NOT_DONE_YET
         return b"hello " + (request.getHeader("x-canary") or "").encode()
 
     def render_POST(self, request: Request) -> bytes:
         """The body's digest, then the body."""
+        assert request.content is not None
         body: bytes = request.content.read()
         return hashlib.sha256(body).hexdigest().encode() + body
 
@@ -145,6 +147,9 @@ class Body:
     def pauseProducing(self) -> None:
         """It has all been written."""
 
+    def resumeProducing(self) -> None:
+        """It has all been written."""
+
     def stopProducing(self) -> None:
         """It has all been written."""
 
@@ -162,7 +167,7 @@ class ChainTests(TestCase):
 
     timeout = 60
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]  # trial awaits what it returns
         self.directory = Path(tempfile.mkdtemp(prefix="np"))
         self.addCleanup(shutil.rmtree, self.directory)
         authority = ThrowAwayAuthority()
@@ -259,7 +264,7 @@ class ChainTests(TestCase):
         response: Any = await self.agent.request(b"GET", self.url("/stalled"))
         for side in self.to_relay.sides:
             if side.transport is not None:
-                side.transport.abortConnection()
+                side.transport.abortConnection()  # type: ignore[attr-defined]
         await self.assertFailure(readBody(response), ResponseFailed, PartialDownloadError)
 
     async def test_health_names_the_layer(self) -> None:
