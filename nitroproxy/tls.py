@@ -96,7 +96,6 @@ class TLSClient:
     def connection(self, handshake: _Handshake) -> SSL.Connection:
         """A new connection for *handshake*, resuming the last session with its host if there is one."""
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(handshake)
         if not handshake.is_address:
             connection.set_tlsext_host_name(handshake.host.encode("ascii"))
         session = self._sessions.get(handshake.host)
@@ -128,7 +127,7 @@ def _load_roots(context: SSL.Context, ca_file: str) -> None:
 def _note_chain_error(connection: SSL.Connection, certificate: object, number: int, depth: int, ok: int) -> bool:
     """OpenSSL's verify callback: notes the first error for the message; whatever happens here, no error is forgiven."""
     try:
-        handshake = connection.get_app_data()
+        handshake = connection.get_app_data().wrappedProtocol
         if not ok and handshake.chain_error is None:
             handshake.chain_error = _CHAIN_ERRORS.get(number, f"OpenSSL's verification error {number}")
         return ok == 1
@@ -146,7 +145,9 @@ class _Creator:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See `IOpenSSLClientConnectionCreator`."""
-        return self._client.connection(self._handshake)
+        connection = self._client.connection(self._handshake)
+        connection.set_app_data(tlsProtocol)  # as Twisted does, for the verify callback
+        return connection
 
 
 @implementer(IStreamClientEndpoint)

@@ -1,0 +1,315 @@
+"""TLS towards destinations on real connections: what is verified, and that nothing leaves before (S14-S16)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
+from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+import nitroproxy.tls
+from nitroproxy.demo.certificates import MAKE_BAD, ServerIdentity, ThrowAwayAuthority
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.tls import TLSClient, TrustError
+from tests.wire import WaitingEndpoint
+
+reactor: Any = global_reactor
+
+
+class ServerSide(Protocol):
+    """What the server sees of one connection."""
+
+    def __init__(self, server: Server) -> None:
+        self.received = b""
+        self.lost: Deferred[None] = Deferred()
+        self._server = server
+
+    def connectionMade(self) -> None:
+        self._server.connections.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        assert self.transport is not None
+        self.transport.write(b"answer to " + data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+class Server(Factory):
+    """A TLS server on loopback."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.connections: list[ServerSide] = []
+        self.names: list[bytes | None] = []
+
+    def buildProtocol(self, addr: object) -> ServerSide:
+        return ServerSide(self)
+
+
+class ClientSide(Protocol):
+    """An application's protocol: speaks as soon as it is made, as the proxy does."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.answered: Deferred[bytes] = Deferred()
+        # In a list: a Deferred would take the Failure for its own.
+        self.lost: Deferred[list[Failure]] = Deferred()
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(b"secret")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if not self.answered.called:
+            self.answered.callback(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback([reason])
+
+
+class TLSTests(TestCase):
+    """A client and a server."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.authority = ThrowAwayAuthority()
+        self.ca_file = Path(self.mktemp())
+        self.ca_file.write_bytes(self.authority.pem)
+        self.server = Server()
+
+    def serve(self, identity: ServerIdentity, **options: Any) -> Any:
+        """Listen with *identity*; returns the port."""
+        certificate = PrivateCertificate.loadPEM(identity.pem)
+        if not options:
+            options = {"insecurelyLowerMinimumTo": TLSVersion.TLSv1_2}
+        server_options = CertificateOptions(
+            privateKey=certificate.privateKey.original, certificate=certificate.original, enableSessions=True, **options
+        )
+        context = server_options.getContext()
+        context.set_session_id(b"test")
+        context.set_tlsext_servername_callback(lambda connection: self.server.names.append(connection.get_servername()))
+        context.set_alpn_select_callback(lambda connection, offered: offered[0])
+        port = reactor.listenSSL(0, self.server, server_options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return port
+
+    def client(self, **settings: Any) -> TLSClient:
+        return TLSClient(**({"min_version": "TLSv1.3", "verify": True, "ca_file": str(self.ca_file)} | settings))
+
+    def connect(self, client: TLSClient, port: Any, host: str = "localhost") -> Deferred[Any]:
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        factory = Factory.forProtocol(ClientSide)
+        factory.noisy = False
+        return client.wrap(endpoint, host, 10.0, reactor).connect(factory)
+
+    async def close(self, protocol: ClientSide) -> None:
+        assert protocol.transport is not None
+        protocol.transport.loseConnection()
+        await protocol.lost
+        await self.server.connections[-1].lost
+
+    async def refused(self, kind: Kind, port: Any, host: str = "localhost", **settings: Any) -> str:
+        """Connect in vain; returns the detail. The server has received nothing."""
+        error = await self.assertFailure(self.connect(self.client(**settings), port, host), ProxyError)
+        await deferLater(reactor, 0.05, lambda: None)  # whatever is on its way arrives
+        self.assertIs(error.kind, kind, error)
+        self.assertEqual([connection.received for connection in self.server.connections if connection.received], [])
+        for connection in self.server.connections:
+            if connection.transport is not None and not connection.lost.called:
+                await connection.lost
+        detail: str = error.detail
+        return detail
+
+    async def test_verified(self) -> None:
+        """A good certificate for the name: TLS 1.3, the name sent as SNI, http/1.1 agreed on, data both ways."""
+        protocol = await self.connect(self.client(), self.serve(self.authority.issue()))
+        self.assertEqual(await protocol.answered, b"answer to secret")
+        handle = protocol.transport.getHandle()
+        self.assertEqual(
+            (handle.get_protocol_version_name(), handle.get_alpn_proto_negotiated()), ("TLSv1.3", b"http/1.1")
+        )
+        self.assertEqual(self.server.names, [b"localhost"])
+        await self.close(protocol)
+
+    async def test_address(self) -> None:
+        """A certificate for an IP address verifies it, and no SNI is sent (RFC 6066 section 3)."""
+        protocol = await self.connect(self.client(), self.serve(self.authority.issue()), "127.0.0.1")
+        await protocol.answered
+        self.assertEqual(self.server.names, [None])
+        await self.close(protocol)
+        self.server.connections.clear()
+        await self.refused(Kind.TLS_CERTIFICATE_ERROR, self.serve(self.authority.issue([])), "127.0.0.1")
+
+    async def test_bad_certificates(self) -> None:
+        """Each wrong certificate is refused before a byte of the application has left (S15)."""
+        for name, make in MAKE_BAD.items():
+            self.server.connections.clear()
+            detail = await self.refused(Kind.TLS_CERTIFICATE_ERROR, self.serve(make(self.authority)))
+            self.assertIn("localhost", detail, name)
+
+    async def test_reasons(self) -> None:
+        """The detail says what is wrong."""
+        for name, words in (
+            ("expired", "expired"),
+            ("self_signed", "self-signed"),
+            ("wrong_name", "not for localhost"),
+        ):
+            detail = await self.refused(Kind.TLS_CERTIFICATE_ERROR, self.serve(MAKE_BAD[name](self.authority)))
+            self.assertIn(words, detail)
+
+    async def test_untrusted(self) -> None:
+        """A certificate of an authority that is not trusted is refused."""
+        await self.refused(Kind.TLS_CERTIFICATE_ERROR, self.serve(ThrowAwayAuthority().issue()))
+
+    async def test_certifi(self) -> None:
+        """Without a CA file the roots are certifi's: a private authority is refused."""
+        await self.refused(Kind.TLS_CERTIFICATE_ERROR, self.serve(self.authority.issue()), ca_file=None)
+
+    async def test_unverified(self) -> None:
+        """With verification off anything goes."""
+        protocol = await self.connect(self.client(verify=False), self.serve(self.authority.expired()), "any.example")
+        await protocol.answered
+        await self.close(protocol)
+
+    async def test_fails_closed(self) -> None:
+        """An exception of any kind inside verification refuses (S14)."""
+        port = self.serve(self.authority.issue())
+
+        def broken(*arguments: object) -> None:
+            raise TypeError("a bug")
+
+        self.patch(nitroproxy.tls, "verify_hostname", broken)
+        self.assertIn("TypeError", await self.refused(Kind.TLS_CERTIFICATE_ERROR, port))
+
+    async def test_callback_fails_closed(self) -> None:
+        """An exception inside OpenSSL's callback refuses too."""
+
+        class Forgiving:
+            """Has nothing that the callback needs."""
+
+        good = nitroproxy.tls._note_chain_error
+        self.assertFalse(good(Forgiving(), None, 10, 0, 1))  # type: ignore[arg-type]
+
+    async def test_minimum_version(self) -> None:
+        """TLS 1.2 is refused unless it is allowed."""
+        port = self.serve(
+            self.authority.issue(),
+            insecurelyLowerMinimumTo=TLSVersion.TLSv1_2,
+            lowerMaximumSecurityTo=TLSVersion.TLSv1_2,
+        )
+        await self.refused(Kind.TLS_ALERT_RECEIVED, port)
+        protocol = await self.connect(self.client(min_version="TLSv1.2"), port)
+        await protocol.answered
+        await self.close(protocol)
+
+    async def test_resumption(self) -> None:
+        """The second connection resumes the first's session, and its name is verified all the same."""
+        port = self.serve(self.authority.issue())
+        client = self.client()
+        verified: list[str] = []
+        genuine: Callable[..., None] = nitroproxy.tls.verify_hostname
+
+        def count(handle: Any, host: str) -> None:
+            verified.append(host)
+            genuine(handle, host)
+
+        self.patch(nitroproxy.tls, "verify_hostname", count)
+        reused = []
+        for _ in range(2):
+            protocol = await self.connect(client, port)
+            await protocol.answered
+            ssl = protocol.transport.getHandle()._ssl
+            reused.append(SSL._lib.SSL_session_reused(ssl))  # type: ignore[attr-defined]
+            await self.close(protocol)
+        self.assertEqual(reused, [0, 1])
+        self.assertEqual(verified, ["localhost", "localhost"])
+
+    async def test_not_tls(self) -> None:
+        """A server that does not speak TLS is told apart from a bad certificate."""
+        plain = Factory.forProtocol(ServerSide)
+        plain.protocol = lambda: ServerSide(self.server)  # type: ignore[assignment, return-value]
+        port = reactor.listenTCP(0, plain, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        error = await self.assertFailure(self.connect(self.client(), port), ProxyError)
+        self.assertIs(error.kind, Kind.TLS_PROTOCOL_ERROR)
+        self.assertNotIn(b"secret", self.server.connections[0].received)
+        if not self.server.connections[0].lost.called:
+            await self.server.connections[0].lost
+
+    async def test_truncation(self) -> None:
+        """An end with close_notify is ConnectionDone; a FIN without one is not (S16)."""
+        port = self.serve(self.authority.issue())
+        client = self.client()
+        for orderly in (True, False):
+            protocol = await self.connect(client, port)
+            await protocol.answered
+            tls: Any = self.server.connections[-1].transport
+            (tls if orderly else tls.transport).loseConnection()
+            [reason] = await protocol.lost
+            self.assertIs(reason.check(ConnectionDone) is not None, orderly)
+
+
+class SettingsTests(SynchronousTestCase):
+    """What the client is made from, and how it gives up."""
+
+    def test_bad_ca_file(self) -> None:
+        """A CA file that is missing, empty or no certificate is named."""
+        path = Path(self.mktemp())
+        for content in (None, b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+            if content is not None:
+                path.write_bytes(content)
+            error = self.assertRaises(TrustError, TLSClient, min_version="TLSv1.3", verify=True, ca_file=str(path))
+            self.assertIn(str(path), str(error))
+
+    def start(self) -> tuple[Clock, Any, Deferred[Any]]:
+        clock, inner = Clock(), WaitingEndpoint()
+        client = TLSClient(min_version="TLSv1.3", verify=True, ca_file=None)
+        connecting: Deferred[Any] = client.wrap(inner, "a.example", 5.0, clock).connect(Factory.forProtocol(ClientSide))
+        return clock, inner.accept(), connecting
+
+    def test_timeout(self) -> None:
+        """A handshake that takes too long is given up."""
+        clock, wire, connecting = self.start()
+        self.assertTrue(wire.take().startswith(b"\x16\x03"))
+        clock.advance(5.1)
+        self.assertIs(self.failureResultOf(connecting, ProxyError).value.kind, Kind.CONNECTION_TIMEOUT)
+        self.assertTrue(wire.aborted)
+
+    def test_cancel(self) -> None:
+        """Cancelling ends the connection and leaves no timer."""
+        clock, wire, connecting = self.start()
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertTrue(wire.aborted)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_closed(self) -> None:
+        """A connection that ends during the handshake says so."""
+        _, wire, connecting = self.start()
+        wire.lose(ConnectionDone())
+        error = self.failureResultOf(connecting, ProxyError).value
+        self.assertIs(error.kind, Kind.TLS_PROTOCOL_ERROR)
+        self.assertIn("during the TLS handshake", error.detail)
+
+    def test_inner_failure(self) -> None:
+        """What the inner endpoint fails with passes through."""
+        inner = WaitingEndpoint()
+        client = TLSClient(min_version="TLSv1.3", verify=True, ca_file=None)
+        connecting = client.wrap(inner, "a.example", 5.0, Clock()).connect(Factory.forProtocol(ClientSide))
+        inner.refuse(ProxyError(Kind.DNS_ERROR, "no"))
+        self.assertIs(self.failureResultOf(connecting, ProxyError).value.kind, Kind.DNS_ERROR)
