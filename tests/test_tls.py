@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+from service_identity.pyopenssl import verify_hostname
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -109,7 +110,8 @@ class TLSTests(TestCase):
         return port
 
     def client(self, **settings: Any) -> TLSClient:
-        return TLSClient(**({"min_version": "TLSv1.3", "verify": True, "ca_file": str(self.ca_file)} | settings))
+        chosen: dict[str, Any] = {"min_version": "TLSv1.3", "verify": True, "ca_file": str(self.ca_file)} | settings
+        return TLSClient(**chosen)
 
     def connect(self, client: TLSClient, port: Any, host: str = "localhost") -> Deferred[Any]:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
@@ -222,7 +224,7 @@ class TLSTests(TestCase):
         port = self.serve(self.authority.issue())
         client = self.client()
         verified: list[str] = []
-        genuine: Callable[..., None] = nitroproxy.tls.verify_hostname
+        genuine: Callable[..., None] = verify_hostname
 
         def count(handle: Any, host: str) -> None:
             verified.append(host)
@@ -241,9 +243,7 @@ class TLSTests(TestCase):
 
     async def test_not_tls(self) -> None:
         """A server that does not speak TLS is told apart from a bad certificate."""
-        plain = Factory.forProtocol(ServerSide)
-        plain.protocol = lambda: ServerSide(self.server)  # type: ignore[assignment, return-value]
-        port = reactor.listenTCP(0, plain, interface="127.0.0.1")
+        port = reactor.listenTCP(0, self.server, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         error = await self.assertFailure(self.connect(self.client(), port), ProxyError)
         self.assertIs(error.kind, Kind.TLS_PROTOCOL_ERROR)

@@ -202,12 +202,9 @@ class VsockClient(_VsockConnection, tcp.BaseClient):
     def failIfNotConnected(self, err: Any) -> None:
         """Report a failed attempt, in vsock's terms: ECONNRESET is how it refuses."""
         number = getattr(err, "osError", None)
-        if number == errno.ECONNRESET:
-            err = error.ConnectionRefusedError(number, explain(number))
-        elif number == errno.ETIMEDOUT:
-            err = error.TCPTimedOutError(number, explain(number))
-        elif number in MEANINGS and type(err) is error.ConnectError:
-            err = error.ConnectError(number, explain(number))
+        if number in MEANINGS:
+            kind = error.ConnectionRefusedError if number == errno.ECONNRESET else type(err)
+            err = kind(number, explain(number))
         tcp.BaseClient.failIfNotConnected(self, err)
 
     def getPeer(self) -> IAddress:
