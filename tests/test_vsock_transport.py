@@ -94,7 +94,7 @@ class Accepting(Factory):
 class VsockTestCase(TestCase):
     """A listening vsock port, and connections to it."""
 
-    timeout = 30
+    timeout = 10
 
     def setUp(self) -> None:
         self.kernel: FakeKernel | None = None
