@@ -27,8 +27,8 @@ from twisted.python.failure import Failure
 from nitroproxy.config import Limits as LimitSettings
 from nitroproxy.config import Logging, Settings
 from nitroproxy.http1.messages import Limits
-from nitroproxy.proxy.downstream import DownstreamFactory, ListenerSettings
 from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
 from nitroproxy.telemetry.logs import log_observer
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
@@ -95,6 +95,7 @@ def listener_settings(settings: Settings, **more: Any) -> ListenerSettings:
         exchange=ExchangeSettings(
             response_timeout=limits.response_timeout,
             idle_timeout=limits.idle_timeout,
+            min_body_rate=limits.min_body_rate,
             max_retries=settings.host_proxy.max_retries,
             retry_delay=settings.host_proxy.retry_delay,
         ),

@@ -30,7 +30,8 @@ class Kind(enum.Enum):
 
     # What policy forbids.
     PLAINTEXT_DESTINATION = (403, "http_request_denied", "Plaintext destinations are not allowed")
-    DESTINATION_DENIED = (403, "http_request_denied", "The policy does not allow this destination")
+    DESTINATION_DENIED = (403, "http_request_denied", "The policy denies this destination")
+    DESTINATION_NOT_ALLOWED = (403, "http_request_denied", "No rule of the policy allows this destination")
     ADDRESS_DENIED = (403, "destination_ip_prohibited", "The destination's address is not allowed")
     PEER_DENIED = (403, "http_request_denied", "This peer may not use this listener")
 

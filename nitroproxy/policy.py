@@ -165,13 +165,13 @@ class Policy:
     def check(self, host: str, port: int) -> None:
         """Do nothing when *host* and *port* may be reached.
 
-        :raises ProxyError: `Kind.DESTINATION_DENIED`, naming the rule.
+        :raises ProxyError: `Kind.DESTINATION_DENIED`, naming the rule, or `Kind.DESTINATION_NOT_ALLOWED`.
         """
         decision = self.decide(host, port)
         if decision.allowed:
             return
         if decision.rule is None:
-            raise ProxyError(Kind.DESTINATION_DENIED, f"{host}:{port} matches no rule of egress.allow")
+            raise ProxyError(Kind.DESTINATION_NOT_ALLOWED, f"{host}:{port} matches no rule of egress.allow")
         raise ProxyError(Kind.DESTINATION_DENIED, f"{host}:{port} matches {decision.rule!r} of egress.deny")
 
     @property

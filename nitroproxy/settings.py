@@ -208,6 +208,15 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     header_bytes: Annotated[int, Meta(ge=1024, le=1048576, description="The largest header section, in bytes.")] = 65536
     header_timeout: Annotated[_Seconds, Meta(description="Seconds in which a request's head must be complete.")] = 10.0
     idle_timeout: Annotated[_Seconds, Meta(description="Seconds that a connection may be without any progress.")] = 60.0
+    min_body_rate: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1048576,
+            description="Bytes a second that a client must send of a request body, averaged over 5 seconds in which "
+            "nothing holds it back; 0: any.",
+        ),
+    ] = 240
     connect_timeout: Annotated[
         _Seconds, Meta(description="Seconds for a connection to the destination, its TLS handshake included.")
     ] = 10.0

@@ -289,8 +289,8 @@ class ChainTests(TestCase):
         """What policy, address guard and certificate checks refuse is told by the hop that refused it."""
         port = self.upstream.getHost().port
         for url, status, error, hop in (
-            (f"https://other.localhost:{port}/", 403, "destination_denied", "nitroproxy-enclave"),
-            (f"https://127.0.0.1:{port}/", 403, "destination_denied", "nitroproxy-enclave"),
+            (f"https://other.localhost:{port}/", 403, "destination_not_allowed", "nitroproxy-enclave"),
+            (f"https://127.0.0.1:{port}/", 403, "destination_not_allowed", "nitroproxy-enclave"),
             (f"http://localhost:{port}/", 403, "plaintext_destination", "nitroproxy-enclave"),
             ("https://localhost:1/", 502, "connection_refused", "nitroproxy-relay"),
             ("https://127.1/", 400, "invalid_target", "nitroproxy-host"),

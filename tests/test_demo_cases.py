@@ -60,7 +60,7 @@ class FakeGateway(Resource):
         if parts.hostname == "169.254.169.254":
             return self._problem(request, 403, "address_denied")
         if parts.port == 25:
-            return self._problem(request, 403, "destination_denied")
+            return self._problem(request, 403, "destination_not_allowed")
         name = parts.path.split("/")[1].replace("-", "_")
         answer: Callable[[Request, str, str], bytes | int] = getattr(self, f"_{name}")
         return answer(request, parts.path, parts.query)

@@ -33,12 +33,15 @@ class ConnectEndpointTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.proxy = WaitingEndpoint()
-        self.connecting = ConnectEndpoint(self.proxy, b"site.example:443").connect(Factory.forProtocol(Remember))
+        self.connecting = ConnectEndpoint(self.proxy, b"site.example:443", [(b"X-Request-Id", b"an-id")]).connect(
+            Factory.forProtocol(Remember)
+        )
 
     def test_established(self) -> None:
         """The protocol is made once the proxy says 200; bytes that came along are its first."""
         wire = self.proxy.accept()
-        self.assertEqual(wire.take(), b"CONNECT site.example:443 HTTP/1.1\r\nHost: site.example:443\r\n\r\n")
+        head = b"CONNECT site.example:443 HTTP/1.1\r\nHost: site.example:443\r\nX-Request-Id: an-id\r\n\r\n"
+        self.assertEqual(wire.take(), head)
         self.assertNoResult(self.connecting)
         wire.receive(b"HTTP/1.1 200 Connection est")
         wire.receive(b"ablished\r\n\r\nfirst")
@@ -54,7 +57,7 @@ class ConnectEndpointTests(SynchronousTestCase):
         wire = self.proxy.accept()
         wire.receive(b"HTTP/1.1 200 OK\r\n\r\n")
         self.assertFalse(IHalfCloseableProtocol.providedBy(wire.protocol))
-        connecting = ConnectEndpoint(self.proxy, b"a:1").connect(Factory.forProtocol(TunnelProtocol))
+        connecting = ConnectEndpoint(self.proxy, b"a:1", []).connect(Factory.forProtocol(TunnelProtocol))
         wire = self.proxy.accept()
         wire.receive(b"HTTP/1.1 200 OK\r\n\r\n")
         self.successResultOf(connecting)
@@ -93,7 +96,7 @@ class ConnectEndpointTests(SynchronousTestCase):
         self.failureResultOf(self.connecting)
         self.assertTrue(wire.aborted)
         wire.settle()
-        connecting = ConnectEndpoint(self.proxy, b"a:1").connect(Factory.forProtocol(Remember))
+        connecting = ConnectEndpoint(self.proxy, b"a:1", []).connect(Factory.forProtocol(Remember))
         connecting.cancel()
         self.failureResultOf(connecting)
         self.assertEqual(self.proxy.cancelled, 1)

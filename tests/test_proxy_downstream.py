@@ -74,7 +74,7 @@ class RefusalTests(SynchronousTestCase):
         client.receive(b"0x5\r\nhello\r\n0\r\n\r\n")
         self.assertIn(b"malformed_request", client.take())
         self.assertTrue(upstream.aborted)
-        self.assertNotIn(b"0\r\n\r\n", upstream.take())
+        self.assertNotIn(b"0\r\n\r\n", upstream.take().partition(b"\r\n\r\n")[2])
 
     def test_long_target(self) -> None:
         """A target over the limit is 414 as soon as that is sure, with a real response (S7)."""
@@ -123,7 +123,7 @@ class RefusalTests(SynchronousTestCase):
         upstream = hop.endpoint.accept()
         client.end()
         self.assertTrue(upstream.aborted)
-        self.assertNotIn(b"0\r\n\r\n", upstream.take())
+        self.assertTrue(upstream.take().endswith(b"\r\n\r\n3\r\nabc\r\n"))
 
 
 class DrainTests(SynchronousTestCase):

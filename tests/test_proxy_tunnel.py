@@ -22,7 +22,7 @@ class ConnectTests(SynchronousTestCase):
         self.client = self.hop.client()
 
     def route(self, request: Request) -> Route:
-        return Dial(self.destination)
+        return Dial(lambda identity: self.destination)
 
     def tunnel(self, early: bytes = b"") -> Wire:
         self.client.receive(CONNECT + early)

@@ -15,8 +15,10 @@ from zope.interface import implementer
 
 from nitroproxy.http1.messages import Limits, Request
 from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.downstream import Downstream, DownstreamFactory, ListenerSettings
+from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward, Route
 from nitroproxy.proxy.upstream import Pool
 
@@ -132,7 +134,7 @@ class OneHop:
         self.deadlines = Deadlines(self.clock)
         self.endpoint = WaitingEndpoint()
         self.pool = Pool(
-            lambda key: self.endpoint,
+            lambda key, identity: self.endpoint,
             self.deadlines,
             limits=Limits(),
             connect_timeout=10.0,
@@ -146,7 +148,7 @@ class OneHop:
         )
         self.factory = DownstreamFactory("nitroproxy-test", self, settings, self.deadlines)
 
-    def route(self, request: Request) -> Route:
+    def route(self, request: Request, record: Record) -> Route:
         """Where the request goes: the given function's word, or onwards as it came."""
         if self._route is not None:
             return self._route(request)
@@ -162,6 +164,16 @@ class OneHop:
         """Turn the clock in small steps."""
         for _ in range(round(seconds / 0.05)):
             self.clock.advance(0.05)
+
+
+def request(method: bytes, target: bytes) -> Request:
+    """A request with a Host that no router may believe."""
+    return Request(method, target, [(b"Host", b"liar.example")])
+
+
+def record() -> Record:
+    """A record that nothing has been noted in."""
+    return Record(0.0, b"an-id")
 
 
 GET = b"GET /thing HTTP/1.1\r\nHost: client.example\r\n\r\n"

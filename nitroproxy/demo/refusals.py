@@ -21,13 +21,16 @@ _NOWHERE: Final = "nitroproxy-demo.invalid"
 async def denied_address(client: Client, setting: Setting) -> str:
     """The instance metadata service's address is refused."""
     return await _denied(
-        client, setting, "https://169.254.169.254/latest/meta-data/", {Kind.ADDRESS_DENIED, Kind.DESTINATION_DENIED}
+        client,
+        setting,
+        "https://169.254.169.254/latest/meta-data/",
+        {Kind.ADDRESS_DENIED, Kind.DESTINATION_NOT_ALLOWED},
     )
 
 
 async def denied_port(client: Client, setting: Setting) -> str:
     """A port that the policy does not allow is refused."""
-    return await _denied(client, setting, f"https://{_NOWHERE}:25/", {Kind.DESTINATION_DENIED})
+    return await _denied(client, setting, f"https://{_NOWHERE}:25/", {Kind.DESTINATION_NOT_ALLOWED})
 
 
 async def denied_plaintext(client: Client, setting: Setting) -> str:

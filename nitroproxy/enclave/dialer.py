@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
+from nitroproxy.http1.messages import Headers
 from nitroproxy.proxy.connect import ConnectEndpoint
 from nitroproxy.target import Target
 from nitroproxy.tls import TLSClient
@@ -26,14 +27,14 @@ class Dialer:
         self._tls = tls
         self._connect_timeout = connect_timeout
 
-    def tunnel(self, target: Target) -> IStreamClientEndpoint:
-        """A plain connection to *target*."""
-        return ConnectEndpoint(self._relay, target.authority)
+    def tunnel(self, target: Target, identity: Headers) -> IStreamClientEndpoint:
+        """A plain connection to *target*; *identity* is sent along to the relay."""
+        return ConnectEndpoint(self._relay, target.authority, identity)
 
-    def endpoint_for(self, key: Hashable) -> IStreamClientEndpoint:
+    def endpoint_for(self, key: Hashable, identity: Headers) -> IStreamClientEndpoint:
         """A connection to the `Target` *key* (its path aside), ready for HTTP: verified TLS for https."""
         assert isinstance(key, Target)
-        tunnel = self.tunnel(key)
+        tunnel = self.tunnel(key, identity)
         if key.scheme == "https":
             return self._tls.wrap(tunnel, key.host, self._connect_timeout, self._reactor)
         return tunnel

@@ -25,7 +25,7 @@ class HealthOfEnclave:
         self._version = version
         self._verifies = verifies
         self._pool = Pool(
-            lambda key: relay,
+            lambda key, identity: relay,
             deadlines,
             limits=limits,
             connect_timeout=_RELAY_TIMEOUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from twisted.web.server import Site
 
@@ -10,6 +11,7 @@ from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.policy import Policy
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Forward, Local, Route
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.target import parse_target
@@ -28,14 +30,15 @@ class EnclaveRouter:
         self._site = site
         self._allow_plaintext = allow_plaintext
 
-    def route(self, request: Request) -> Route:
+    def route(self, request: Request, record: Record) -> Route:
         """See `nitroproxy.proxy.route.Router.route`."""
         target = parse_target(request.method, request.target)
         if target is None:
             return Local(self._site)
+        record.host, record.port = target.host, target.port
         if target.scheme == "http" and not self._allow_plaintext:
             raise ProxyError(Kind.PLAINTEXT_DESTINATION, "http destinations are off (tls.allow_plaintext)")
         self._policy.check(target.host, target.port)
         if request.method == b"CONNECT":
-            return Dial(self._dialer.tunnel(target))
+            return Dial(partial(self._dialer.tunnel, target))
         return Forward(self._pool, replace(target, path=b""), target.path, target.host_field)

@@ -27,7 +27,7 @@ from nitroproxy.options import DaemonOptions
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.downstream import DownstreamFactory
+from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.health import HealthResource, LocalRoot
 from nitroproxy.tls import TLSClient, TrustError

@@ -10,6 +10,7 @@ from nitroproxy.host.dial import CheckedEndpoint, Resolver
 from nitroproxy.http1.messages import Request
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Local, Route
 from nitroproxy.target import parse_target
 
@@ -30,14 +31,16 @@ class EgressRouter:
         self._timeout = timeout
         self._site = site
 
-    def route(self, request: Request) -> Route:
+    def route(self, request: Request, record: Record) -> Route:
         """See `nitroproxy.proxy.route.Router.route`."""
         target = parse_target(request.method, request.target)
         if target is None:
             return Local(self._site)
+        record.host, record.port = target.host, target.port
         if request.method != b"CONNECT":
             raise ProxyError(Kind.METHOD_NOT_ALLOWED, "the relay only carries CONNECT tunnels")
         self._policy.check(target.host, target.port)
-        return Dial(
-            CheckedEndpoint(self._reactor, self._resolver, self._deadlines, target.host, target.port, self._timeout)
+        endpoint = CheckedEndpoint(
+            self._reactor, self._resolver, self._deadlines, target.host, target.port, self._timeout
         )
+        return Dial(lambda identity: endpoint)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.server import Site
 
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Forward, Local, Route
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.target import parse_target
@@ -23,11 +26,12 @@ class GatewayRouter:
         self._enclave = enclave
         self._site = site
 
-    def route(self, request: Request) -> Route:
+    def route(self, request: Request, record: Record) -> Route:
         """See `nitroproxy.proxy.route.Router.route`."""
         target = parse_target(request.method, request.target)
         if target is None:
             return Local(self._site)
+        record.host, record.port = target.host, target.port
         if request.method == b"CONNECT":
-            return Dial(ConnectEndpoint(self._enclave, target.authority))
+            return Dial(partial(ConnectEndpoint, self._enclave, target.authority))
         return Forward(self._pool, ENCLAVE, target.url, target.host_field)

@@ -32,7 +32,7 @@ from nitroproxy.options import DaemonOptions
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.connect import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.downstream import DownstreamFactory
+from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot
 
@@ -75,7 +75,7 @@ def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> tuple[Po
         endpoint, Kind.ENCLAVE_UNAVAILABLE, f"cannot reach the enclave at {place}", settings.limits.buffer_bytes
     )
     pool = Pool(
-        lambda key: enclave,
+        lambda key, identity: enclave,
         deadlines,
         limits=head_limits(settings.limits),
         connect_timeout=settings.limits.connect_timeout,

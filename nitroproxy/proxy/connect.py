@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import UNTIL_CLOSE, Limits, Response
+from nitroproxy.http1.messages import UNTIL_CLOSE, Headers, Limits, Response
 from nitroproxy.http1.reader import ResponseReader
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.problem import read_problem
@@ -65,11 +65,12 @@ class ConnectEndpoint:
 
     :param endpoint: the proxy.
     :param authority: ``host:port`` of the destination.
+    :param identity: fields that identify the request, to be sent along.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, authority: bytes) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, authority: bytes, identity: Headers) -> None:
         self._endpoint = endpoint
-        self._authority = authority
+        self._head = request_head(b"CONNECT", authority, [(b"Host", authority), *identity])
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fails with the `ProxyError` that the proxy answered with, or as *endpoint* does."""
@@ -87,7 +88,7 @@ class ConnectEndpoint:
             nonlocal handshake
             handshake = cast(_Handshake, protocol)
 
-        connecting = self._endpoint.connect(factory_of(lambda: _Handshake(self._authority, protocolFactory, result)))
+        connecting = self._endpoint.connect(factory_of(lambda: _Handshake(self._head, protocolFactory, result)))
         connecting.addCallbacks(connected, result.errback)
         return result
 
@@ -97,8 +98,8 @@ class _Handshake(Protocol):
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
 
-    def __init__(self, authority: bytes, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
-        self._authority = authority
+    def __init__(self, head: bytes, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
+        self._head = head
         self._factory = factory
         self._result = result
         self._reader = ResponseReader(Limits())
@@ -107,7 +108,7 @@ class _Handshake(Protocol):
         self._inner: IProtocol | None = None
 
     def connectionMade(self) -> None:
-        self.transport.write(request_head(b"CONNECT", self._authority, [(b"Host", self._authority)]))
+        self.transport.write(self._head)
 
     def dataReceived(self, data: bytes) -> None:
         self._reader.feed(data)

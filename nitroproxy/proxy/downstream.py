@@ -1,4 +1,4 @@
-"""A client's connection: reads its requests one at a time and writes their responses in order.
+"""A client's connection: reads its requests one at a time and has their responses written in order.
 
 States of a connection: between requests (`HEAD`), the request's body moves (`BODY`), all of it has arrived and the
 response moves (`RESPONDING`), no longer HTTP (`TUNNEL`), or being closed so that the last response is not lost
@@ -8,37 +8,35 @@ response moves (`RESPONDING`), no longer HTTP (`TUNNEL`), or being closed so tha
 from __future__ import annotations
 
 import enum
-import os
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import datetimeToString
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
 from nitroproxy.http1.headers import names_in_via
-from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Limits, Request, Response
+from nitroproxy.http1.messages import Request, Response
 from nitroproxy.http1.reader import RequestReader
-from nitroproxy.http1.writer import reason_phrase, response_head
-from nitroproxy.proxy.deadlines import Deadline, Deadlines
-from nitroproxy.proxy.exchange import Exchange, ExchangeSettings, as_proxy_error
+from nitroproxy.proxy.deadlines import Deadline
+from nitroproxy.proxy.dialling import Dialling
+from nitroproxy.proxy.exchange import Exchange
 from nitroproxy.proxy.local import LocalExchange
-from nitroproxy.proxy.problem import problem
-from nitroproxy.proxy.route import Dial, Forward, Router
-from nitroproxy.proxy.transport import StreamTransport, factory_of
+from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.response import ResponseWriter
+from nitroproxy.proxy.route import ClientExchange, Dial, Forward
+from nitroproxy.proxy.trace import new_request_id, request_id_of, traceparent_of
+from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.proxy.tunnel import Side, Tunnel, TunnelProtocol
 from nitroproxy.proxy.upstream import UpstreamConnection
 
+if TYPE_CHECKING:
+    from nitroproxy.proxy.listener import DownstreamFactory
+
 _log: Final = Logger()
-_REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 #: Seconds that a client may go on sending to a connection that has had its last response.
 _LINGER: Final = 2.0
 #: Seconds of silence after which a drain takes a tunnel for one that nobody waits for.
@@ -53,127 +51,44 @@ class _State(enum.Enum):
     LINGER = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerSettings:
-    """What a listener allows its clients. Times in seconds.
-
-    :ivar connections: open at once; one more is answered 503.
-    :ivar header_timeout: from a head's first byte to its last.
-    :ivar idle_timeout: between requests, and without a byte either way in a tunnel.
-    :ivar buffer_bytes: most that one connection holds of a body, each way.
-    :ivar accepts: whether a peer may use the listener at all.
-    """
-
-    connections: int = 4000
-    header_timeout: float = 10.0
-    idle_timeout: float = 60.0
-    connect_timeout: float = 10.0
-    buffer_bytes: int = 65536
-    limits: Limits = field(default_factory=Limits)
-    exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
-    accepts: Callable[[IAddress], bool] = lambda address: True
-
-
-class DownstreamFactory(Factory):
-    """Makes the protocol of each connection that a listener accepts.
-
-    :param hop: the role's name in Proxy-Status, Via and problem documents.
-    """
-
-    noisy = False
-
-    def __init__(self, hop: str, router: Router, settings: ListenerSettings, deadlines: Deadlines) -> None:
-        self.hop = hop
-        self.router = router
-        self.settings = settings
-        self.deadlines = deadlines
-        # Unique to this process: a request may well pass two gateways, but never one of them twice.
-        self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
-        self.draining = False
-        self.connections: set[Downstream] = set()
-        self._drained: Deferred[bool] | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> Downstream | None:  # type: ignore[override]  # sets factory itself
-        if addr is not None and not self.settings.accepts(addr):
-            _log.warn("{hop}: refused a connection from {peer}", hop=self.hop, peer=addr)
-            return None
-        return Downstream(self)
-
-    def lost(self, connection: Downstream) -> None:
-        """*connection* has ended."""
-        self.connections.discard(connection)
-        if self._drained is not None and not self.connections:
-            self._drained.callback(True)
-            self._drained = None
-
-    def drain(self, timeout: float) -> Deferred[bool]:
-        """Let the requests under way finish and end every connection.
-
-        :param timeout: seconds after which what is left is aborted.
-        :returns: fires with whether all finished in time.
-        """
-        self.draining = True
-        drained: Deferred[bool] = Deferred()
-        for connection in list(self.connections):
-            connection.drain()
-        if not self.connections:
-            drained.callback(True)
-            return drained
-        self._drained = drained
-        deadline = self.deadlines.after(timeout, self._abort_rest)
-        drained.addCallback(lambda complete: self._forget_deadline(deadline, complete))
-        return drained
-
-    @staticmethod
-    def _forget_deadline(deadline: Deadline, complete: bool) -> bool:
-        deadline.cancel()
-        return complete
-
-    def _abort_rest(self) -> None:
-        drained, self._drained = self._drained, None
-        for connection in list(self.connections):
-            connection.abort()
-        if drained is not None:
-            drained.callback(False)
-
-
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Downstream(Protocol):
-    """One client's connection."""
+    """One client's connection.
+
+    :ivar response: writes what this client is answered.
+    :ivar record: of the request at hand.
+    """
 
     factory: DownstreamFactory
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
+    response: ResponseWriter
+    record: Record | None = None
 
     def __init__(self, factory: DownstreamFactory) -> None:
         self.factory = factory
+        self._settings = factory.settings
         self._reader = RequestReader(factory.settings.limits)
         self._state = _State.HEAD
         self._deadline: Deadline | None = None
         self._head_begun = False
-        self._request: Request | None = None
-        self._exchange: Exchange | LocalExchange | None = None
-        self._dialling: Deferred[TunnelProtocol] | None = None
+        self._exchange: ClientExchange | None = None
         self._side: Side | None = None
         self._tunnel: Tunnel | None = None
-        self._chunked = False
-        self._close_after = False
         self._read_ended = False
         self._reading = True
         self._upstream_full = False
         self._advancing = False
-        self.request_id = b""
+        #: The upstream connection had enough at some time since this was last set to False.
+        self.was_held_back = False
 
     # The connection's own events.
 
     def connectionMade(self) -> None:
-        settings = self.factory.settings
-        self.transport.bufferSize = settings.buffer_bytes // 2  # type: ignore[attr-defined]
-        full = len(self.factory.connections) >= settings.connections
-        self.factory.connections.add(self)
-        if full or self.factory.draining:
-            kind = Kind.DRAINING if self.factory.draining else Kind.CONNECTION_LIMIT_REACHED
-            self.request_id = _new_request_id()
-            self.send_problem(ProxyError(kind, "no more connections are accepted at present"), False)
+        self.transport.bufferSize = self._settings.buffer_bytes // 2
+        self.response = ResponseWriter(self.transport, self.factory.hop, self.factory.pseudonym)
+        refusal = self.factory.admit(self)
+        if refusal is not None:
+            self._refuse_head(ProxyError(refusal, "no more connections are accepted at present"))
             return
         self._await_head()
 
@@ -193,7 +108,7 @@ class Downstream(Protocol):
         if self._state in (_State.HEAD, _State.LINGER):
             self._close()
         elif self._state is _State.BODY:
-            self._drop_exchange()
+            self._client_gone()
             self.abort()
 
     def writeConnectionLost(self) -> None:
@@ -203,12 +118,12 @@ class Downstream(Protocol):
         self._cancel_deadline()
         if self._side is not None:
             self._side.lost(reason)
-        self._drop_exchange()
+        self._client_gone()
         self.factory.lost(self)
 
     def drain(self) -> None:
         """End the connection: now between requests, after the response under way, a tunnel when it falls silent."""
-        self._close_after = True
+        self.response.close_after = True
         if self._state is _State.HEAD and not self._head_begun:
             self._close()
         elif self._tunnel is not None:
@@ -226,7 +141,7 @@ class Downstream(Protocol):
     def _await_head(self) -> None:
         self._state = _State.HEAD
         self._head_begun = False
-        self._set_deadline(self.factory.settings.idle_timeout, self._close)
+        self._set_deadline(self._settings.idle_timeout, self._close)
 
     def _advance(self) -> None:
         """Read as far as the state allows. Not re-entered: an exchange that ends in here is noticed by the loop."""
@@ -237,12 +152,11 @@ class Downstream(Protocol):
             while self._step():
                 pass
         except ProxyError as error:
-            self._drop_exchange()
-            if self._response_begun:
-                self.abort()
+            if self._state is _State.HEAD:
+                self._refuse_head(error)
             else:
-                self.request_id = self.request_id or _new_request_id()
-                self.send_problem(error, False)
+                self._drop_exchange()
+                self.fail(error, False)
         finally:
             self._advancing = False
         self._update_reading()
@@ -261,6 +175,8 @@ class Downstream(Protocol):
                 return False
             data = self._reader.read_body()
             if data:
+                assert self.record is not None
+                self.record.received += len(data)
                 exchange.request_data(data)
             if self._reader.complete and self._state is _State.BODY:
                 self._state = _State.RESPONDING
@@ -271,40 +187,47 @@ class Downstream(Protocol):
     def _head_is_late(self) -> None:
         if self._reader.buffered and not self._head_begun:
             self._head_begun = True
-            timeout = self.factory.settings.header_timeout
+            timeout = self._settings.header_timeout
             error = ProxyError(Kind.REQUEST_TIMEOUT, f"no complete request head within {timeout:g} seconds")
             self._set_deadline(timeout, lambda: self._refuse_head(error))
 
     def _refuse_head(self, error: ProxyError) -> None:
-        self.request_id = _new_request_id()
+        """What came is no request that can be served: answer, and read no more of it."""
+        self._begin_record(None, new_request_id())
         self.send_problem(error, False)
 
     def _begin(self, request: Request) -> None:
         self._cancel_deadline()
-        self._request = request
-        self._response_begun = False
+        settings = self._settings = self.factory.settings
         self._state = _State.BODY if request.content_length else _State.RESPONDING
-        given = request.get(b"x-request-id")
-        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else _new_request_id()
-        if not request.keep_alive:
-            self._close_after = True
+        record = self._begin_record(request, request_id_of(request))
+        record.traceparent = traceparent_of(request, make=settings.make_traceparent)
         try:
-            if request.method == b"TRACE":
-                raise ProxyError(Kind.METHOD_NOT_ALLOWED, "TRACE is not passed on")
-            if names_in_via(request.headers, self.factory.pseudonym):
-                raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the request's Via says that it has been here")
-            route = self.factory.router.route(request)
+            self._exchange = self._exchange_for(request, record)
         except ProxyError as error:
             self.send_problem(error, not request.content_length)
-            return
-        if isinstance(route, Dial):
-            self._dial(route)
-            return
-        if isinstance(route, Forward):
-            self._exchange = Exchange(self, request, route, self.factory.settings.exchange, self.factory.deadlines)
         else:
-            self._exchange = LocalExchange(self, request, route.site)
-        self._exchange.start()
+            self._exchange.start()
+
+    def _begin_record(self, request: Request | None, request_id: bytes) -> Record:
+        method = request.method if request is not None else b""
+        record = self.record = Record(self.factory.deadlines.seconds(), request_id, method)
+        self.response.for_request(request, request_id)
+        self.factory.observer.began(record)
+        return record
+
+    def _exchange_for(self, request: Request, record: Record) -> ClientExchange:
+        if request.method == b"TRACE":
+            raise ProxyError(Kind.METHOD_NOT_ALLOWED, "TRACE is not passed on")
+        if names_in_via(request.headers, self.factory.pseudonym):
+            raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the request's Via says that it has been here")
+        route = self.factory.router.route(request, record)
+        settings, deadlines = self._settings, self.factory.deadlines
+        if isinstance(route, Dial):
+            return Dialling(self, route, record, settings.connect_timeout, deadlines)
+        if isinstance(route, Forward):
+            return Exchange(self, request, route, record, settings.exchange, deadlines, self.factory.pseudonym)
+        return LocalExchange(self, request, route.site)
 
     def take_body(self) -> None:
         """The exchange can take the request's body now."""
@@ -328,7 +251,7 @@ class Downstream(Protocol):
 
     def pauseProducing(self) -> None:
         """The upstream connection has enough to send."""
-        self._upstream_full = True
+        self._upstream_full = self.was_held_back = True
         self._update_reading()
 
     def resumeProducing(self) -> None:
@@ -339,112 +262,64 @@ class Downstream(Protocol):
     def stopProducing(self) -> None:
         """The upstream connection has gone: the exchange is told by itself."""
 
-    # Writing responses.
+    # The response, as the exchange has it.
 
-    _response_begun = False
-
-    def via(self, http10: bool) -> bytes:
-        """The Via member for a message received by this hop (RFC 9110 section 7.6.3)."""
-        return (b"1.0 " if http10 else b"1.1 ") + self.factory.pseudonym
-
-    def send_interim(self, response: Response) -> None:
-        """Pass a 1xx on (RFC 9110 section 15.2), unless the client would not understand it."""
-        if self._request is not None and not self._request.http10:
-            headers = [header for header in response.headers if header[0].lower() not in (b"connection", b"upgrade")]
-            self.transport.write(response_head(response.status, response.reason, headers))
-
-    def send_head(self, response: Response, headers: Headers) -> None:
-        """Begin the response; its framing towards this client is decided here."""
-        request = self._request
-        assert request is not None
-        self._response_begun = True
-        self._chunked = False
-        if response.content_length in (CHUNKED, UNTIL_CLOSE):
-            headers = [header for header in headers if header[0].lower() != b"content-length"]
-            if request.http10:
-                self._close_after = True
-            else:
-                self._chunked = True
-                headers.append((b"Transfer-Encoding", b"chunked"))
-        elif response.status == 204:
-            headers = [header for header in headers if header[0].lower() != b"content-length"]
-        headers = [header for header in headers if header[0].lower() != b"x-request-id"]
-        headers.append((b"Via", self.via(False)))
-        self._write_head(response.status, response.reason, headers)
-
-    def send_local_head(self, status: int, reason: bytes, headers: Headers) -> None:
-        """Begin the response of a local resource, which frames its body itself."""
-        self._response_begun = True
-        self._chunked = False
-        self._write_head(status, reason, [header for header in headers if header[0].lower() != b"connection"])
-
-    def _write_head(self, status: int, reason: bytes, headers: Headers) -> None:
-        headers.append((b"X-Request-Id", self.request_id))
-        if self._close_after or self.factory.draining:
-            self._close_after = True
-            headers.append((b"Connection", b"close"))
-        elif self._request is not None and self._request.http10:
-            headers.append((b"Connection", b"keep-alive"))
-        self.transport.write(response_head(status, reason, headers))
+    def answering(self, status: int) -> None:
+        """The response's head is about to be written."""
+        assert self.record is not None
+        self.record.status = status
+        self.record.answered = self.factory.deadlines.seconds()
+        if self.factory.draining:
+            self.response.close_after = True
 
     def send_body(self, data: bytes) -> None:
         """A piece of the response's body, not empty."""
-        if self._chunked:
-            self.transport.writeSequence(encode_chunk(data))
-        else:
-            self.transport.write(data)
-
-    def stop_response_flow(self) -> None:
-        """The upstream connection no longer produces for this one."""
-        self.transport.unregisterProducer()
+        assert self.record is not None
+        self.record.sent += len(data)
+        self.response.body(data)
 
     def exchange_done(self, request_complete: bool) -> None:
         """The whole response has been handed over."""
         self._exchange = None
-        if self._chunked:
-            self.transport.write(LAST_CHUNK)
+        self.response.end()
         self._response_done(request_complete)
 
-    def abort_response(self, error: ProxyError) -> None:
-        """The response cannot be completed: end the connection so that the client notices (never complete it)."""
-        _log.info(
-            "{hop}: response {request_id} broken off: {error}",
-            hop=self.factory.hop,
-            request_id=self.request_id.decode("ascii"),
-            error=error,
-        )
+    def fail(self, error: ProxyError, request_complete: bool) -> None:
+        """The exchange has failed: answer so, or if a response has begun break it off (never complete it)."""
+        if not self.response.begun:
+            self.send_problem(error, request_complete)
+            return
         self._exchange = None
+        if self.record is not None:
+            self.record.failed(error, self.factory.hop)
+            self._end_record()
         self.abort()
 
     def send_problem(self, error: ProxyError, request_complete: bool) -> None:
         """Answer with the failure instead of a response."""
         self._exchange = None
-        request_id = self.request_id.decode("ascii")
-        _log.info(
-            "{hop}: request {request_id} failed: {error}", hop=self.factory.hop, request_id=request_id, error=error
-        )
-        headers, body = problem(error, self.factory.hop, request_id)
-        headers.insert(0, (b"Date", datetimeToString()))
-        if not request_complete:
-            self._close_after = True
-        self._write_head(error.kind.status, reason_phrase(error.kind.status), headers)
-        if self._request is None or self._request.method != b"HEAD":
-            self.transport.write(body)
+        assert self.record is not None
+        self.record.failed(error, self.factory.hop)
+        self.answering(error.kind.status)
+        self.response.problem(error, request_complete)
         self._response_done(request_complete)
 
     def _response_done(self, request_complete: bool) -> None:
-        self._request = None
         self._upstream_full = False
-        self._response_begun = False
-        self.request_id = b""
+        self._end_record()
         if not request_complete:
             self._linger()
-        elif self._close_after or (self._read_ended and not self._reader.buffered):
+        elif self.response.close_after or (self._read_ended and not self._reader.buffered):
             self._close()
         else:
             self._reader.next_message()
             self._await_head()
             self._advance()  # A pipelined request may be here already.
+
+    def _end_record(self) -> None:
+        record, self.record = self.record, None
+        if record is not None:
+            self.factory.observer.ended(record, self.factory.deadlines.seconds())
 
     # Ending the connection.
 
@@ -460,12 +335,16 @@ class Downstream(Protocol):
         self.transport.loseWriteConnection()
         self._set_deadline(_LINGER, self.abort)
 
+    def _client_gone(self) -> None:
+        self._drop_exchange()
+        if self.record is not None and self._tunnel is None:
+            self.record.client_gone = True
+            self._end_record()
+
     def _drop_exchange(self) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.abandon()
-        if self._dialling is not None:
-            self._dialling.cancel()
 
     def _set_deadline(self, seconds: float, callback: Callable[[], object]) -> None:
         self._cancel_deadline()
@@ -478,41 +357,26 @@ class Downstream(Protocol):
 
     # Tunnels.
 
-    def _dial(self, route: Dial) -> None:
-        dialling = self._dialling = route.endpoint.connect(factory_of(TunnelProtocol))  # type: ignore[assignment]
-        timeout = self.factory.settings.connect_timeout
-        late = ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {timeout:g} seconds")
-        self._set_deadline(timeout, lambda: self._dial_failed(Failure(late)))
-        dialling.addCallbacks(self._dialled, self._dial_failed)
-
-    def _dialled(self, protocol: TunnelProtocol) -> None:
-        self._dialling = None
-        self._cancel_deadline()
-        self.transport.write(response_head(200, b"Connection established", [(b"X-Request-Id", self.request_id)]))
+    def dialled(self, protocol: TunnelProtocol) -> None:
+        """The CONNECT has been carried out."""
+        self.answering(200)
+        self.response.connected()
         self._become_tunnel(protocol.transport, protocol.join, b"")
-
-    def _dial_failed(self, failure: Failure) -> None:
-        dialling, self._dialling = self._dialling, None
-        if dialling is None:
-            return  # Cancelled: by the deadline, which has answered, or with the client's connection.
-        self._cancel_deadline()
-        dialling.addErrback(lambda _: None)
-        dialling.cancel()
-        self.send_problem(as_proxy_error(failure), True)
 
     def upgraded(self, response: Response, connection: UpstreamConnection, rest: bytes) -> None:
         """The next hop has switched protocols."""
-        self._exchange = None
-        kept = [header for header in response.headers if header[0].lower() != b"x-request-id"]
-        self.transport.write(response_head(101, response.reason, kept))
+        self.answering(101)
+        self.response.switching(response)
         self._become_tunnel(connection.transport, connection.join, rest)
 
     def _become_tunnel(self, upstream: StreamTransport, join: Callable[[Side], None], rest: bytes) -> None:
+        self._exchange = None
         self._state = _State.TUNNEL
         self._update_reading()
-        settings = self.factory.settings
+        assert self.record is not None
+        self.record.tunnel = True
         self._tunnel = Tunnel(
-            self.transport, upstream, self.factory.deadlines, settings.idle_timeout, on_end=lambda _: None
+            self.transport, upstream, self.factory.deadlines, self._settings.idle_timeout, on_end=self._tunnel_ended
         )
         self._side = self._tunnel.downstream
         if rest:
@@ -524,6 +388,7 @@ class Downstream(Protocol):
         if self._read_ended:
             self._side.ended()
 
-
-def _new_request_id() -> bytes:
-    return os.urandom(8).hex().encode("ascii")
+    def _tunnel_ended(self, tunnel: Tunnel) -> None:
+        if self.record is not None:
+            self.record.received, self.record.sent = tunnel.downstream.bytes, tunnel.upstream.bytes
+            self._end_record()

@@ -19,7 +19,9 @@ from nitroproxy.http1.headers import end_to_end
 from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward
+from nitroproxy.proxy.trace import trace_headers
 from nitroproxy.proxy.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 #: A next hop that cannot be reached may be back in a moment; nothing of the request has left.
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
 _JITTER: Final = random.SystemRandom()
+#: Seconds over which a request body's rate is looked at.
+_RATE_WINDOW: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,14 @@ class ExchangeSettings:
 
     :ivar response_timeout: from the request's last byte to the response's head.
     :ivar idle_timeout: without a byte either way while a body moves.
+    :ivar min_body_rate: bytes a second that a client must send of its body while it is not held back; 0: any.
     :ivar max_retries: connection attempts after the first.
     :ivar retry_delay: the longest that all of them take together; each waits twice as long as the one before.
     """
 
     response_timeout: float = 60.0
     idle_timeout: float = 60.0
+    min_body_rate: int = 0
     max_retries: int = 3
     retry_delay: float = 1.0
 
@@ -61,12 +67,16 @@ class Exchange:
         downstream: Downstream,
         request: Request,
         route: Forward,
+        record: Record,
         settings: ExchangeSettings,
         deadlines: Deadlines,
+        pseudonym: bytes,
     ) -> None:
         self._downstream = downstream
         self._request = request
         self._route = route
+        self._record = record
+        self._pseudonym = pseudonym
         self._settings = settings
         self._deadlines = deadlines
         self._connection: UpstreamConnection | None = None
@@ -80,6 +90,7 @@ class Exchange:
         self._response_begun = False
         self._over = False
         self._last_moved = 0.0
+        self._received_before = 0
 
     # From the request's arrival to its head on the wire.
 
@@ -94,7 +105,8 @@ class Exchange:
 
     def _connect(self) -> None:
         self._pooled = False
-        self._connecting = self._route.pool.connect(self._route.key)
+        identity = trace_headers(self._record.request_id, self._record.traceparent)
+        self._connecting = self._route.pool.connect(self._route.key, identity)
         self._connecting.addCallbacks(self._connected, self._connect_failed)
 
     def _connected(self, connection: UpstreamConnection) -> None:
@@ -117,6 +129,8 @@ class Exchange:
 
     def _send_head(self, connection: UpstreamConnection) -> None:
         self._connection = connection
+        self._record.connected = self._deadlines.seconds()
+        self._record.opened_by = connection.opened_by
         connection.begin(self, self._request.method)
         connection.transport.write(request_head(self._request.method, self._route.target, self._headers()))
         if self._request_sent:
@@ -124,7 +138,7 @@ class Exchange:
         else:
             self._request_flows = True
             connection.transport.registerProducer(self._downstream, True)
-            self._watch_idleness()
+            self._watch()
             self._downstream.take_body()
 
     def _headers(self) -> Headers:
@@ -133,7 +147,7 @@ class Exchange:
         headers += [
             header
             for header in end_to_end(request.headers, request.connection_options)
-            if header[0].lower() not in (b"host", b"x-request-id", b"expect")
+            if header[0].lower() not in (b"host", b"x-request-id", b"traceparent", b"expect")
         ]
         if request.expects_continue:
             headers.append((b"Expect", b"100-continue"))
@@ -141,7 +155,8 @@ class Exchange:
             headers.append((b"Transfer-Encoding", b"chunked"))
         if request.upgrade is not None:
             headers += [(b"Connection", b"upgrade"), (b"Upgrade", request.upgrade)]
-        headers += [(b"X-Request-Id", self._downstream.request_id), (b"Via", self._downstream.via(request.http10))]
+        headers += trace_headers(self._record.request_id, self._record.traceparent)
+        headers.append((b"Via", (b"1.0 " if request.http10 else b"1.1 ") + self._pseudonym))
         return headers
 
     # The request's body.
@@ -182,13 +197,14 @@ class Exchange:
 
     def response_interim(self, response: Response) -> None:
         """A 1xx other than 101."""
-        self._downstream.send_interim(response)
+        self._downstream.response.interim(response)
 
     def response_head(self, response: Response) -> None:
         """The final response's head."""
         self._response_begun = True
         self._cancel_deadline()
-        self._downstream.send_head(response, end_to_end(response.headers, response.connection_options))
+        self._downstream.answering(response.status)
+        self._downstream.response.head(response, end_to_end(response.headers, response.connection_options))
 
     def response_data(self, data: bytes, last: bool) -> None:
         """A piece of its body."""
@@ -199,7 +215,7 @@ class Exchange:
         self._last_moved = self._deadlines.seconds()
         if not self._response_flows:
             self._response_flows = True
-            self._watch_idleness()
+            self._watch()
             self._downstream.transport.registerProducer(self._connection, True)
 
     def response_end(self, reusable: bool) -> None:
@@ -239,18 +255,34 @@ class Exchange:
         error = ProxyError(Kind.HTTP_RESPONSE_TIMEOUT, f"no response within {timeout:g} seconds")
         self._deadline = self._deadlines.after(timeout, lambda: self._fail(error))
 
-    def _watch_idleness(self) -> None:
+    def _watch(self) -> None:
+        """A body moves: from now on see to it that it goes on moving."""
         self._last_moved = self._deadlines.seconds()
         self._cancel_deadline()
-        self._deadline = self._deadlines.after(self._settings.idle_timeout, self._check_idleness)
+        self._look_later()
 
-    def _check_idleness(self) -> None:
+    def _look_later(self) -> None:
+        self._received_before = self._record.received
+        self._downstream.was_held_back = False
         left = self._last_moved + self._settings.idle_timeout - self._deadlines.seconds()
-        if left > 0:
-            self._deadline = self._deadlines.after(left, self._check_idleness)
-            return
-        kind = Kind.HTTP_RESPONSE_INCOMPLETE if self._response_begun else Kind.REQUEST_TIMEOUT
-        self._fail(ProxyError(kind, f"nothing moved for {self._settings.idle_timeout:g} seconds"))
+        wait = min(left, _RATE_WINDOW) if self._request_flows and self._settings.min_body_rate else left
+        self._deadline = self._deadlines.after(wait, self._check_progress)
+
+    def _check_progress(self) -> None:
+        settings = self._settings
+        if self._deadlines.seconds() >= self._last_moved + settings.idle_timeout:
+            kind = Kind.HTTP_RESPONSE_INCOMPLETE if self._response_begun else Kind.REQUEST_TIMEOUT
+            self._fail(ProxyError(kind, f"nothing moved for {settings.idle_timeout:g} seconds"))
+        elif self._request_flows and self._too_slow():
+            detail = f"the request body comes at less than {settings.min_body_rate} bytes a second"
+            self._fail(ProxyError(Kind.REQUEST_TIMEOUT, detail))
+        else:
+            self._look_later()
+
+    def _too_slow(self) -> bool:
+        """The client sends too little, and it is not us who hold it back."""
+        received = self._record.received - self._received_before
+        return not self._downstream.was_held_back and received < self._settings.min_body_rate * _RATE_WINDOW
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -264,7 +296,7 @@ class Exchange:
         self._stop_request_flow()
         if self._response_flows:
             self._response_flows = False
-            self._downstream.stop_response_flow()
+            self._downstream.transport.unregisterProducer()
         connection, self._connection = self._connection, None
         return connection
 
@@ -272,10 +304,7 @@ class Exchange:
         if self._over:
             return
         self.abandon()
-        if self._response_begun:
-            self._downstream.abort_response(error)
-        else:
-            self._downstream.send_problem(error, self._request_sent)
+        self._downstream.fail(error, self._request_sent)
 
     def abandon(self) -> None:
         """Stop at once: the client has gone, or has been told."""

@@ -63,7 +63,7 @@ async def fetch(pool: Pool, key: Hashable, path: bytes, deadlines: Deadlines, ti
     :returns: the status and the body.
     :raises ProxyError: when there is no complete answer in time.
     """
-    connecting = pool.connect(key)
+    connecting = pool.connect(key, [])
     late = False
     collector = _Collector()
     connection: UpstreamConnection | None = None

@@ -48,7 +48,8 @@ class LocalExchange:
         web_request = self._web_request = WebRequest(self)
         for name, value in self._request.headers:
             web_request.requestHeaders.addRawHeader(name, value)
-        web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._downstream.request_id])
+        assert self._downstream.record is not None
+        web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._downstream.record.request_id])
         web_request.gotLength(0)
         version = b"HTTP/1.0" if self._request.http10 else b"HTTP/1.1"
         web_request.requestReceived(self._request.method, self._request.target, version)
@@ -64,7 +65,8 @@ class LocalExchange:
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: WebHeaders) -> None:
         """Begin the response."""
         fields: Headers = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        self._downstream.send_local_head(int(code), reason, fields)
+        self._downstream.answering(int(code))
+        self._downstream.response.local_head(int(code), reason, fields)
 
     def write(self, data: bytes) -> None:
         """A piece of the response, already framed."""

@@ -6,14 +6,15 @@ The engine (`downstream`, `exchange`, `tunnel`) is the same for the gateway, the
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.server import Site
 
-from nitroproxy.http1.messages import Request
+from nitroproxy.http1.messages import Headers, Request
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.upstream import Pool
 
 
@@ -34,9 +35,12 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Connect to *endpoint* and make the client's connection a tunnel to it."""
+    """Connect to an endpoint and make the client's connection a tunnel to it.
 
-    endpoint: IStreamClientEndpoint
+    :ivar endpoint_for: makes it, given the fields that identify the request, for the next hop.
+    """
+
+    endpoint_for: Callable[[Headers], IStreamClientEndpoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,20 @@ Route = Forward | Dial | Local
 class Router(Protocol):
     """Decides for one role."""
 
-    def route(self, request: Request) -> Route:
-        """Where *request* goes.
+    def route(self, request: Request, record: Record) -> Route:
+        """Where *request* goes; the destination is noted in *record*.
 
         :raises ProxyError: when it goes nowhere.
         """
         ...
+
+
+class ClientExchange(Protocol):
+    """What carries a route out for a client's connection: an `Exchange`, a `LocalExchange` or a `Dialling`."""
+
+    @property
+    def wants_body(self) -> bool: ...
+    def start(self) -> None: ...
+    def request_data(self, data: bytes) -> None: ...
+    def request_end(self) -> None: ...
+    def abandon(self) -> None: ...

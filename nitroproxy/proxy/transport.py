@@ -13,6 +13,8 @@ class StreamTransport(Protocol):
     """A stream with flow control both ways, half-close and abort: Twisted's TCP, UNIX, vsock and TLS transports."""
 
     disconnecting: bool
+    #: Most bytes of one read, and what may wait to be written before the producer is paused.
+    bufferSize: int
 
     def write(self, data: bytes) -> None: ...
     def writeSequence(self, iovec: Iterable[bytes]) -> None: ...

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import UNTIL_CLOSE, Limits, Response
+from nitroproxy.http1.messages import UNTIL_CLOSE, Headers, Limits, Response
 from nitroproxy.http1.reader import ResponseReader
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.transport import StreamTransport, factory_of
@@ -45,13 +45,15 @@ class UpstreamConnection(Protocol):
     """One connection to the next hop.
 
     :ivar key: what the pool keeps it under.
+    :ivar opened_by: the id of the request for which it was made.
     :ivar used: an exchange has been completed on it.
     """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
 
-    def __init__(self, pool: Pool, key: Hashable) -> None:
+    def __init__(self, pool: Pool, key: Hashable, opened_by: bytes) -> None:
         self.key = key
+        self.opened_by = opened_by
         self.used = False
         self.idle_deadline: Deadline | None = None
         self._pool = pool
@@ -200,7 +202,7 @@ class UpstreamConnection(Protocol):
 class Pool:
     """Connections to next hops, kept alive between exchanges.
 
-    :param endpoint_for: the endpoint that a key stands for.
+    :param endpoint_for: the endpoint that a key stands for, given also the fields that identify the request.
     :param connect_timeout: seconds until a connection must be up, TLS included.
     :param idle_timeout: seconds that an unused connection is kept.
     :param most: connections open at once; at the cap a request is refused.
@@ -211,7 +213,7 @@ class Pool:
 
     def __init__(
         self,
-        endpoint_for: Callable[[Hashable], IStreamClientEndpoint],
+        endpoint_for: Callable[[Hashable, Headers], IStreamClientEndpoint],
         deadlines: Deadlines,
         *,
         limits: Limits,
@@ -254,9 +256,10 @@ class Pool:
             connection.idle_deadline.cancel()
         return connection
 
-    def connect(self, key: Hashable) -> Deferred[UpstreamConnection]:
+    def connect(self, key: Hashable, identity: Headers) -> Deferred[UpstreamConnection]:
         """A new connection to *key*.
 
+        :param identity: the fields that identify the request for which it is made, its id first.
         The Deferred fails with `ProxyError` (the cap, the deadline) or with whatever the endpoint fails with.
         """
         connecting: Deferred[UpstreamConnection] = Deferred()
@@ -266,7 +269,9 @@ class Pool:
             )
             return connecting
         self._open += 1
-        attempt: Any = self._endpoint_for(key).connect(factory_of(lambda: UpstreamConnection(self, key)))
+        opened_by = identity[0][1] if identity else b""
+        endpoint = self._endpoint_for(key, identity)
+        attempt: Any = endpoint.connect(factory_of(lambda: UpstreamConnection(self, key, opened_by)))
         return self._bounded(attempt)
 
     def _bounded(self, connecting: Deferred[UpstreamConnection]) -> Deferred[UpstreamConnection]:

@@ -1,0 +1,86 @@
+"""A CONNECT being carried out: dials, then turns the client's connection into a tunnel, or says why not.
+
+To the client's connection it looks like an `Exchange`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.exchange import as_proxy_error
+from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.route import Dial
+from nitroproxy.proxy.trace import trace_headers
+from nitroproxy.proxy.transport import factory_of
+from nitroproxy.proxy.tunnel import TunnelProtocol
+
+if TYPE_CHECKING:
+    from nitroproxy.proxy.downstream import Downstream
+
+
+class Dialling:
+    """Dials *route*.
+
+    :param timeout: seconds until there must be a connection.
+    """
+
+    #: A CONNECT has no body; what follows it is kept for the tunnel.
+    wants_body = False
+
+    def __init__(
+        self, downstream: Downstream, route: Dial, record: Record, timeout: float, deadlines: Deadlines
+    ) -> None:
+        self._downstream = downstream
+        self._route = route
+        self._record = record
+        self._timeout = timeout
+        self._deadline = deadlines.after(timeout, self._time_out)
+        self._dialling: Deferred[Any] | None = None
+        self._over = False
+
+    def start(self) -> None:
+        """Dial."""
+        record = self._record
+        endpoint = self._route.endpoint_for(trace_headers(record.request_id, record.traceparent))
+        dialling = self._dialling = endpoint.connect(factory_of(TunnelProtocol))
+        dialling.addCallbacks(self._dialled, self._failed)
+
+    def _dialled(self, protocol: TunnelProtocol) -> None:
+        if self._over:
+            protocol.transport.abortConnection()
+            return
+        self._finish()
+        self._record.opened_by = self._record.request_id
+        self._downstream.dialled(protocol)
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._over:
+            self._finish()
+            self._downstream.send_problem(as_proxy_error(failure), True)
+
+    def _time_out(self) -> None:
+        late = ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {self._timeout:g} seconds")
+        self.abandon()
+        self._downstream.send_problem(late, True)
+
+    def _finish(self) -> None:
+        self._over = True
+        self._deadline.cancel()
+
+    def abandon(self) -> None:
+        """Stop dialling: nobody waits for it any more."""
+        if not self._over:
+            self._finish()
+            if self._dialling is not None:
+                self._dialling.cancel()
+
+    def request_data(self, data: bytes) -> None:
+        """There is none: see `wants_body`."""
+
+    def request_end(self) -> None:
+        """Nothing follows from it."""

@@ -1,0 +1,133 @@
+"""What a listener's connections have in common: the role's router, the settings, the limit, the drain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from nitroproxy.errors import Kind
+from nitroproxy.http1.messages import Limits
+from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.downstream import Downstream
+from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.record import Observer, Unobserved
+from nitroproxy.proxy.route import Router
+
+_log: Final = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """What a listener allows its clients. Times in seconds.
+
+    :ivar connections: open at once; one more is answered 503.
+    :ivar header_timeout: from a head's first byte to its last.
+    :ivar idle_timeout: between requests, and without a byte either way in a tunnel.
+    :ivar buffer_bytes: most that one connection holds of a body, each way.
+    :ivar accepts: whether a peer may use the listener at all.
+    :ivar make_traceparent: give a W3C trace context to requests that come without one.
+    """
+
+    connections: int = 4000
+    header_timeout: float = 10.0
+    idle_timeout: float = 60.0
+    connect_timeout: float = 10.0
+    buffer_bytes: int = 65536
+    limits: Limits = field(default_factory=Limits)
+    exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
+    accepts: Callable[[IAddress], bool] = lambda address: True
+    make_traceparent: bool = False
+
+
+class DownstreamFactory(Factory):
+    """Makes the protocol of each connection that a listener accepts.
+
+    :param hop: the role's name in Proxy-Status, Via and problem documents.
+    :ivar settings: may be replaced while running; connections that are open take it over with their next request.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        hop: str,
+        router: Router,
+        settings: ListenerSettings,
+        deadlines: Deadlines,
+        observer: Observer | None = None,
+    ) -> None:
+        self.hop = hop
+        self.router = router
+        self.settings = settings
+        self.deadlines = deadlines
+        self.observer: Observer = observer or Unobserved()
+        # Unique to this process: a request may well pass two gateways, but never one of them twice.
+        self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
+        self.draining = False
+        self.connections: set[Downstream] = set()
+        self._drained: Deferred[bool] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Downstream | None:  # type: ignore[override]  # sets factory itself
+        if addr is not None and not self.settings.accepts(addr):
+            self.observer.refused(Kind.PEER_DENIED)
+            _log.warn("{hop}: refused a connection from {peer}", hop=self.hop, peer=addr)
+            return None
+        return Downstream(self)
+
+    def admit(self, connection: Downstream) -> Kind | None:
+        """Count *connection* in; the reason for which it must not be served, or None."""
+        refusal: Kind | None = None
+        if self.draining:
+            refusal = Kind.DRAINING
+        elif len(self.connections) >= self.settings.connections:
+            refusal = Kind.CONNECTION_LIMIT_REACHED
+        self.connections.add(connection)
+        self.observer.opened()
+        if refusal is not None:
+            self.observer.refused(refusal)
+        return refusal
+
+    def lost(self, connection: Downstream) -> None:
+        """*connection* has ended."""
+        self.connections.discard(connection)
+        self.observer.closed()
+        if self._drained is not None and not self.connections:
+            self._drained.callback(True)
+            self._drained = None
+
+    def drain(self, timeout: float) -> Deferred[bool]:
+        """Let the requests under way finish and end every connection.
+
+        :param timeout: seconds after which what is left is aborted.
+        :returns: fires with whether all finished in time.
+        """
+        self.draining = True
+        drained: Deferred[bool] = Deferred()
+        for connection in list(self.connections):
+            connection.drain()
+        if not self.connections:
+            drained.callback(True)
+            return drained
+        self._drained = drained
+        deadline = self.deadlines.after(timeout, self._abort_rest)
+        drained.addCallback(lambda complete: self._forget_deadline(deadline, complete))
+        return drained
+
+    @staticmethod
+    def _forget_deadline(deadline: Deadline, complete: bool) -> bool:
+        deadline.cancel()
+        return complete
+
+    def _abort_rest(self) -> None:
+        drained, self._drained = self._drained, None
+        for connection in list(self.connections):
+            connection.abort()
+        if drained is not None:
+            drained.callback(False)

@@ -1,0 +1,120 @@
+"""Writes the responses of one client's connection: their framing towards this client, and the fields this hop adds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.web.http import datetimeToString
+
+from nitroproxy.errors import ProxyError
+from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
+from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Request, Response
+from nitroproxy.http1.writer import reason_phrase, response_head
+from nitroproxy.proxy.problem import problem
+from nitroproxy.proxy.transport import StreamTransport
+
+_OURS: Final = frozenset({b"x-request-id"})
+_OURS_AND_LENGTH: Final = _OURS | {b"content-length"}
+_OURS_AND_CONNECTION: Final = _OURS | {b"connection"}
+
+
+class ResponseWriter:
+    """Writes to *transport*; one response after the other, each begun with `for_request`.
+
+    :param hop: the role's name in Proxy-Status and problem documents.
+    :param pseudonym: this hop in Via.
+    :ivar begun: the head of the response at hand has been written.
+    :ivar close_after: the connection ends with the response at hand, which says so.
+    """
+
+    def __init__(self, transport: StreamTransport, hop: str, pseudonym: bytes) -> None:
+        self._transport = transport
+        self._hop = hop
+        self._via = b"1.1 " + pseudonym
+        self._request: Request | None = None
+        self._request_id = b""
+        self._chunked = False
+        self.begun = False
+        self.close_after = False
+
+    def for_request(self, request: Request | None, request_id: bytes) -> None:
+        """Turn to the response to *request*; None when what came was none."""
+        self._request = request
+        self._request_id = request_id
+        self._chunked = False
+        self.begun = False
+        if request is not None and not request.keep_alive:
+            self.close_after = True
+
+    def interim(self, response: Response) -> None:
+        """Pass a 1xx on (RFC 9110 section 15.2), unless the client would not understand it."""
+        if self._request is not None and not self._request.http10:
+            headers = _without(response.headers, frozenset({b"connection", b"upgrade"}))
+            self._transport.write(response_head(response.status, response.reason, headers))
+
+    def head(self, response: Response, headers: Headers) -> None:
+        """Begin a response that was forwarded; *headers* are its end-to-end fields."""
+        assert self._request is not None
+        length_unknown = response.content_length in (CHUNKED, UNTIL_CLOSE)
+        headers = _without(headers, _OURS_AND_LENGTH if length_unknown or response.status == 204 else _OURS)
+        if length_unknown:
+            if self._request.http10:
+                self.close_after = True
+            else:
+                self._chunked = True
+                headers.append((b"Transfer-Encoding", b"chunked"))
+        headers.append((b"Via", self._via))
+        self._write_head(response.status, response.reason, headers)
+
+    def local_head(self, status: int, reason: bytes, headers: Headers) -> None:
+        """Begin the response of a local resource, which frames its body itself."""
+        self._write_head(status, reason, _without(headers, _OURS_AND_CONNECTION))
+
+    def body(self, data: bytes) -> None:
+        """A piece of the body, not empty."""
+        if self._chunked:
+            self._transport.writeSequence(encode_chunk(data))
+        else:
+            self._transport.write(data)
+
+    def end(self) -> None:
+        """The body is complete."""
+        if self._chunked:
+            self._transport.write(LAST_CHUNK)
+
+    def problem(self, error: ProxyError, request_complete: bool) -> None:
+        """Answer with the failure instead.
+
+        :param request_complete: the request has been read to its end; if not, the connection cannot be used again.
+        """
+        headers, body = problem(error, self._hop, self._request_id.decode("ascii"))
+        headers.insert(0, (b"Date", datetimeToString()))
+        if not request_complete:
+            self.close_after = True
+        self._write_head(error.kind.status, reason_phrase(error.kind.status), headers)
+        if self._request is None or self._request.method != b"HEAD":
+            self._transport.write(body)
+
+    def switching(self, response: Response) -> None:
+        """Pass a 101 on: from here on the connection is no longer HTTP."""
+        self._transport.write(response_head(101, response.reason, [*_without(response.headers, _OURS), self._id()]))
+
+    def connected(self) -> None:
+        """Answer CONNECT: from here on the connection is a tunnel (RFC 9110 section 9.3.6)."""
+        self._transport.write(response_head(200, b"Connection established", [self._id()]))
+
+    def _id(self) -> tuple[bytes, bytes]:
+        return b"X-Request-Id", self._request_id
+
+    def _write_head(self, status: int, reason: bytes, headers: Headers) -> None:
+        self.begun = True
+        headers.append(self._id())
+        if self.close_after:
+            headers.append((b"Connection", b"close"))
+        elif self._request is not None and self._request.http10:
+            headers.append((b"Connection", b"keep-alive"))
+        self._transport.write(response_head(status, reason, headers))
+
+
+def _without(headers: Headers, names: frozenset[bytes]) -> Headers:
+    return [header for header in headers if header[0].lower() not in names]

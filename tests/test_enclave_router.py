@@ -1,0 +1,63 @@
+"""What the enclave proxy makes of a request, and how it gets to the destination (`router` and `dialer`)."""
+
+from __future__ import annotations
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from nitroproxy.enclave.dialer import Dialer
+from nitroproxy.enclave.router import EnclaveRouter
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.policy import Policy
+from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.route import Dial, Forward, Local
+from nitroproxy.target import Target
+from nitroproxy.tls import TLSClient
+from tests.wire import OneHop, WaitingEndpoint, record, request
+
+
+class EnclaveRouterTests(SynchronousTestCase):
+    """The enclave proxy's routing."""
+
+    def setUp(self) -> None:
+        self.pool, self.site = OneHop().pool, Site(Resource())
+        tls = TLSClient(min_version="TLSv1.3", verify=True, ca_file=None)
+        self.dialer = Dialer(MemoryReactorClock(), WaitingEndpoint(), tls, 5.0)
+
+    def router(self, *, allow_plaintext: bool) -> EnclaveRouter:
+        """A router with a policy."""
+        policy = Policy(["*:443", "*:80"], ["bad.example:*"])
+        return EnclaveRouter(policy, self.pool, self.dialer, self.site, allow_plaintext=allow_plaintext)
+
+    def test_routes(self) -> None:
+        """It forwards to the destination itself, in origin form, within policy."""
+        router = self.router(allow_plaintext=False)
+        self.assertEqual(router.route(request(b"GET", b"/health"), record()), Local(self.site))
+        for target in (b"https://a.example/x?y", b"/https://a.example/x?y"):
+            expected = Forward(self.pool, Target("https", "a.example", 443, b""), b"/x?y", b"a.example")
+            self.assertEqual(router.route(request(b"GET", target), record()), expected)
+        self.assertIsInstance(router.route(request(b"CONNECT", b"a.example:443"), record()), Dial)
+
+    def test_refusals(self) -> None:
+        """What the policy does not allow is refused in every form, and noted with its destination."""
+        for method, target, kind in (
+            (b"GET", b"https://bad.example/", Kind.DESTINATION_DENIED),
+            (b"GET", b"/https://bad.example/", Kind.DESTINATION_DENIED),
+            (b"CONNECT", b"bad.example:443", Kind.DESTINATION_DENIED),
+            (b"CONNECT", b"a.example:22", Kind.DESTINATION_NOT_ALLOWED),
+            (b"GET", b"http://a.example/", Kind.PLAINTEXT_DESTINATION),
+        ):
+            noted = record()
+            route = self.router(allow_plaintext=False).route
+            self.assertIs(self.assertRaises(ProxyError, route, request(method, target), noted).kind, kind)
+            self.assertTrue(noted.host.endswith(".example"))
+
+    def test_plaintext(self) -> None:
+        """Plaintext goes only where it was allowed, and then through the relay like everything else."""
+        route = self.router(allow_plaintext=True).route(request(b"GET", b"http://a.example/"), record())
+        assert isinstance(route, Forward)
+        self.assertIsInstance(self.dialer.endpoint_for(route.key, []), ConnectEndpoint)
+        secure = self.dialer.endpoint_for(Target("https", "a.example", 443, b""), [])
+        self.assertNotIsInstance(secure, ConnectEndpoint)

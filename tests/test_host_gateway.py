@@ -1,0 +1,33 @@
+"""What the gateway makes of a request."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.host.gateway import ENCLAVE, GatewayRouter
+from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.route import Dial, Forward, Local
+from tests.wire import OneHop, WaitingEndpoint, record, request
+
+
+class GatewayTests(SynchronousTestCase):
+    """The gateway's routing."""
+
+    def test_routes(self) -> None:
+        """It forwards what names a destination in absolute form, and leaves policy to the enclave."""
+        pool, site, noted = OneHop().pool, Site(Resource()), record()
+        router = GatewayRouter(pool, WaitingEndpoint(), site)
+        self.assertEqual(router.route(request(b"GET", b"/health"), noted), Local(site))
+        self.assertEqual((noted.host, noted.port), ("", 0))
+        expected = Forward(pool, ENCLAVE, b"https://bad.example/x?y", b"bad.example")
+        self.assertEqual(router.route(request(b"GET", b"/https://bad.example/x?y"), noted), expected)
+        self.assertEqual(router.route(request(b"POST", b"https://bad.example/x?y"), record()), expected)
+        self.assertEqual((noted.host, noted.port), ("bad.example", 443))
+        route = router.route(request(b"CONNECT", b"a.example:443"), record())
+        assert isinstance(route, Dial)
+        self.assertIsInstance(route.endpoint_for([]), ConnectEndpoint)
+        refused = self.assertRaises(ProxyError, router.route, request(b"GET", b"/https://127.1/"), record())
+        self.assertIs(refused.kind, Kind.INVALID_TARGET)
