@@ -1,11 +1,12 @@
-"""A client's connection: limits, deadlines, refusals, drain. No sockets, no real time."""
+"""A client's connection: limits, deadlines, refusals. No sockets, no real time."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.http1.messages import Limits
-from tests.wire import GET, OneHop, split_head
+from nitroproxy.proxy.exchange import ExchangeSettings
+from tests.wire import GET, OneHop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -41,6 +42,38 @@ class DeadlineTests(SynchronousTestCase):
         hop.pass_time(60.2)
         self.assertIn(b"request_timeout", client.take())
         self.assertTrue(upstream.aborted)
+
+    def test_dripping_body(self) -> None:
+        """A body that drips is 408, however steadily it drips (F5)."""
+        hop = OneHop(exchange=ExchangeSettings(min_body_rate=240))
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        upstream = hop.endpoint.accept()
+        for _ in range(10):
+            client.receive(b"x" * 1200)
+            hop.pass_time(4.0)
+        self.assertEqual(client.take(), b"")
+        for _ in range(10):
+            client.receive(b"x")
+            hop.pass_time(1.0)
+        self.assertIn(b"request_timeout", client.take())
+        self.assertTrue(upstream.aborted)
+
+    def test_body_held_back(self) -> None:
+        """A client that is held back by a slow upstream is not blamed for it."""
+        hop = OneHop(exchange=ExchangeSettings(min_body_rate=240))
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        upstream = hop.endpoint.accept()
+        assert upstream.producer is not None
+        for _ in range(10):
+            upstream.producer.pauseProducing()
+            hop.pass_time(2.0)
+            upstream.producer.resumeProducing()
+            client.receive(b"x")
+            hop.pass_time(2.0)
+        self.assertEqual(client.take(), b"")
+        self.assertFalse(upstream.aborted)
 
     def test_lingering_is_bounded(self) -> None:
         """A client that goes on sending after its last response is cut off."""
@@ -93,16 +126,6 @@ class RefusalTests(SynchronousTestCase):
         client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 101 + b"\r\n")
         self.assertIn(b"431 ", client.take())
 
-    def test_connection_limit(self) -> None:
-        """One connection too many is answered 503 with Retry-After and closed (F2)."""
-        hop = OneHop(connections=1)
-        first, second = hop.client(), hop.client()
-        start, headers, _ = split_head(second.take())
-        self.assertEqual(start, b"HTTP/1.1 503 Service Unavailable")
-        self.assertEqual(headers[b"retry-after"], b"1")
-        self.assertEqual(headers[b"connection"], b"close")
-        self.assertEqual(first.take(), b"")
-
     def test_half_closed_client_gets_its_answer(self) -> None:
         """A client that half-closes after its request still gets the response."""
         hop = OneHop()
@@ -124,33 +147,3 @@ class RefusalTests(SynchronousTestCase):
         client.end()
         self.assertTrue(upstream.aborted)
         self.assertTrue(upstream.take().endswith(b"\r\n\r\n3\r\nabc\r\n"))
-
-
-class DrainTests(SynchronousTestCase):
-    """Shutting down without losing a request."""
-
-    def test_drain(self) -> None:
-        """Idle connections end at once, one with a request after its response."""
-        hop = OneHop()
-        idle, busy = hop.client(), hop.client()
-        busy.receive(GET)
-        upstream = hop.endpoint.accept()
-        done = hop.factory.drain(30.0)
-        idle.settle()
-        self.assertTrue(idle.closed)
-        self.assertNoResult(done)
-        upstream.receive(OK)
-        self.assertIn(b"Connection: close", busy.take())
-        busy.settle()
-        self.assertTrue(self.successResultOf(done))
-
-    def test_drain_timeout(self) -> None:
-        """What does not finish in time is aborted, and the outcome says so."""
-        hop = OneHop()
-        busy = hop.client()
-        busy.receive(GET)
-        hop.endpoint.accept()
-        done = hop.factory.drain(1.0)
-        hop.pass_time(1.1)
-        self.assertFalse(self.successResultOf(done))
-        self.assertTrue(busy.aborted)

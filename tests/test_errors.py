@@ -1,0 +1,70 @@
+"""The kinds of failures."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import RETRY_AFTER_SECONDS, Kind, ProxyError
+
+#: Proxy error types that RFC 9209 section 2.3 registers.
+REGISTERED = frozenset(
+    [
+        "dns_timeout",
+        "dns_error",
+        "destination_not_found",
+        "destination_unavailable",
+        "destination_ip_prohibited",
+        "destination_ip_unroutable",
+        "connection_refused",
+        "connection_terminated",
+        "connection_timeout",
+        "connection_read_timeout",
+        "connection_write_timeout",
+        "connection_limit_reached",
+        "tls_protocol_error",
+        "tls_certificate_error",
+        "tls_alert_received",
+        "http_request_error",
+        "http_request_denied",
+        "http_response_incomplete",
+        "http_response_header_section_size",
+        "http_response_header_size",
+        "http_response_body_size",
+        "http_response_trailer_section_size",
+        "http_response_trailer_size",
+        "http_response_transfer_coding",
+        "http_response_content_coding",
+        "http_response_timeout",
+        "http_upgrade_failed",
+        "http_protocol_error",
+        "proxy_internal_response",
+        "proxy_internal_error",
+        "proxy_configuration_error",
+        "proxy_loop_detected",
+    ]
+)
+
+
+class KindTests(SynchronousTestCase):
+    """Every kind can be told."""
+
+    def test_registered(self) -> None:
+        """Statuses are errors, and the Proxy-Status tokens are the registered ones."""
+        for kind in Kind:
+            self.assertIn(kind.proxy_status, REGISTERED)
+            self.assertTrue(400 <= kind.status < 600)
+
+    def test_names(self) -> None:
+        """A kind is found again by the name it has in public, and only by that."""
+        for kind in Kind:
+            self.assertIs(Kind.from_public_name(kind.public_name), kind)
+        self.assertIsNone(Kind.from_public_name("DNS_ERROR"))
+        self.assertIsNone(Kind.from_public_name("nothing"))
+
+    def test_passing_failures(self) -> None:
+        """A client is told to come back only where 503 says that it may."""
+        self.assertEqual({kind.status for kind in RETRY_AFTER_SECONDS}, {503})
+
+    def test_text(self) -> None:
+        """An error reads as its name and its detail."""
+        self.assertEqual(str(ProxyError(Kind.DNS_ERROR, "no such name")), "dns_error: no such name")

@@ -1,0 +1,51 @@
+"""Asking another hop for one of its pages."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.proxy.fetch import fetch
+from tests.wire import OneHop
+
+
+class FetchTests(SynchronousTestCase):
+    """A small request to another hop."""
+
+    def setUp(self) -> None:
+        self.hop = OneHop()
+        self.result = Deferred.fromCoroutine(fetch(self.hop.pool, "next", b"/health", self.hop.deadlines, 1.0))
+
+    def test_answer(self) -> None:
+        """The status and the whole body."""
+        wire = self.hop.endpoint.accept()
+        self.assertTrue(wire.take().startswith(b"GET /health HTTP/1.1\r\n"))
+        wire.receive(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        wire.receive(b"1\r\nc\r\n0\r\n\r\n")
+        self.assertEqual(self.successResultOf(self.result), (503, b"abc"))
+        wire.settle()
+        self.assertEqual(self.hop.pool.open, 0)
+
+    def failure(self) -> Kind:
+        error: ProxyError = self.failureResultOf(self.result, ProxyError).value
+        return error.kind
+
+    def test_no_connection(self) -> None:
+        """The time limit holds while connecting."""
+        self.hop.pass_time(1.1)
+        self.assertIs(self.failure(), Kind.CONNECTION_TIMEOUT)
+
+    def test_no_answer(self) -> None:
+        """It holds while waiting for the answer."""
+        wire = self.hop.endpoint.accept()
+        self.hop.pass_time(1.1)
+        self.assertIs(self.failure(), Kind.HTTP_RESPONSE_TIMEOUT)
+        self.assertTrue(wire.aborted)
+
+    def test_lost(self) -> None:
+        """An answer that breaks off is none."""
+        wire = self.hop.endpoint.accept()
+        wire.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+        wire.lose()
+        self.assertIs(self.failure(), Kind.HTTP_RESPONSE_INCOMPLETE)
