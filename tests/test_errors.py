@@ -8,7 +8,7 @@ from nitroproxy.errors import RETRY_AFTER_SECONDS, Kind, ProxyError
 
 #: Proxy error types that RFC 9209 section 2.3 registers.
 REGISTERED = frozenset(
-    [
+    {
         "dns_timeout",
         "dns_error",
         "destination_not_found",
@@ -41,7 +41,7 @@ REGISTERED = frozenset(
         "proxy_internal_error",
         "proxy_configuration_error",
         "proxy_loop_detected",
-    ]
+    }
 )
 
 
