@@ -18,8 +18,8 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
-from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, UNIXServerEndpoint
+from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
@@ -39,6 +39,36 @@ from nitroproxy.demo.certificates import ThrowAwayAuthority
 reactor: Any = global_reactor
 
 
+@implementer(IPushProducer)
+class Endless:
+    """A response that goes on as long as it may."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._paused = False
+        self.stopped = False
+        request.registerProducer(self, True)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._paused and not self.stopped:
+            self._request.write(bytes(1024))
+            reactor.callLater(0, self._go_on)
+
+    def pauseProducing(self) -> None:
+        """Enough for now."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """More."""
+        self._paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """Nobody reads it any more."""
+        self.stopped = True
+
+
 class Upstream(Resource):
     """The destination: echoes, and breaks off when asked to."""
 
@@ -51,6 +81,9 @@ class Upstream(Resource):
             request.setHeader("Content-Length", "100")
             request.write(b"half")
         if request.path == b"/stalled":
+            return NOT_DONE_YET
+        if request.path == b"/endless":
+            self.endless = Endless(request)
             return NOT_DONE_YET
         if request.path == b"/broken":
             reactor.callLater(0.05, tls.abortConnection)
@@ -84,6 +117,7 @@ class TapSide(Protocol):
         self.other = other
         for data in self._waiting:
             other.transport.write(data)  # type: ignore[union-attr]
+        other.transport.registerProducer(self.transport, True)  # type: ignore[union-attr]
 
     def dataReceived(self, data: bytes) -> None:
         self._recorded.append(data)
@@ -93,14 +127,16 @@ class TapSide(Protocol):
             self.other.transport.write(data)  # type: ignore[union-attr]
 
     def readConnectionLost(self) -> None:
-        if self.other is not None:
-            self.other.transport.loseWriteConnection()  # type: ignore[union-attr]
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.unregisterProducer()  # type: ignore[attr-defined]
+            self.other.transport.loseWriteConnection()  # type: ignore[attr-defined]
 
     def writeConnectionLost(self) -> None:
         """Nothing to do."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.other is not None and self.other.transport is not None:
+            self.other.transport.unregisterProducer()  # type: ignore[attr-defined]
             self.other.transport.loseConnection()
 
 
@@ -251,6 +287,28 @@ class ChainTests(TestCase):
         answer = await readBody(response)
         self.assertEqual(answer[:64], hashlib.sha256(body).hexdigest().encode())
         self.assertEqual(hashlib.sha256(answer[64:]).digest(), hashlib.sha256(body).digest())
+
+    async def test_stalled_reader(self) -> None:
+        """A client that stops reading stops the upstream; what the daemons hold for it is at most 256 KiB (F4)."""
+        client: Any = await TCP4ClientEndpoint(reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(Protocol))
+        client.transport.pauseProducing()
+        path = self.url("/endless").partition(f":{self.port}".encode())[2]
+        client.transport.write(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        quiet, seen = 0, -1
+        while quiet < 10:
+            await deferLater(reactor, 0.05, lambda: None)
+            crossed = sum(map(len, self.to_enclave.crossed))
+            quiet = quiet + 1 if crossed == seen > 0 else 0
+            seen = crossed
+        theirs = {side.transport for tap in (self.to_relay, self.to_enclave) for side in tap.sides}
+        held = [
+            len(one.dataBuffer) - one.offset + one._tempDataLen
+            for one in reactor.getWriters()
+            if one not in theirs and one is not client.transport and one.getHost() != self.upstream.getHost()
+        ]
+        self.assertTrue(held, "somebody must be holding something")
+        self.assertLessEqual(sum(held), 256 << 10)
+        client.transport.abortConnection()
 
     async def test_truncation_is_visible(self) -> None:
         """A response that breaks off upstream breaks off for the client, with a length and without (S10, S16)."""

@@ -375,6 +375,7 @@ class Downstream(Protocol):
         self._update_reading()
         assert self.record is not None
         self.record.tunnel = True
+        upstream.bufferSize = self._settings.buffer_bytes // 2
         self._tunnel = Tunnel(
             self.transport, upstream, self.factory.deadlines, self._settings.idle_timeout, on_end=self._tunnel_ended
         )
