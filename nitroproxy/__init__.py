@@ -6,9 +6,9 @@ An application on the host says ``GET /https://example.org/x`` to the **gateway*
 
 1. `proxy.listener` makes a `proxy.downstream` for the application's connection, or refuses it. `http1.reader` turns
    bytes into a `Request`, or refuses them; `proxy.trace` finds or makes the id that names it on every hop.
-2. `proxy.downstream` asks its router (`host.gateway`) for a route. `target` parses the request-target once; from here on only the
-   parsed form exists. No target: a page of our own (`host.resource`, by way of `proxy.local`). A target: `Forward` to
-   the enclave.
+2. `proxy.downstream` asks its router (`host.gateway`) for a route. `target` parses the request-target once; from here
+   on only the parsed form exists. No target: a page of our own (`host.resource`, by way of `proxy.local`). A target:
+   `Forward` to the enclave.
 3. `proxy.exchange` drives the request. It takes a connection to the enclave from the pool (`proxy.upstream`) or makes
    one over `vsock` (a UNIX socket in development), sends the head in absolute form, and lets the body flow.
 
@@ -27,9 +27,9 @@ On the host, the **relay** (`host.service` again) reads the CONNECT with the sam
 7. `proxy.tunnel` joins the two connections. What crosses it is ciphertext.
 
 The response comes back the way the request went: `proxy.upstream` reads it, `proxy.exchange` passes it on,
-`proxy.response` writes it. What happened is noted on the way in a `proxy.record`, for those who watch. Each connection is the other's producer, so a slow reader slows the sender down, all the
-way. A response that breaks off is broken off towards the client too, never completed. Every failure is a kind in
-`errors`, told as `proxy.problem` says.
+`proxy.response` writes it. What happened is noted on the way in a `proxy.record`, for those who watch. Each
+connection is the other's producer, so a slow reader slows the sender down, all the way. A response that breaks off is
+broken off towards the client too, never completed. Every failure is a kind in `errors`, told as `proxy.problem` says.
 
 An application in the enclave enters at step 4 through the enclave's loopback. With CONNECT (`proxy.dialling`
 again), or an upgrade answered by 101, the exchange becomes a `proxy.tunnel` on every hop.

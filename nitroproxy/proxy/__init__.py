@@ -4,5 +4,6 @@
 connection to the next hop. `route` is what a role decides, and one of three carries it out: `exchange` joins the two
 connections for one request, `dialling` opens a `tunnel` that joins them for good, `local` answers a request ourselves.
 `connect` leads through another hop, `fetch` asks one something small, `problem` tells of failures, `record` of what
-happened, `trace` names it, `deadlines` keeps time, `transport` says what is asked of a connection. Nothing here knows a socket's family, the configuration, the host or the enclave.
+happened, `trace` names it, `deadlines` keeps time, `transport` says what is asked of a connection. Nothing here knows a
+socket's family, the configuration, the host or the enclave.
 """
