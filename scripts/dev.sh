@@ -60,23 +60,29 @@ find_python() {
     die "Python 3.11 or later is needed"
 }
 
-# The environment is made anew when anything that decides its contents has changed.
+# up_to_date STAMP TEXT: whether STAMP was made from this text.
+up_to_date() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+
+# The environment is made anew when the lock has changed, the installation in it when the list of modules has.
 deps() {
-    local python stamp wanted
+    local python locked installed
     python=$(find_python)
-    stamp=$venv/.made-from
-    wanted=$(cat setup.cfg pyproject.toml requirements.lock; find nitroproxy twisted_plugins -name '*.py' | sort)
-    wanted=$(printf '%s' "$wanted" | sha256sum)
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
-        return
+    locked=$(sha256sum requirements.lock)
+    installed=$( (cat setup.cfg pyproject.toml && find nitroproxy twisted_plugins -name '*.py' | sort) | sha256sum)
+    if ! up_to_date "$venv/.locked" "$locked"; then
+        say "making $venv"
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
+        rm -rf "$venv"
+        "$python" -m venv "$venv"
+        "$venv/bin/pip" install --quiet --require-hashes -r requirements.lock >&2
+        printf '%s' "$locked" >"$venv/.locked"
     fi
-    say "making $venv"
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
-    rm -rf "$venv" build nitroproxy.egg-info
-    "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --require-hashes -r requirements.lock >&2
-    "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . >&2
-    printf '%s' "$wanted" >"$stamp"
+    if ! up_to_date "$venv/.installed" "$installed"; then
+        rm -rf build nitroproxy.egg-info
+        # It warns that the directory of its links is needed; which is not for anybody to act on.
+        "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . 2>"$venv/install.log" || die "$(cat "$venv/install.log")"
+        printf '%s' "$installed" >"$venv/.installed"
+    fi
 }
 
 free_port() {

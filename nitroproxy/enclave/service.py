@@ -8,17 +8,7 @@ from twisted.logger import Logger
 from twisted.web.server import Site
 
 from nitroproxy import __version__
-from nitroproxy.daemon import (
-    Daemon,
-    Listener,
-    OnlyFrom,
-    exit_with,
-    head_limits,
-    hop_client,
-    hop_server,
-    listener_settings,
-    tcp_server,
-)
+from nitroproxy.daemon import Daemon, Listener, exit_with
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.health import HealthOfEnclave
 from nitroproxy.enclave.router import EnclaveRouter
@@ -30,7 +20,9 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.health import HealthResource, LocalRoot
+from nitroproxy.telemetry.logs import log_observer
 from nitroproxy.tls import TLSClient, TrustError
+from nitroproxy.wiring import OnlyFrom, head_limits, hop_client, hop_server, listener_settings, tcp_server
 
 _log = Logger()
 _HOP = "nitroproxy-enclave"
@@ -75,7 +67,6 @@ def makeService(options: Options) -> IService:
     health = HealthOfEnclave(
         relay, deadlines, __version__, head_limits(limits), verifies=settings.tls.verify_certificates
     )
-    daemon = Daemon(settings.logging, [pool.close_idle, deadlines.stop])
     root = LocalRoot(_HOP)
     root.putChild(b"health", HealthResource(health))
     policy = Policy(settings.egress.allow, settings.egress.deny)
@@ -84,9 +75,15 @@ def makeService(options: Options) -> IService:
     server, place = hop_server(reactor, settings, "enclave", settings.enclave.port)
     from_parent = listener_settings(settings, accepts=OnlyFrom(settings.transport.parent_cid))
     factory = DownstreamFactory(_HOP, router, from_parent, deadlines)
-    Listener(server, place, factory, limits.drain_timeout).setServiceParent(daemon)
+    listeners = [Listener(server, place, factory)]
     if settings.enclave.proxy_port:
         server, place = tcp_server(reactor, settings.enclave.proxy_interface, settings.enclave.proxy_port)
         factory = DownstreamFactory(_HOP, router, listener_settings(settings), deadlines)
-        Listener(server, place, factory, limits.drain_timeout).setServiceParent(daemon)
-    return daemon
+        listeners.append(Listener(server, place, factory))
+    return Daemon(
+        reactor,
+        [listeners],
+        limits.drain_timeout,
+        log_observer(settings.logging.level, settings.logging.format),
+        [pool.close_idle, deadlines.stop],
+    )

@@ -12,16 +12,7 @@ from twisted.web.server import Site
 
 from nitroproxy import __version__
 from nitroproxy.config import Settings
-from nitroproxy.daemon import (
-    Daemon,
-    Listener,
-    OnlyFrom,
-    head_limits,
-    hop_client,
-    hop_server,
-    listener_settings,
-    tcp_server,
-)
+from nitroproxy.daemon import Daemon, Listener
 from nitroproxy.errors import Kind
 from nitroproxy.host.dial import Resolver, system_lookup
 from nitroproxy.host.egress import EgressRouter
@@ -35,6 +26,8 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot
+from nitroproxy.telemetry.logs import log_observer
+from nitroproxy.wiring import OnlyFrom, head_limits, hop_client, hop_server, listener_settings, tcp_server
 
 _log = Logger()
 
@@ -58,15 +51,19 @@ def makeService(options: Options) -> IService:
     threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
     threads.start()
     pool, gateway = _gateway(reactor, settings, deadlines)
-    daemon = Daemon(settings.logging, [pool.close_idle, threads.stop, deadlines.stop])
-    gateway.setServiceParent(daemon)
     if not settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified")
 
     guard = AddressGuard(settings.egress.allow_addresses, own_addresses)
     resolver = Resolver(system_lookup(reactor, threads), guard, deadlines, settings.limits.connect_timeout / 2)
-    _relay(reactor, settings, resolver, deadlines).setServiceParent(daemon)
-    return daemon
+    return Daemon(
+        reactor,
+        # The gateway's last requests still go out through the relay.
+        [[gateway], [_relay(reactor, settings, resolver, deadlines)]],
+        settings.limits.drain_timeout,
+        log_observer(settings.logging.level, settings.logging.format),
+        [pool.close_idle, threads.stop, deadlines.stop],
+    )
 
 
 def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> tuple[Pool, Listener]:
@@ -87,7 +84,7 @@ def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> tuple[Po
     router = GatewayRouter(pool, enclave, gateway_site(health, health.live, __version__))
     server, place = tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
     factory = DownstreamFactory("nitroproxy-host", router, listener_settings(settings), deadlines)
-    return pool, Listener(server, place, factory, settings.limits.drain_timeout)
+    return pool, Listener(server, place, factory)
 
 
 def _relay(reactor: Any, settings: Settings, resolver: Resolver, deadlines: Deadlines) -> Listener:
@@ -104,4 +101,4 @@ def _relay(reactor: Any, settings: Settings, resolver: Resolver, deadlines: Dead
     server, place = hop_server(reactor, settings, "host", settings.egress.port)
     limits = listener_settings(settings, accepts=OnlyFrom(settings.enclave.cid))
     factory = DownstreamFactory("nitroproxy-relay", router, limits, deadlines)
-    return Listener(server, place, factory, settings.limits.drain_timeout)
+    return Listener(server, place, factory)

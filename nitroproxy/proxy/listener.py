@@ -125,9 +125,13 @@ class DownstreamFactory(Factory):
         deadline.cancel()
         return complete
 
-    def _abort_rest(self) -> None:
-        drained, self._drained = self._drained, None
+    def abort(self) -> None:
+        """End every connection at once."""
         for connection in list(self.connections):
             connection.abort()
+
+    def _abort_rest(self) -> None:
+        drained, self._drained = self._drained, None
+        self.abort()
         if drained is not None:
             drained.callback(False)
