@@ -14,6 +14,9 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   deps            make the virtual environment (.venv) and install everything locked
   local           start the stack on free ports, run the demo through it, print the report, stop
   test [NAME...]  run the trial suite, or the tests named
+  load [STAGE...] trials of load and faults against the real daemons: thousands of clients, gigabytes, killed hops
+  soak [SECONDS]  load with faults on every hop, and what is left of it in the end [60]
+  fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
   lint            ruff, mypy, shellcheck, systemd-analyze verify
   start           start the stack in the background: upstream, enclave and host daemons
   stop            stop it
@@ -281,6 +284,21 @@ cmd_test() {
     "$venv/bin/python" -m twisted.trial --temp-directory="$temp/trial" "${@:-tests}"
 }
 
+cmd_load() {
+    deps
+    "$venv/bin/python" -m tests.load "$@"
+}
+
+cmd_soak() {
+    deps
+    "$venv/bin/python" -m tests.load --seconds "${1:-60}" soak
+}
+
+cmd_fuzz() {
+    deps
+    "$venv/bin/python" -m tests.fuzz "${1:-60}"
+}
+
 cmd_lint() {
     deps
     need shellcheck shellcheck
@@ -320,7 +338,7 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    local | test | load | soak | fuzz | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
     stop) stop_stack ;;
     restart)
         stop_stack

@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from statistics import linear_regression, median
 from typing import Final
 
@@ -19,6 +20,16 @@ from tests.load.stages import insist, report, settled, warm
 
 _WORKERS: Final = 24
 _MIB: Final = 1 << 20
+#: What a client may ask, of a connection and for so many bytes.
+_ASKS: Final = (
+    client.get,
+    partial(client.get, options="?framing=chunked"),
+    partial(client.echo, chunked=False),
+    partial(client.echo, chunked=True),
+    client.upload,
+)
+#: The share of connections, each way, on which something is done.
+_HARM: Final = 0.25
 
 
 def _some_fault(chance: random.Random) -> Fault:
@@ -38,8 +49,8 @@ def _some_fault(chance: random.Random) -> Fault:
 def _choose(chance: random.Random) -> Pair:
     """Most connections are left alone."""
     return (
-        _some_fault(chance) if chance.random() < 0.08 else HARMLESS,
-        _some_fault(chance) if chance.random() < 0.08 else HARMLESS,
+        _some_fault(chance) if chance.random() < _HARM else HARMLESS,
+        _some_fault(chance) if chance.random() < _HARM else HARMLESS,
     )
 
 
@@ -58,15 +69,7 @@ async def _work(stack: Stack, chance: random.Random, until: float, verdicts: Cou
             verdicts[Verdict.BROKEN] += 1
             continue
         for _ in range(chance.randrange(1, 12)):
-            size = int(10 ** chance.uniform(0, 5.7))
-            asked = chance.choice(
-                [
-                    client.get(connection, size),
-                    client.get(connection, size, "?framing=chunked"),
-                    client.echo(connection, size, chunked=chance.random() < 0.5),
-                    client.upload(connection, size),
-                ][chance.randrange(4) :]
-            )
+            asked = chance.choice(_ASKS)(connection, int(10 ** chance.uniform(0, 5.7)))
             if chance.random() < 0.02:
                 with contextlib.suppress(TimeoutError):
                     verdicts[await asyncio.wait_for(asked, chance.uniform(0, 0.05))] += 1
