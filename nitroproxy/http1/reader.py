@@ -29,9 +29,6 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x8
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
 _LONGEST_BODY: Final = (1 << 63) - 1
-#: A server may send any number of empty lines before a message; a robust recipient skips one (RFC 9112 section 2.2).
-_EMPTY_LINES: Final = 2
-
 #: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
 #: recipients (CGI and its children) read it so.
 _ACTED_ON: Final = frozenset(
@@ -84,12 +81,14 @@ class _Reader(ABC):
     #: What a violation is: the client's fault or the upstream's.
     _blame: Kind
     _too_large: Kind
+    #: Empty lines that are skipped before a message.
+    _skipped: int
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buffer = b""
         self._searched = 0
-        self._empty_lines = _EMPTY_LINES
+        self._empty_lines = self._skipped
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
         self._in_body = False
@@ -114,7 +113,7 @@ class _Reader(ABC):
         self._in_body = False
         self._chunks = None
         self._searched = 0
-        self._empty_lines = _EMPTY_LINES
+        self._empty_lines = self._skipped
 
     def take_rest(self) -> bytes:
         """Everything taken and not handed out: the first bytes of a tunnel."""
@@ -210,6 +209,8 @@ class RequestReader(_Reader):
 
     _blame = Kind.MALFORMED_REQUEST
     _too_large = Kind.HEADERS_TOO_LARGE
+    #: Old clients send one too many after a body; a server should skip at least one (RFC 9112 section 2.2).
+    _skipped = 2
 
     def read_head(self) -> Request | None:
         """The next request's head, or None until it has arrived whole.
@@ -283,6 +284,7 @@ class ResponseReader(_Reader):
 
     _blame = Kind.HTTP_PROTOCOL_ERROR
     _too_large = Kind.HTTP_RESPONSE_HEADERS_TOO_LARGE
+    _skipped = 0
 
     def read_head(self, method: bytes) -> Response | None:
         """The next response's head, or None until it has arrived whole. An interim response is `complete` at once.
