@@ -17,7 +17,16 @@ from nitroproxy import __version__
 from nitroproxy.config import DEFAULT_PATH, Configuration, ConfigurationError, load
 
 
-class DaemonOptions(usage.Options):
+class Options(usage.Options):
+    """Options of a program of ours: its version is not Twisted's."""
+
+    def opt_version(self) -> NoReturn:
+        """Display nitroproxy's version and exit."""
+        print(f"nitroproxy {__version__}")
+        raise SystemExit(0)
+
+
+class DaemonOptions(Options):
     """The options of `twistd nitroproxy-host` and `twistd nitroproxy-enclave`.
 
     :param environ: the environment; that of the process when None.
@@ -42,11 +51,6 @@ class DaemonOptions(usage.Options):
     def opt_set(self, assignment: str) -> None:
         """Set a key, as in host_proxy.port=8081; over the environment and the file. May be repeated."""
         self._assignments.append(assignment)
-
-    def opt_version(self) -> NoReturn:
-        """Display nitroproxy's version and exit."""
-        print(f"nitroproxy {__version__}")
-        raise SystemExit(0)
 
     def postOptions(self) -> None:
         """Load the configuration; do what --check-config or --print-config ask for.

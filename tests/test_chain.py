@@ -231,7 +231,7 @@ class ChainTests(TestCase):
         tap.port = port
         return tap
 
-    def start(self, role: str) -> None:
+    def start(self, role: str, **more: object) -> None:
         """Start one daemon's services in this process, each with a directory of its own."""
         module = nitroproxy.host.service if role == "host" else nitroproxy.enclave.service
         settings = {
@@ -243,6 +243,7 @@ class ChainTests(TestCase):
             "egress.allow_addresses": ["127.0.0.0/8", "::1/128"],
             "tls.ca_file": str(self.directory / "ca.pem"),
             "limits.drain_timeout": 0.5,
+            **{key.replace("__", "."): value for key, value in more.items()},
         }
         options = module.Options({})
         options.parseOptions([f"--set={key}={json.dumps(value)}" for key, value in settings.items()])
@@ -329,7 +330,7 @@ class ChainTests(TestCase):
         """Health passes; without the enclave it is 503 and names it; with it back it passes again (F6)."""
         code, checks = await self.health()
         self.assertEqual(code, 200)
-        self.assertEqual(list(checks), ["host", "vsock", "enclave", "egress", "dns", "tls_verification"])
+        self.assertEqual(list(checks), ["host", "vsock", "enclave", "egress", "dns", "policy", "tls_verification"])
         await self.stop("enclave")
         await self.to_enclave.port.stopListening()
         code, checks = await self.health()
@@ -342,6 +343,16 @@ class ChainTests(TestCase):
         self.assertEqual((await self.health())[0], 200)
         response = await self.agent.request(b"GET", self.url("/hello"))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
+
+    async def test_policy_drift(self) -> None:
+        """An enclave whose rules are not the relay's is seen in health, as a warning."""
+        await self.stop("enclave")
+        await self.to_enclave.port.stopListening()
+        self.start("enclave", egress__deny=["bad.localhost:*"])
+        await self.tap("enclave", "enclave/5000.sock", "host")
+        code, checks = await self.health()
+        self.assertEqual((code, checks["policy"][0]["status"]), (200, "warn"))
+        self.assertIn("differ", checks["policy"][0]["output"])
 
     async def test_refusals(self) -> None:
         """What policy, address guard and certificate checks refuse is told by the hop that refused it."""

@@ -64,12 +64,12 @@ def makeService(options: Options) -> IService:
         most=limits.connections,
         end_is_proof=True,
     )
+    policy = Policy(settings.egress.allow, settings.egress.deny)
     health = HealthOfEnclave(
-        relay, deadlines, __version__, head_limits(limits), verifies=settings.tls.verify_certificates
+        relay, policy, deadlines, __version__, head_limits(limits), verifies=settings.tls.verify_certificates
     )
     root = LocalRoot(_HOP)
     root.putChild(b"health", HealthResource(health))
-    policy = Policy(settings.egress.allow, settings.egress.deny)
     router = EnclaveRouter(policy, pool, dialer, Site(root), allow_plaintext=settings.tls.allow_plaintext)
 
     server, place = hop_server(reactor, settings, "enclave", settings.enclave.port)

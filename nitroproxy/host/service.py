@@ -88,13 +88,15 @@ def _gateway(reactor: Any, settings: Settings, deadlines: Deadlines) -> tuple[Po
 
 
 def _relay(reactor: Any, settings: Settings, resolver: Resolver, deadlines: Deadlines) -> Listener:
+    policy = Policy(settings.egress.allow, settings.egress.deny)
+
     async def examine() -> Health:
         dns = Check("pass") if resolver.trouble is None else Check("warn", resolver.trouble)
-        return Health("nitroproxy-relay", __version__, {"egress": Check("pass"), "dns": dns})
+        checks = {"egress": Check("pass"), "dns": dns, "policy": Check("pass", policy.fingerprint)}
+        return Health("nitroproxy-relay", __version__, checks)
 
     root = LocalRoot("nitroproxy-relay")
     root.putChild(b"health", HealthResource(examine))
-    policy = Policy(settings.egress.allow, settings.egress.deny)
     # A little less than the enclave waits, so that it is told why.
     timeout = settings.limits.connect_timeout * 0.9
     router = EgressRouter(reactor, resolver, policy, deadlines, timeout, Site(root))

@@ -62,6 +62,14 @@ def tls_verification(verifies: bool) -> Check:
     return Check("pass", "on") if verifies else Check("warn", "OFF: upstream certificates are not verified")
 
 
+def same_policy(enclave: str, relay: str) -> Check:
+    """The check that says whether enclave and relay enforce the same rules, given the fingerprints of theirs. Where
+    they differ, what passes is what both allow."""
+    if enclave == relay:
+        return Check("pass", enclave)
+    return Check("warn", f"egress.allow and egress.deny differ: the enclave has {enclave}, the relay {relay}")
+
+
 def read_health(body: bytes) -> dict[str, Check]:
     """The checks in another daemon's health document.
 
