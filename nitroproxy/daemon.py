@@ -20,7 +20,10 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from nitroproxy.notify import Notifier
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.reload import Reloader
+from nitroproxy.telemetry.instruments import Instruments
 
 _log: Final = Logger()
 
@@ -28,12 +31,12 @@ _log: Final = Logger()
 class Listener:
     """A place where the daemon listens, and the connections that came of it.
 
-    :param place: what to call it in messages.
+    :ivar place: what to call it in messages.
     """
 
     def __init__(self, endpoint: IStreamServerEndpoint, place: str, factory: DownstreamFactory) -> None:
         self._endpoint = endpoint
-        self._place = place
+        self.place = place
         self._factory = factory
         self._port: IListeningPort | None = None
         self._failure: Failure | None = None
@@ -45,11 +48,11 @@ class Listener:
         """
         self._endpoint.listen(self._factory).addCallbacks(self._listening, self._failed)
         if self._failure is not None:
-            exit_with(f"{self._factory.hop}: cannot listen on {self._place}: {self._failure.getErrorMessage()}")
+            exit_with(f"{self._factory.hop}: cannot listen on {self.place}: {self._failure.getErrorMessage()}")
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
-        _log.info("{hop}: listening on {place}", hop=self._factory.hop, place=self._place)
+        _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.place)
 
     def _failed(self, failure: Failure) -> None:
         self._failure = failure
@@ -65,8 +68,21 @@ class Listener:
         if isinstance(closed, Deferred):
             await closed
         if not complete:
-            _log.warn("{hop}: aborted what was under way on {place}", hop=self._factory.hop, place=self._place)
+            _log.warn(
+                "{hop}: aborted what was under way on {place}", event="aborted", hop=self._factory.hop, place=self.place
+            )
         return complete
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new connections are taken."""
+        port: Any = self._port
+        return port is not None and port.connected and port in port.reactor.getReaders()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._factory.connections)
 
     def abort(self) -> None:
         """End every connection now."""
@@ -78,23 +94,30 @@ class Daemon(Service):
 
     :param stages: its listeners, in the order in which they stop: those of one stage together, and each stage only
         when the requests of the one before have finished, which may still need the later ones.
-    :param drain_timeout: seconds for all of that.
-    :param log_observer: where the log goes when twistd runs the daemon.
-    :param at_end: called when everything has stopped, to put away what requests needed until then.
+    :param instruments: its log, where twistd runs the daemon, and the lag of the reactor.
+    :param notifier: tells the service manager.
+    :param drain_timeout: gives the seconds for all of the stopping.
+    :param at_end: called, and waited for, one after the other when everything has stopped, to put away what requests
+        needed until then.
+    :ivar reload: does what SIGHUP asks for.
     """
+
+    reload: Reloader
 
     def __init__(
         self,
         reactor: Any,
         stages: Sequence[Sequence[Listener]],
-        drain_timeout: float,
-        log_observer: ILogObserver,
+        instruments: Instruments,
+        notifier: Notifier,
+        drain_timeout: Callable[[], float],
         at_end: Sequence[Callable[[], object]],
     ) -> None:
         self._reactor = reactor
         self._stages = stages
+        self._instruments = instruments
+        self._notifier = notifier
         self._drain_timeout = drain_timeout
-        self._log_observer = log_observer
         self._at_end = at_end
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -102,7 +125,7 @@ class Daemon(Service):
         signals."""
         if isinstance(parent, Componentized):
             if parent.getComponent(ILogObserver) is None:
-                parent.setComponent(ILogObserver, self._log_observer)
+                parent.setComponent(ILogObserver, self._instruments.log)
             self._reactor.callWhenRunning(self._take_signals)
         super().setServiceParent(parent)
 
@@ -113,6 +136,26 @@ class Daemon(Service):
             for listener in stage:
                 listener.listen()
 
+    def startService(self) -> None:
+        """Begin to look after oneself; the service manager hears of it."""
+        super().startService()
+        self._instruments.lag.start(self._beat)
+        self._notifier.ready(self._status())
+
+    def _beat(self) -> None:
+        """The reactor turns. While it does and every listener accepts, the watchdog is told so."""
+        if self._accepting():
+            self._notifier.ping()
+        self._notifier.status(self._status())
+
+    def _accepting(self) -> bool:
+        return all(listener.accepting for stage in self._stages for listener in stage)
+
+    def _status(self) -> str:
+        listeners = [listener for stage in self._stages for listener in stage]
+        places = ", ".join(f"{listener.place} ({listener.connections})" for listener in listeners)
+        return f"listening on (connections): {places}"
+
     def stopService(self) -> Deferred[bool]:
         """Drain; the process will end with status 1 if something was still under way at the timeout.
 
@@ -122,7 +165,7 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> bool:
-        until = self._reactor.seconds() + self._drain_timeout
+        until = self._reactor.seconds() + self._drain_timeout()
         complete = True
         try:
             for stage in self._stages:
@@ -131,7 +174,10 @@ class Daemon(Service):
                 complete = all(await gatherResults(stopping)) and complete
         finally:
             for call in self._at_end:
-                call()
+                ending = call()
+                if isinstance(ending, Deferred):
+                    await ending
+            self._instruments.end()
         if not complete and self.parent is not None:
             _end_process_with(1)
         return complete
@@ -141,18 +187,26 @@ class Daemon(Service):
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._terminate, number))
+        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reload))
+
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        successful = self.reload()
+        self._notifier.ready(self._status() if successful else "the configuration was not reloaded; see the log")
 
     def _terminate(self, number: int) -> None:
         name = signal.Signals(number).name
         try:
             self._reactor.stop()
         except ReactorNotRunning:
-            _log.warn("{signal} again: ending at once", signal=name)
+            _log.warn("{signal} again: ending at once", event="ending_at_once", signal=name)
             for stage in self._stages:
                 for listener in stage:
                     listener.abort()
         else:
-            _log.info("{signal}: draining, for at most {seconds:g} s", signal=name, seconds=self._drain_timeout)
+            seconds = self._drain_timeout()
+            _log.info("{signal}: draining, for at most {seconds:g} s", event="draining", signal=name, seconds=seconds)
+            self._notifier.stopping("draining")
 
 
 def _end_process_with(status: int) -> None:

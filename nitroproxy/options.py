@@ -52,13 +52,20 @@ class DaemonOptions(Options):
         """Set a key, as in host_proxy.port=8081; over the environment and the file. May be repeated."""
         self._assignments.append(assignment)
 
+    def load(self) -> Configuration:
+        """The configuration as the file, the environment and the command line now make it.
+
+        :raises ConfigurationError: with everything that is wrong with it.
+        """
+        return load(self["config"], options=self._assignments, environ=self._environ)
+
     def postOptions(self) -> None:
         """Load the configuration; do what --check-config or --print-config ask for.
 
         :raises SystemExit: with 1 if the configuration cannot be used, with 0 if no more than these was asked for.
         """
         try:
-            self.configuration = load(self["config"], options=self._assignments, environ=self._environ)
+            self.configuration = self.load()
         except ConfigurationError as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(1) from None

@@ -66,10 +66,19 @@ class TLSClient:
     :param min_version: ``TLSv1.3`` or ``TLSv1.2``.
     :param verify: whether certificates are verified at all.
     :param ca_file: PEM file of trust roots; None for the bundle that comes with the certifi package.
+    :param shook_hands: told of each handshake that is over: the failure or None, and whether a session was resumed.
     :raises TrustError: when the roots cannot be loaded.
     """
 
-    def __init__(self, *, min_version: str, verify: bool, ca_file: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        min_version: str,
+        verify: bool,
+        ca_file: str | None,
+        shook_hands: Callable[[Kind | None, bool], object] = lambda error, resumed: None,
+    ) -> None:
+        self.shook_hands = shook_hands
         context = self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(_VERSIONS[min_version])
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
@@ -128,6 +137,7 @@ def _note_chain_error(connection: SSL.Connection, certificate: object, number: i
     """OpenSSL's verify callback: notes the first error for the message; whatever happens here, no error is forgiven."""
     try:
         handshake = connection.get_app_data().wrappedProtocol
+        handshake.certificate_seen = True
         if not ok and handshake.chain_error is None:
             handshake.chain_error = _CHAIN_ERRORS.get(number, f"OpenSSL's verification error {number}")
         return ok == 1
@@ -235,6 +245,7 @@ class _Handshake(Protocol):
     """Waits for the handshake, verifies, and only then makes the application's protocol, whose bridge it is from then
     on.
 
+    :ivar certificate_seen: the destination sent its certificate; where a session is resumed it does not.
     :ivar chain_error: why OpenSSL refused the certificate's chain.
     """
 
@@ -243,6 +254,7 @@ class _Handshake(Protocol):
     def __init__(self, client: TLSClient, host: str, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
         self.host = host
         self.is_address = _is_address(host)
+        self.certificate_seen = False
         self.chain_error: str | None = None
         self.on_settled: Callable[[], object] = lambda: None
         self._client = client
@@ -266,6 +278,7 @@ class _Handshake(Protocol):
             return
         self._inner = inner
         self.on_settled()
+        self._client.shook_hands(None, self._client.verifies and not self.certificate_seen)
         if IHalfCloseableProtocol.providedBy(inner):
             directlyProvides(self, IHandshakeListener, IHalfCloseableProtocol)
             self.readConnectionLost = inner.readConnectionLost
@@ -332,6 +345,7 @@ class _Handshake(Protocol):
     def _failed(self, error: ProxyError) -> None:
         self.give_up()
         if not self._result.called:
+            self._client.shook_hands(error.kind, False)
             self._result.errback(error)
 
 

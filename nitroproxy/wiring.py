@@ -6,10 +6,13 @@ engine's settings.
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
     UNIXClientEndpoint,
@@ -22,11 +25,16 @@ from nitroproxy.config import Settings
 from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.listener import ListenerSettings
+from nitroproxy.proxy.upstream import PoolSettings
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
 
 #: Connections that may wait to be accepted; on vsock a full queue refuses at once.
 _BACKLOG: Final = 1024
+
+#: The name of the gateway's socket in its unit (FileDescriptorName=), and the first descriptor (sd_listen_fds(3)).
+ACTIVATED: Final = "gateway"
+_FIRST_ACTIVATED: Final = 3
 
 Party = Literal["host", "enclave"]
 
@@ -62,6 +70,17 @@ def tcp_server(reactor: Any, interface: str, port: int) -> tuple[IStreamServerEn
     return kind(reactor, port, backlog=_BACKLOG, interface=interface), f"{shown}:{port}"
 
 
+def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpoint, str]:
+    """Where the gateway listens: at the socket that systemd listens at for it, if there is one, else at its own."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and ACTIVATED in names:
+        descriptor = _FIRST_ACTIVATED + names.index(ACTIVATED)
+        with socket.socket(fileno=os.dup(descriptor)) as given:
+            family, place = given.family, given.getsockname()
+        return AdoptedStreamServerEndpoint(reactor, descriptor, family), f"systemd's socket {place[0]}:{place[1]}"
+    return tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
+
+
 class OnlyFrom:
     """Accepts vsock connections from one CID; connections of other families are guarded by their own means."""
 
@@ -81,6 +100,7 @@ def listener_settings(settings: Settings, **more: Any) -> ListenerSettings:
         idle_timeout=limits.idle_timeout,
         connect_timeout=limits.connect_timeout,
         buffer_bytes=limits.buffer_bytes,
+        make_traceparent=settings.logging.make_traceparent,
         limits=head_limits(limits),
         exchange=ExchangeSettings(
             response_timeout=limits.response_timeout,
@@ -90,6 +110,16 @@ def listener_settings(settings: Settings, **more: Any) -> ListenerSettings:
             retry_delay=settings.host_proxy.retry_delay,
         ),
         **more,
+    )
+
+
+def pool_settings(limits: LimitSettings) -> PoolSettings:
+    """The configuration's limits as a pool wants them. A connection is given up before the next hop gives it up."""
+    return PoolSettings(
+        limits=head_limits(limits),
+        connect_timeout=limits.connect_timeout,
+        idle_timeout=limits.idle_timeout / 2,
+        most=limits.connections,
     )
 
 

@@ -20,7 +20,7 @@ from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward, Route
-from nitroproxy.proxy.upstream import Pool
+from nitroproxy.proxy.upstream import Pool, PoolSettings
 
 
 class Wire(StringTransport):
@@ -136,10 +136,7 @@ class OneHop:
         self.pool = Pool(
             lambda key, identity: self.endpoint,
             self.deadlines,
-            limits=Limits(),
-            connect_timeout=10.0,
-            idle_timeout=30.0,
-            most=10,
+            PoolSettings(most=10),
             end_is_proof=end_is_proof,
         )
         self._route = route

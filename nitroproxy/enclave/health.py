@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from nitroproxy.errors import ProxyError
-from nitroproxy.http1.messages import Limits
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
-from nitroproxy.proxy.upstream import Pool
+from nitroproxy.proxy.upstream import Pool, PoolSettings
 from nitroproxy.telemetry.health import Check, Health, read_health, same_policy, tls_verification
 
 #: Seconds that the relay may take to say how it is: less than the host waits for all of this.
@@ -25,7 +26,7 @@ class HealthOfEnclave:
         policy: Policy,
         deadlines: Deadlines,
         version: str,
-        limits: Limits,
+        settings: PoolSettings,
         *,
         verifies: bool,
     ) -> None:
@@ -36,10 +37,7 @@ class HealthOfEnclave:
         self._pool = Pool(
             lambda key, identity: relay,
             deadlines,
-            limits=limits,
-            connect_timeout=_RELAY_TIMEOUT,
-            idle_timeout=_RELAY_TIMEOUT,
-            most=16,
+            replace(settings, connect_timeout=_RELAY_TIMEOUT, most=16),
             end_is_proof=False,
         )
 

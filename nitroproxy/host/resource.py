@@ -1,11 +1,12 @@
 """The gateway's own pages: ``/`` says how to use it, ``/health`` how each layer is, ``/health/live`` and
-``/health/ready`` the same for orchestrators."""
+``/health/ready`` the same for orchestrators, ``/metrics`` what both daemons count."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 
+from prometheus_client.core import Metric
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -14,7 +15,9 @@ from nitroproxy.host.gateway import ENCLAVE
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.exposition import MetricsResource, metrics_of_both
 from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot, read_health, tls_verification
+from nitroproxy.telemetry.metrics import Metrics
 
 #: Seconds that the enclave may take to say how it is: `/health` itself answers within one.
 _ENCLAVE_TIMEOUT = 0.85
@@ -26,7 +29,8 @@ padding:0 1rem}}</style>
 <h1>nitroproxy {version}</h1>
 <p>The gateway to the enclave. Put a URL after the slash: <code>curl http://{host}/https://httpbin.org/get</code>,
 or use it as an HTTP proxy.</p>
-<p><a href="/health">health</a> · <a href="/health/live">live</a> · <a href="/health/ready">ready</a></p>
+<p><a href="/health">health</a> · <a href="/health/live">live</a> · <a href="/health/ready">ready</a> ·
+<a href="/metrics">metrics</a></p>
 </html>
 """
 
@@ -64,22 +68,38 @@ class HealthOfHost:
         return Health("nitroproxy-host", self._version, {"host": Check("pass")})
 
 
-def gateway_site(examine: Callable[[], Awaitable[Health]], live: Callable[[], Awaitable[Health]], version: str) -> Site:
-    """The gateway's resource tree."""
+class MetricsOfBoth:
+    """What this daemon counts, and what the enclave's does, in one."""
+
+    def __init__(self, own: Metrics, pool: Pool, deadlines: Deadlines) -> None:
+        self._own = own
+        self._pool = pool
+        self._deadlines = deadlines
+
+    async def __call__(self) -> Sequence[Metric]:
+        """Collect; an enclave that is down is a metric."""
+        return await metrics_of_both(self._own, self._ask)
+
+    async def _ask(self) -> bytes | None:
+        try:
+            status, body = await fetch(self._pool, ENCLAVE, b"/metrics", self._deadlines, _ENCLAVE_TIMEOUT)
+        except ProxyError:
+            return None
+        return body if status == 200 else None
+
+
+def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str) -> Site:
+    """The gateway's resource tree: ``/``, ``/metrics``, ``/health`` with ``/health/live`` and ``/health/ready``."""
+    tree = HealthResource(health)
+    tree.isLeaf = False
+    tree.putChild(b"", HealthResource(health))
+    tree.putChild(b"ready", HealthResource(health))
+    tree.putChild(b"live", HealthResource(health.live))
     root = LocalRoot("nitroproxy-host")
     root.putChild(b"", _Index(version))
-    root.putChild(b"health", health_tree(examine, live))
+    root.putChild(b"health", tree)
+    root.putChild(b"metrics", MetricsResource(metrics))
     return Site(root)
-
-
-def health_tree(examine: Callable[[], Awaitable[Health]], live: Callable[[], Awaitable[Health]]) -> Resource:
-    """``health`` with ``live`` and ``ready`` below it."""
-    tree = HealthResource(examine)
-    tree.isLeaf = False
-    tree.putChild(b"", HealthResource(examine))
-    tree.putChild(b"ready", HealthResource(examine))
-    tree.putChild(b"live", HealthResource(live))
-    return tree
 
 
 class _Index(Resource):

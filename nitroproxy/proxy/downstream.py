@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -57,12 +57,14 @@ class Downstream(Protocol):
 
     :ivar response: writes what this client is answered.
     :ivar record: of the request at hand.
+    :ivar peer: who is at the other end.
     """
 
     factory: DownstreamFactory
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
     response: ResponseWriter
     record: Record | None = None
+    peer: IAddress
 
     def __init__(self, factory: DownstreamFactory) -> None:
         self.factory = factory
@@ -85,6 +87,7 @@ class Downstream(Protocol):
 
     def connectionMade(self) -> None:
         self.transport.bufferSize = self._settings.buffer_bytes // 2
+        self.peer = self.transport.getPeer()
         self.response = ResponseWriter(self.transport, self.factory.hop, self.factory.pseudonym)
         refusal = self.factory.admit(self)
         if refusal is not None:
@@ -212,6 +215,7 @@ class Downstream(Protocol):
     def _begin_record(self, request: Request | None, request_id: bytes) -> Record:
         method = request.method if request is not None else b""
         record = self.record = Record(self.factory.deadlines.seconds(), request_id, method)
+        record.peer = self.peer
         self.response.for_request(request, request_id)
         self.factory.observer.began(record)
         return record
@@ -227,7 +231,7 @@ class Downstream(Protocol):
             return Dialling(self, route, record, settings.connect_timeout, deadlines)
         if isinstance(route, Forward):
             return Exchange(self, request, route, record, settings.exchange, deadlines, self.factory.pseudonym)
-        return LocalExchange(self, request, route.site)
+        return LocalExchange(self, request, route, settings.exchange.response_timeout, deadlines)
 
     def take_body(self) -> None:
         """The exchange can take the request's body now."""
@@ -374,12 +378,13 @@ class Downstream(Protocol):
         self._state = _State.TUNNEL
         self._update_reading()
         assert self.record is not None
-        self.record.tunnel = True
         upstream.bufferSize = self._settings.buffer_bytes // 2
         self._tunnel = Tunnel(
             self.transport, upstream, self.factory.deadlines, self._settings.idle_timeout, on_end=self._tunnel_ended
         )
         self._side = self._tunnel.downstream
+        self.record.sides = self._tunnel.downstream, self._tunnel.upstream
+        self.factory.observer.switched(self.record)
         if rest:
             self._tunnel.upstream.received(rest)
         join(self._tunnel.upstream)
@@ -389,7 +394,7 @@ class Downstream(Protocol):
         if self._read_ended:
             self._side.ended()
 
-    def _tunnel_ended(self, tunnel: Tunnel) -> None:
+    def _tunnel_ended(self) -> None:
         if self.record is not None:
-            self.record.received, self.record.sent = tunnel.downstream.bytes, tunnel.upstream.bytes
+            self.record.received, self.record.sent = self.record.moved
             self._end_record()

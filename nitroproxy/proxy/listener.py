@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 
 from nitroproxy.errors import Kind
 from nitroproxy.http1.messages import Limits
@@ -19,8 +17,6 @@ from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.record import Observer, Unobserved
 from nitroproxy.proxy.route import Router
-
-_log: Final = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +72,7 @@ class DownstreamFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Downstream | None:  # type: ignore[override]  # sets factory itself
         if addr is not None and not self.settings.accepts(addr):
-            self.observer.refused(Kind.PEER_DENIED)
-            _log.warn("{hop}: refused a connection from {peer}", hop=self.hop, peer=addr)
+            self.observer.refused(Kind.PEER_DENIED, addr)
             return None
         return Downstream(self)
 
@@ -91,7 +86,7 @@ class DownstreamFactory(Factory):
         self.connections.add(connection)
         self.observer.opened()
         if refusal is not None:
-            self.observer.refused(refusal)
+            self.observer.refused(refusal, connection.peer)
         return refusal
 
     def lost(self, connection: Downstream) -> None:

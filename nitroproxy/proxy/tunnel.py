@@ -69,7 +69,7 @@ class Tunnel:
     :param downstream: the client's transport.
     :param upstream: the other transport.
     :param idle_timeout: seconds without a byte either way after which both are aborted.
-    :param on_end: called once, with the tunnel, when both connections are gone.
+    :param on_end: called once, when both connections are gone.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Tunnel:
         upstream: StreamTransport,
         deadlines: Deadlines,
         idle_timeout: float,
-        on_end: Callable[[Tunnel], object],
+        on_end: Callable[[], object],
     ) -> None:
         self.downstream = Side(downstream, self)
         self.upstream = Side(upstream, self)
@@ -126,7 +126,7 @@ class Tunnel:
             if self._idle is not None:
                 self._idle.cancel()
                 self._idle = None
-            self._on_end(self)
+            self._on_end()
             return
         other.transport.unregisterProducer()
         if clean:
