@@ -72,7 +72,7 @@ lacking() {
         java.sh) lacking_command javac default-jdk-headless ;;
         node_env.sh)
             lacking_command node nodejs
-            if command -v node >/dev/null && ! node --help | grep -q NODE_USE_ENV_PROXY; then
+            if command -v node >/dev/null && ! node --use-env-proxy --eval '' 2>/dev/null; then
                 echo "node $(node --version) does not know NODE_USE_ENV_PROXY"
             fi
             ;;
@@ -155,8 +155,8 @@ start_daemons "$(free_port)" "$(free_port)"
 read -r _ loopback <"$run/ports"
 proxy=http://127.0.0.1:$loopback
 nobody=http://127.0.0.1:$(free_port)
-greeting="hello from $$, through the enclave"
-path=base64/$(printf '%-36s' "$greeting" | base64)
+greeting=$(printf 'hello from %07d, through the enclave' $$)
+path=base64/$(printf '%s' "$greeting" | base64)
 # rooted: Go never uses a proxy for "localhost". "localhost." is the same name to the proxy and to Go's TLS, if not to all.
 port=$(port_in upstream.json https)
 declare -A url=(
