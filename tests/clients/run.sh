@@ -127,7 +127,12 @@ port_in() { "$venv/bin/python" -c 'import json, sys; print(json.load(open(sys.ar
 finish() {
     stop_stack
     halt echo
-    rm -rf "$run/sockets" "$run"/work.*
+    # What a failing client said is kept, and the logs with it.
+    if [ "${failed:-1}" -eq 0 ]; then
+        rm -rf "$run"
+    else
+        rm -rf "$run/sockets" "$run"/work.*
+    fi
 }
 
 chosen=$clients
@@ -195,4 +200,3 @@ if [ "$failed" -gt 0 ]; then
     say "what they said, and the logs: $run"
     exit 1
 fi
-rm -rf "$run"
