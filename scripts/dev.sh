@@ -17,6 +17,8 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   load [STAGE...] trials of load and faults against the real daemons: thousands of clients, gigabytes, killed hops
   soak [SECONDS]  load with faults on every hop, and what is left of it in the end [60]
   fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
+  clients [NAME...]
+                  start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
   lint            ruff, mypy, shellcheck, systemd-analyze verify
   start           start the stack in the background: upstream, enclave and host daemons
   stop            stop it
@@ -162,14 +164,18 @@ except OSError as error:
 CODE
 }
 
-start_stack() {
-    local gateway=$1 loopback=$2
+start_upstream() {
     mkdir -p "$run"
     chmod 700 "$run"
     rm -f "$run/upstream.json"
-    printf '%s %s\n' "$gateway" "$loopback" >"$run/ports"
     launch upstream "$venv/bin/python" -m nitroproxy.demo.upstream --directory "$run"
     wait_for upstream 30 test -f "$run/upstream.json"
+}
+
+# start_daemons GATEWAY LOOPBACK: on these ports; they trust the CAs in $run/ca.pem.
+start_daemons() {
+    local gateway=$1 loopback=$2
+    printf '%s %s\n' "$gateway" "$loopback" >"$run/ports"
     export NITROPROXY_TRANSPORT_DIRECTORY=$run/sockets NITROPROXY_TLS_CA_FILE=$run/ca.pem
     export HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback
     launch enclave "$venv/bin/twistd" -n --pidfile= nitroproxy-enclave --config etc/local.json
@@ -195,7 +201,8 @@ cmd_local() {
     run=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy.XXXXXX")
     trap 'stop_stack; rm -rf "$run/sockets"' EXIT
     trap 'exit 130' INT TERM
-    start_stack "$(free_port)" "$(free_port)"
+    start_upstream
+    start_daemons "$(free_port)" "$(free_port)"
     local gateway status=0
     read -r gateway _ <"$run/ports"
     "$venv/bin/nitroproxy" demo --proxy "http://127.0.0.1:$gateway" --upstream "$run/upstream.json" \
@@ -213,7 +220,8 @@ cmd_start() {
         fi
     done
     trap 'stop_stack' EXIT
-    start_stack "${HOST_PROXY_PORT:-8080}" "${ENCLAVE_PROXY_PORT:-8081}"
+    start_upstream
+    start_daemons "${HOST_PROXY_PORT:-8080}" "${ENCLAVE_PROXY_PORT:-8081}"
     trap - EXIT
     local gateway
     read -r gateway _ <"$run/ports"
@@ -299,6 +307,8 @@ cmd_fuzz() {
     "$venv/bin/python" -m tests.fuzz "${1:-60}"
 }
 
+cmd_clients() { exec tests/clients/run.sh "$@"; }
+
 cmd_lint() {
     deps
     need shellcheck shellcheck
@@ -306,7 +316,7 @@ cmd_lint() {
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
     "$venv/bin/mypy" nitroproxy tests twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
-    shellcheck scripts/*.sh .ci/run
+    shellcheck -x scripts/*.sh tests/clients/*.sh .ci/run
     verify_units
     echo "lint: nothing found"
 }
@@ -334,11 +344,14 @@ cmd_clean() {
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 }
 
+# tests/clients/run.sh reads this file for its functions.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
+
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | load | soak | fuzz | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    local | test | clients | load | soak | fuzz | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
     stop) stop_stack ;;
     restart)
         stop_stack
