@@ -24,7 +24,6 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -92,15 +91,14 @@ class TLSClient:
             context.set_verify(SSL.VERIFY_NONE)
         self._sessions: OrderedDict[str, SSL.Session] = OrderedDict()
 
-    def wrap(
-        self, endpoint: IStreamClientEndpoint, host: str, timeout: float, reactor: IReactorTime
-    ) -> IStreamClientEndpoint:
+    def wrap(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
         """An endpoint that connects *endpoint*, then starts TLS with *host* and verifies it.
 
+        Whoever connects limits the time for all of it.
+
         :param host: a DNS name in A-labels, or an IP address.
-        :param timeout: seconds for the handshake.
         """
-        return _TLSEndpoint(self, endpoint, host, timeout, reactor)
+        return _TLSEndpoint(self, endpoint, host)
 
     def connection(self, handshake: _Handshake) -> SSL.Connection:
         """A new connection for *handshake*, resuming the last session with its host if there is one."""
@@ -164,14 +162,10 @@ class _Creator:
 class _TLSEndpoint:
     """See `TLSClient.wrap`."""
 
-    def __init__(
-        self, client: TLSClient, endpoint: IStreamClientEndpoint, host: str, timeout: float, reactor: IReactorTime
-    ) -> None:
+    def __init__(self, client: TLSClient, endpoint: IStreamClientEndpoint, host: str) -> None:
         self._client = client
         self._endpoint = endpoint
         self._host = host
-        self._timeout = timeout
-        self._reactor = reactor
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fails with `ProxyError` when TLS does, or as the inner endpoint does."""
@@ -188,8 +182,6 @@ class _TLSEndpoint:
         def start() -> IProtocol:
             nonlocal handshake
             handshake = _Handshake(self._client, self._host, protocolFactory, result)
-            timer = self._reactor.callLater(self._timeout, handshake.time_out, self._timeout)
-            handshake.on_settled = lambda: timer.cancel() if timer.active() else None
             return handshake
 
         connecting = self._endpoint.connect(_HandshakeFactory(self._client, start))
@@ -256,7 +248,6 @@ class _Handshake(Protocol):
         self.is_address = _is_address(host)
         self.certificate_seen = False
         self.chain_error: str | None = None
-        self.on_settled: Callable[[], object] = lambda: None
         self._client = client
         self._factory = factory
         self._result = result
@@ -277,7 +268,6 @@ class _Handshake(Protocol):
             self._failed(ProxyError(Kind.INTERNAL_ERROR, "nobody wants the connection"))
             return
         self._inner = inner
-        self.on_settled()
         self._client.shook_hands(None, self._client.verifies and not self.certificate_seen)
         if IHalfCloseableProtocol.providedBy(inner):
             directlyProvides(self, IHandshakeListener, IHalfCloseableProtocol)
@@ -331,14 +321,8 @@ class _Handshake(Protocol):
             Kind.TLS_PROTOCOL_ERROR, f"the connection was {how} during the TLS handshake with {self.host}"
         )
 
-    def time_out(self, timeout: float) -> None:
-        """The handshake takes too long."""
-        detail = f"no TLS handshake with {self.host} within {timeout:g} seconds"
-        self._failed(ProxyError(Kind.CONNECTION_TIMEOUT, detail))
-
     def give_up(self) -> None:
         """Nobody waits for the connection any more."""
-        self.on_settled()
         if self.transport is not None:
             self.transport.abortConnection()
 

@@ -45,6 +45,8 @@ MATCHES = [
     ("[2001:db8::1]:443", "2001:db8::1", 443, True),
     ("0.0.0.0/0:443", "2001:db8::1", 443, False),
     ("*.0.0.1:443", "127.0.0.1", 443, False),
+    ("x--any--x.example:443", "a.example", 443, False),
+    ("x.example:443", "a.example", 443, False),
 ]
 MALFORMED = [
     "",
@@ -56,6 +58,7 @@ MALFORMED = [
     "a.example:20-10",
     ":443",
     "a*.example:443",
+    "*.a\u3002b:443",
     "a.**.example:443",
     "**:443",
     "127.1:443",

@@ -32,6 +32,7 @@ class Wire(StringTransport):
         self.aborted = False
         self.half_closed = False
         self.closed = False
+        self._half_closing = False
         protocol.makeConnection(self)
 
     def unregisterProducer(self) -> None:
@@ -41,6 +42,7 @@ class Wire(StringTransport):
     def loseWriteConnection(self) -> None:
         """Half-close."""
         self.half_closed = True
+        self._half_closing = True
 
     def abortConnection(self) -> None:
         """Close at once."""
@@ -49,6 +51,10 @@ class Wire(StringTransport):
 
     def settle(self) -> None:
         """Let a close that was asked for take effect."""
+        if self._half_closing and not self.closed:
+            self._half_closing = False
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.writeConnectionLost()
         if (self.aborted or (self.disconnecting and self.producer is None)) and not self.closed:
             self.closed = True
             reason = ConnectionAborted() if self.aborted else ConnectionDone()
@@ -137,7 +143,7 @@ class OneHop:
             lambda key, identity: self.endpoint,
             self.deadlines,
             PoolSettings(most=10),
-            end_is_proof=end_is_proof,
+            end_is_proof=lambda key: end_is_proof,
         )
         self._route = route
         settings = ListenerSettings(

@@ -38,7 +38,7 @@ class HealthOfEnclave:
             lambda key, identity: relay,
             deadlines,
             replace(settings, connect_timeout=_RELAY_TIMEOUT, most=16),
-            end_is_proof=False,
+            end_is_proof=lambda key: False,
         )
 
     async def __call__(self) -> Health:

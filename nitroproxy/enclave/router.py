@@ -23,8 +23,9 @@ from nitroproxy.telemetry.health import Health, HealthResource, LocalRoot
 
 def enclave_site(examine: Callable[[], Awaitable[Health]], collect: Callable[[], Awaitable[Sequence[Metric]]]) -> Site:
     """The enclave daemon's own pages."""
-    root = LocalRoot("nitroproxy-enclave")
-    root.putChild(b"health", HealthResource(examine))
+    hop = "nitroproxy-enclave"
+    root = LocalRoot(hop)
+    root.putChild(b"health", HealthResource(hop, examine))
     root.putChild(b"metrics", MetricsResource(collect))
     return Site(root)
 

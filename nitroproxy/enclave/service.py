@@ -97,8 +97,8 @@ class _Enclave:
             )
         except TrustError as error:
             raise Unloadable(f"tls.ca_file: {error}") from error
-        dialer = Dialer(self.reactor, relay, tls, limits.connect_timeout)
-        pool = Pool(dialer.endpoint_for, deadlines, pool_settings(limits), end_is_proof=True)
+        dialer = Dialer(relay, tls)
+        pool = Pool(dialer.endpoint_for, deadlines, pool_settings(limits), end_is_proof=dialer.verifies_end)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         health = HealthOfEnclave(
             relay, policy, deadlines, __version__, pool_settings(limits), verifies=settings.tls.verify_certificates
@@ -135,7 +135,9 @@ class _Enclave:
         tried = self.instruments.watch_connects("logs")
         failure = f"cannot reach the host's log listener at {place}"
         host = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, settings.limits.buffer_bytes, tried)
-        pool = Pool(lambda key, identity: host, self.deadlines, pool_settings(settings.limits), end_is_proof=False)
+        pool = Pool(
+            lambda key, identity: host, self.deadlines, pool_settings(settings.limits), end_is_proof=lambda key: False
+        )
         shipper = LogShipper(post_to(pool, self.deadlines), self.reactor)
         self.instruments.takers.append(shipper.take)
         lost = one_counter("log_lines_not_shipped", "Log lines lost before the host had them.", lambda: shipper.dropped)

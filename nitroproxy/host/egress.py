@@ -24,8 +24,9 @@ def relay_site(resolver: Resolver, policy: Policy, version: str) -> Site:
         checks = {"egress": Check("pass"), "dns": dns, "policy": Check("pass", policy.fingerprint)}
         return Health("nitroproxy-relay", version, checks)
 
-    root = LocalRoot("nitroproxy-relay")
-    root.putChild(b"health", HealthResource(examine))
+    hop = "nitroproxy-relay"
+    root = LocalRoot(hop)
+    root.putChild(b"health", HealthResource(hop, examine))
     return Site(root)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Final
 
 from prometheus_client.core import Metric
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from nitroproxy.errors import ProxyError
+from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.gateway import ENCLAVE
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
@@ -21,6 +22,9 @@ from nitroproxy.telemetry.metrics import Metrics
 
 #: Seconds that the enclave may take to say how it is: `/health` itself answers within one.
 _ENCLAVE_TIMEOUT = 0.85
+
+#: Failures that mean that there was no connection to the enclave at all.
+_NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT, Kind.CONNECTION_LIMIT_REACHED})
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>nitroproxy</title>
@@ -51,8 +55,8 @@ class HealthOfHost:
             _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT)
             theirs = read_health(body)
         except ProxyError as error:
-            connected = not error.kind.public_name.endswith("_unavailable") and "connect" not in error.kind.public_name
-            health.checks["vsock"] = Check("pass") if connected else Check("fail", error.detail)
+            unreachable = error.kind in _NO_CONNECTION
+            health.checks["vsock"] = Check("fail", error.detail) if unreachable else Check("pass")
             health.checks["enclave"] = Check("fail", f"the enclave does not answer: {error.detail}")
         except ValueError as error:
             health.checks["vsock"] = Check("pass")
@@ -90,12 +94,11 @@ class MetricsOfBoth:
 
 def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str) -> Site:
     """The gateway's resource tree: ``/``, ``/metrics``, ``/health`` with ``/health/live`` and ``/health/ready``."""
-    tree = HealthResource(health)
-    tree.isLeaf = False
-    tree.putChild(b"", HealthResource(health))
-    tree.putChild(b"ready", HealthResource(health))
-    tree.putChild(b"live", HealthResource(health.live))
-    root = LocalRoot("nitroproxy-host")
+    hop = "nitroproxy-host"
+    tree = HealthResource(hop, health)
+    tree.putChild(b"ready", HealthResource(hop, health))
+    tree.putChild(b"live", HealthResource(hop, health.live))
+    root = LocalRoot(hop)
     root.putChild(b"", _Index(version))
     root.putChild(b"health", tree)
     root.putChild(b"metrics", MetricsResource(metrics))

@@ -91,7 +91,7 @@ class _Host:
         endpoint, place = hop_client(reactor, settings, "enclave", settings.enclave.port)
         failure = f"cannot reach the enclave at {place}"
         enclave = HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, limits.buffer_bytes, self.connects)
-        pool = Pool(lambda key, identity: enclave, deadlines, pool_settings(limits), end_is_proof=False)
+        pool = Pool(lambda key, identity: enclave, deadlines, pool_settings(limits), end_is_proof=lambda key: False)
         health = HealthOfHost(pool, deadlines, __version__, verifies=settings.tls.verify_certificates)
         metrics = MetricsOfBoth(self.instruments.metrics, pool, deadlines)
         gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))

@@ -204,6 +204,13 @@ class _Reader(ABC):
     def _check_partial_head(self, partial: bytes) -> None: ...
 
 
+def _upgrade(values: list[bytes]) -> bytes | None:
+    """The protocols that a client offers; without HTTP/2, to which nothing here could switch (RFC 9113 section 3.1) and
+    which would take what follows out of a destination's sight."""
+    protocols = [protocol.strip(b" \t") for value in values for protocol in value.split(b",")]
+    return b", ".join(protocol for protocol in protocols if protocol and protocol.lower() != b"h2c") or None
+
+
 class RequestReader(_Reader):
     """Reads the requests of one client connection."""
 
@@ -258,7 +265,7 @@ class RequestReader(_Reader):
         expectations = acted_on.get(b"expect")
         if expectations is not None and b",".join(expectations).lower() != b"100-continue":
             raise self._fail(Kind.EXPECTATION_FAILED, "the only expectation understood is '100-continue'")
-        upgrade = acted_on.get(b"upgrade") if b"upgrade" in options and not http10 else None
+        upgrade = _upgrade(acted_on.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
         return Request(
             method=method,
             target=target,
@@ -268,7 +275,7 @@ class RequestReader(_Reader):
             keep_alive=b"close" not in options and (not http10 or b"keep-alive" in options),
             connection_options=options,
             expects_continue=expectations is not None and not http10 and bool(length),
-            upgrade=b", ".join(upgrade) if upgrade else None,
+            upgrade=upgrade,
         )
 
     def _check_partial_head(self, partial: bytes) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 #: A next hop that cannot be reached may be back in a moment; nothing of the request has left.
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
+#: Fields that are made from what was understood of the request, not passed on.
+_WRITTEN_ANEW: Final = frozenset({b"host", b"content-length", b"x-request-id", b"traceparent", b"expect"})
 _JITTER: Final = random.SystemRandom()
 #: Seconds over which a request body's rate is looked at.
 _RATE_WINDOW: Final = 5.0
@@ -85,6 +87,8 @@ class Exchange:
         self._retries = 0
         self._pooled = False
         self._request_sent = request.content_length == 0
+        #: Nothing tells the client to wait before it sends its body.
+        self._may_send = not request.expects_continue
         self._request_flows = False
         self._response_flows = False
         self._response_begun = False
@@ -144,10 +148,13 @@ class Exchange:
     def _headers(self) -> Headers:
         request = self._request
         headers = [(b"Host", self._route.host)]
+        length = request.get(b"content-length")
+        if length is not None:
+            headers.append((b"Content-Length", b"%d" % int(length)))
         headers += [
             header
             for header in end_to_end(request.headers, request.connection_options)
-            if header[0].lower() not in (b"host", b"x-request-id", b"traceparent", b"expect")
+            if header[0].lower() not in _WRITTEN_ANEW
         ]
         if request.expects_continue:
             headers.append((b"Expect", b"100-continue"))
@@ -197,13 +204,19 @@ class Exchange:
 
     def response_interim(self, response: Response) -> None:
         """A 1xx other than 101."""
+        self._may_send = True
         self._downstream.response.interim(response)
 
     def response_head(self, response: Response) -> None:
         """The final response's head."""
         self._response_begun = True
-        self._cancel_deadline()
+        if response.content_length or self._request_flows:
+            self._watch()
+        else:
+            self._cancel_deadline()
         self._downstream.answering(response.status)
+        if not self._request_sent and response.status >= 400:
+            self._downstream.response.close_after = True  # Nobody wants the rest of the body.
         self._downstream.response.head(response, end_to_end(response.headers, response.connection_options))
 
     def response_data(self, data: bytes, last: bool) -> None:
@@ -215,8 +228,7 @@ class Exchange:
         self._last_moved = self._deadlines.seconds()
         if not self._response_flows:
             self._response_flows = True
-            self._watch()
-            self._downstream.transport.registerProducer(self._connection, True)
+            self._downstream.read_response_from(self._connection)
 
     def response_end(self, reusable: bool) -> None:
         """The whole response has been read."""
@@ -263,7 +275,7 @@ class Exchange:
 
     def _look_later(self) -> None:
         self._received_before = self._record.received
-        self._downstream.was_held_back = False
+        self._downstream.was_held_back = self._downstream.upstream_full or not self._may_send
         left = self._last_moved + self._settings.idle_timeout - self._deadlines.seconds()
         wait = min(left, _RATE_WINDOW) if self._request_flows and self._settings.min_body_rate else left
         self._deadline = self._deadlines.after(wait, self._check_progress)
@@ -296,7 +308,7 @@ class Exchange:
         self._stop_request_flow()
         if self._response_flows:
             self._response_flows = False
-            self._downstream.transport.unregisterProducer()
+            self._downstream.read_response_from(None)
         connection, self._connection = self._connection, None
         return connection
 

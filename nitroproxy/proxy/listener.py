@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -17,6 +18,9 @@ from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.record import Observer, Unobserved
 from nitroproxy.proxy.route import Router
+
+#: Connections that may be told at a time that they are not served; of more, some are just ended.
+_MOST_TURNED_AWAY: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class DownstreamFactory(Factory):
         self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
         self.draining = False
         self.connections: set[Downstream] = set()
+        #: Those that are being told that they are not served; they do not take the place of one that could be.
+        self._turned_away: set[Downstream] = set()
         self._drained: Deferred[bool] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Downstream | None:  # type: ignore[override]  # sets factory itself
@@ -78,20 +84,24 @@ class DownstreamFactory(Factory):
 
     def admit(self, connection: Downstream) -> Kind | None:
         """Count *connection* in; the reason for which it must not be served, or None."""
-        refusal: Kind | None = None
+        self.observer.opened()
         if self.draining:
             refusal = Kind.DRAINING
         elif len(self.connections) >= self.settings.connections:
             refusal = Kind.CONNECTION_LIMIT_REACHED
-        self.connections.add(connection)
-        self.observer.opened()
-        if refusal is not None:
-            self.observer.refused(refusal, connection.peer)
+        else:
+            self.connections.add(connection)
+            return None
+        self.observer.refused(refusal, connection.peer)
+        self._turned_away.add(connection)
+        if len(self._turned_away) > _MOST_TURNED_AWAY:
+            self._turned_away.pop().abort()
         return refusal
 
     def lost(self, connection: Downstream) -> None:
         """*connection* has ended."""
         self.connections.discard(connection)
+        self._turned_away.discard(connection)
         self.observer.closed()
         if self._drained is not None and not self.connections:
             self._drained.callback(True)
@@ -122,7 +132,7 @@ class DownstreamFactory(Factory):
 
     def abort(self) -> None:
         """End every connection at once."""
-        for connection in list(self.connections):
+        for connection in [*self.connections, *self._turned_away]:
             connection.abort()
 
     def _abort_rest(self) -> None:

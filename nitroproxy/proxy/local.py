@@ -53,6 +53,8 @@ class LocalExchange:
             return
         if self._request.content_length > self._longest_body:
             raise self._too_large()
+        if self._request.expects_continue:
+            self._downstream.response.go_on()
         self._deadline = self._deadlines.after(self._timeout, self._time_out)
         self._downstream.take_body()
 

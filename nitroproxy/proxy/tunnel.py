@@ -1,6 +1,7 @@
 """Two connections joined: bytes go both ways until both have ended (RFC 9110 section 9.3.6).
 
-A half-close is passed on as a half-close, an abort as an abort. Backpressure is the transports' own: each is the
+A half-close is passed on as a half-close, an abort as an abort (where the transport has one: on vsock and UNIX sockets
+the other end sees a close). Backpressure is the transports' own: each is the
 other's producer. Nothing here looks at the bytes.
 """
 

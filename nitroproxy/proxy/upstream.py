@@ -47,7 +47,6 @@ class UpstreamConnection(Protocol):
 
     :ivar key: what the pool keeps it under.
     :ivar opened_by: the id of the request for which it was made.
-    :ivar used: an exchange has been completed on it.
     """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
@@ -55,7 +54,6 @@ class UpstreamConnection(Protocol):
     def __init__(self, pool: Pool, key: Hashable, opened_by: bytes) -> None:
         self.key = key
         self.opened_by = opened_by
-        self.used = False
         self.idle_deadline: Deadline | None = None
         self._pool = pool
         self._reader = ResponseReader(pool.limits)
@@ -77,6 +75,7 @@ class UpstreamConnection(Protocol):
     def forget(self) -> None:
         """End the connection at once; its receiver is told nothing more."""
         self._receiver = None
+        self._pool.withdraw(self)
         if not self.gone:
             self.transport.abortConnection()
 
@@ -124,7 +123,7 @@ class UpstreamConnection(Protocol):
                 raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, f"more than {_MOST_INTERIM} interim responses")
             self._reader.next_message()
             receiver.response_interim(response)
-        elif response.content_length == UNTIL_CLOSE and not self._pool.end_is_proof:
+        elif response.content_length == UNTIL_CLOSE and not self._pool.end_is_proof(self.key):
             raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, "the response says neither its length nor that it is chunked")
         else:
             self._response = response
@@ -136,7 +135,6 @@ class UpstreamConnection(Protocol):
         receiver, self._receiver = self._receiver, None
         reusable = self._response.keep_alive and not self._reader.buffered and not self.gone
         self._reader.next_message()
-        self.used = True
         receiver.response_end(reusable)
 
     def _fail(self, error: ProxyError) -> None:
@@ -150,6 +148,7 @@ class UpstreamConnection(Protocol):
         if self._side is not None:
             self._side.ended()
         else:
+            self._pool.withdraw(self)
             self._input_ended(clean=True)
             if not self.gone:
                 self.transport.loseConnection()
@@ -222,8 +221,8 @@ class Pool:
     """Connections to next hops, kept alive between exchanges.
 
     :param endpoint_for: the endpoint that a key stands for, given also the fields that identify the request.
-    :param end_is_proof: the end of a connection may be taken for the end of a body without a length. Not so where a
-        reset reads as an end (vsock).
+    :param end_is_proof: whether the end of a connection to a key may be taken for the end of a body without a length.
+        Not so where a reset reads as an end: without TLS on vsock and UNIX sockets.
     """
 
     def __init__(
@@ -232,7 +231,7 @@ class Pool:
         deadlines: Deadlines,
         settings: PoolSettings,
         *,
-        end_is_proof: bool,
+        end_is_proof: Callable[[Hashable], bool],
     ) -> None:
         self.limits = settings.limits
         self.end_is_proof = end_is_proof
@@ -321,8 +320,12 @@ class Pool:
         idle.append(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:
-        """*connection* has ended: do not hand it out."""
+        """*connection* has ended."""
         self._open -= 1
+        self.withdraw(connection)
+
+    def withdraw(self, connection: UpstreamConnection) -> None:
+        """Do not hand *connection* out any more."""
         if connection.idle_deadline is not None:
             connection.idle_deadline.cancel()
         idle = self._idle.get(connection.key)

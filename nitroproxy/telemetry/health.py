@@ -86,42 +86,6 @@ def read_health(body: bytes) -> dict[str, Check]:
         raise ValueError("not a health document") from error
 
 
-class HealthResource(Resource):
-    """Serves *examine*'s result: 200 while nothing fails, 503 otherwise."""
-
-    isLeaf = True
-
-    def __init__(self, examine: Callable[[], Awaitable[Health]]) -> None:
-        super().__init__()
-        self._examine = examine
-
-    def render_GET(self, request: Request) -> int:
-        """Examine, then answer."""
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
-
-        async def answer() -> None:
-            health = await self._examine()
-            if gone:
-                return
-            request.setResponseCode(503 if health.status == "fail" else 200)
-            request.setHeader("Content-Type", "application/health+json")
-            request.setHeader("Cache-Control", "no-store")
-            body = health.to_json()
-            request.setHeader("Content-Length", str(len(body)))
-            request.write(body)
-            request.finish()
-
-        def failed(failure: Any) -> None:
-            _log.failure("health could not be examined", failure)
-            if not gone:
-                request.setResponseCode(500)
-                request.finish()
-
-        Deferred.fromCoroutine(answer()).addErrback(failed)
-        return NOT_DONE_YET
-
-
 class LocalRoot(Resource):
     """The root of a daemon's own pages; what is not there is a problem document.
 
@@ -153,3 +117,41 @@ class _NotFound(Resource):
         for name, value in headers:
             request.responseHeaders.addRawHeader(name, value)
         return body
+
+
+class HealthResource(LocalRoot):
+    """Serves *examine*'s result: 200 while nothing fails, 503 otherwise. May have pages below it."""
+
+    def __init__(self, hop: str, examine: Callable[[], Awaitable[Health]]) -> None:
+        super().__init__(hop)
+        self._examine = examine
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Itself, with a slash at the end; else nothing is there."""
+        return self if not path else super().getChild(path, request)
+
+    def render_GET(self, request: Request) -> int:
+        """Examine, then answer."""
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        async def answer() -> None:
+            health = await self._examine()
+            if gone:
+                return
+            request.setResponseCode(503 if health.status == "fail" else 200)
+            request.setHeader("Content-Type", "application/health+json")
+            request.setHeader("Cache-Control", "no-store")
+            body = health.to_json()
+            request.setHeader("Content-Length", str(len(body)))
+            request.write(body)
+            request.finish()
+
+        def failed(failure: Any) -> None:
+            _log.failure("health could not be examined", failure, event="health_failed")
+            if not gone:
+                request.setResponseCode(500)
+                request.finish()
+
+        Deferred.fromCoroutine(answer()).addErrback(failed)
+        return NOT_DONE_YET
