@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -35,6 +36,10 @@ _BACKLOG: Final = 1024
 #: The name of the gateway's socket in its unit (FileDescriptorName=), and the first descriptor (sd_listen_fds(3)).
 ACTIVATED: Final = "gateway"
 _FIRST_ACTIVATED: Final = 3
+
+#: Fields that the hops of one request add to it or to its response, at most, and the bytes of one of them.
+HOP_FIELDS: Final = 16
+_FIELD_BYTES: Final = 256
 
 Party = Literal["host", "enclave"]
 
@@ -91,8 +96,10 @@ class OnlyFrom:
         return not isinstance(address, VsockAddress) or address.cid == self._cid
 
 
-def listener_settings(settings: Settings, **more: Any) -> ListenerSettings:
-    """The configuration's limits as a listener wants them."""
+def listener_settings(
+    settings: Settings, accepts: Callable[[IAddress], bool] = lambda address: True, slack: int = 0
+) -> ListenerSettings:
+    """The configuration's limits as a listener wants them. See `head_limits` for *slack*."""
     limits = settings.limits
     return ListenerSettings(
         connections=limits.connections,
@@ -101,7 +108,8 @@ def listener_settings(settings: Settings, **more: Any) -> ListenerSettings:
         connect_timeout=limits.connect_timeout,
         buffer_bytes=limits.buffer_bytes,
         make_traceparent=settings.logging.make_traceparent,
-        limits=head_limits(limits),
+        limits=head_limits(limits, slack),
+        accepts=accepts,
         exchange=ExchangeSettings(
             response_timeout=limits.response_timeout,
             idle_timeout=limits.idle_timeout,
@@ -109,20 +117,27 @@ def listener_settings(settings: Settings, **more: Any) -> ListenerSettings:
             max_retries=settings.host_proxy.max_retries,
             retry_delay=settings.host_proxy.retry_delay,
         ),
-        **more,
     )
 
 
-def pool_settings(limits: LimitSettings) -> PoolSettings:
+def pool_settings(limits: LimitSettings, slack: int = 0) -> PoolSettings:
     """The configuration's limits as a pool wants them. A connection is given up before the next hop gives it up."""
     return PoolSettings(
-        limits=head_limits(limits),
+        limits=head_limits(limits, slack),
         connect_timeout=limits.connect_timeout,
         idle_timeout=limits.idle_timeout / 2,
         most=limits.connections,
     )
 
 
-def head_limits(limits: LimitSettings) -> Limits:
-    """The configuration's limits as a reader wants them."""
-    return Limits(target_bytes=min(16384, limits.header_bytes), header_bytes=limits.header_bytes)
+def head_limits(limits: LimitSettings, slack: int = 0) -> Limits:
+    """The configuration's limits as a reader wants them.
+
+    :param slack: how many fields more there may be: between our own hops, as many as the hops before have added.
+    """
+    standard = Limits()
+    return Limits(
+        target_bytes=min(standard.target_bytes, limits.header_bytes) + slack * _FIELD_BYTES,
+        header_bytes=limits.header_bytes + slack * _FIELD_BYTES,
+        header_count=standard.header_count + slack,
+    )

@@ -49,7 +49,7 @@ class ForwardingTests(SynchronousTestCase):
             b"Connection: x-hidden\r\nX-Hidden: 1\r\nProxy-Authenticate: x\r\n\r\n"
         )
         _, headers, _ = split_head(client.take())
-        self.assertEqual(set(headers), {b"content-length", b"via", b"x-request-id"})
+        self.assertEqual(set(headers), {b"content-length", b"date", b"via", b"x-request-id"})
 
     def test_connection_is_used_again(self) -> None:
         """Two requests of one client, and one of another, go over one upstream connection."""

@@ -26,7 +26,10 @@ class LocalTests(SynchronousTestCase):
         self.hop = OneHop(self.route)
         self.client = self.hop.client()
 
+    examined = 0
+
     async def examine(self) -> Health:
+        self.examined += 1
         if self.answer is not None:
             await self.answer
         return self.health
@@ -113,3 +116,27 @@ class LocalTests(SynchronousTestCase):
         """Nothing is below a page that has nothing below it."""
         self.assertEqual(self.ask(GET.replace(b"/thing", b"/health/nonsense"))[0], b"HTTP/1.1 404 Not Found")
         self.assertEqual(self.ask(GET.replace(b"/thing", b"/health/"))[0], b"HTTP/1.1 200 OK")
+
+    def test_method(self) -> None:
+        """A method that a page does not have is a problem document, and says which it has."""
+        for method in (b"POST", b"PUT", b"PURGE"):
+            client = self.hop.client()
+            client.receive(GET.replace(b"/thing", b"/health").replace(b"GET", method))
+            start, headers, body = split_head(client.take())
+            self.assertEqual(headers[b"content-type"], b"application/problem+json")
+            self.assertNotIn(b"server", headers)
+            self.assertEqual(start, b"HTTP/1.1 405 Method Not Allowed")
+            self.assertEqual(headers[b"allow"], b"GET, HEAD")
+            self.assertEqual(json.loads(body)["error"], "method_not_allowed")
+
+    def test_asked_by_many(self) -> None:
+        """Those who ask at the same time are told of one examination."""
+        self.answer = Deferred()
+        clients = [self.hop.client() for _ in range(50)]
+        for client in clients:
+            client.receive(GET.replace(b"/thing", b"/health"))
+        self.answer.callback(None)
+        self.assertEqual([client.take().count(b"200 OK") for client in clients], [1] * 50)
+        self.assertEqual(self.examined, 1)
+        self.assertEqual(self.ask(GET.replace(b"/thing", b"/health"))[0], b"HTTP/1.1 200 OK")
+        self.assertEqual(self.examined, 2)

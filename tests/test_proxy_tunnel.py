@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
@@ -116,6 +118,20 @@ class ConnectTests(SynchronousTestCase):
         self.assertTrue(self.client.half_closed)
         self.client.receive(GET)
         self.assertEqual(self.client.take(), b"")
+
+    def test_half_close_towards_tls(self) -> None:
+        """TLS cannot end one direction alone: the client's half-close stays here until the other side ends too."""
+        upstream = self.tunnel()
+        directlyProvides(upstream, ISSLTransport)
+        self.client.end()
+        self.assertFalse(upstream.half_closed)
+        upstream.receive(b"answer")
+        self.assertEqual(self.client.take(), b"answer")
+        upstream.end()
+        self.client.settle()
+        upstream.settle()
+        self.assertTrue(self.client.closed)
+        self.assertTrue(upstream.closed)
 
     def test_denied(self) -> None:
         """Nor when the CONNECT is refused before anything is dialled."""

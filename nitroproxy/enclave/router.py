@@ -26,7 +26,7 @@ def enclave_site(examine: Callable[[], Awaitable[Health]], collect: Callable[[],
     hop = "nitroproxy-enclave"
     root = LocalRoot(hop)
     root.putChild(b"health", HealthResource(hop, examine))
-    root.putChild(b"metrics", MetricsResource(collect))
+    root.putChild(b"metrics", MetricsResource(hop, collect))
     return Site(root)
 
 

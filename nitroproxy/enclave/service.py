@@ -33,7 +33,7 @@ from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.telemetry.metrics import TLSMetrics, one_counter, pool_metrics
 from nitroproxy.telemetry.shipping import LogShipper, post_to
 from nitroproxy.tls import TLSClient, TrustError
-from nitroproxy.wiring import OnlyFrom, hop_client, hop_server, listener_settings, pool_settings, tcp_server
+from nitroproxy.wiring import HOP_FIELDS, OnlyFrom, hop_client, hop_server, listener_settings, pool_settings, tcp_server
 
 _log: Final = Logger()
 _HOP: Final = "nitroproxy-enclave"
@@ -108,7 +108,7 @@ class _Enclave:
 
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
-        self.from_parent.settings = listener_settings(settings, accepts=OnlyFrom(settings.transport.parent_cid))
+        self.from_parent.settings = listener_settings(settings, OnlyFrom(settings.transport.parent_cid), HOP_FIELDS)
         self.from_enclave.settings = listener_settings(settings)
 
     def prepare(self, configuration: Configuration) -> Callable[[], None]:

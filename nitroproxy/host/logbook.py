@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
-from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from nitroproxy.http1.messages import Request as ProxyRequest
@@ -26,7 +25,7 @@ _LONGEST_VALUE: Final = 16384
 _NEEDED: Final = ("time", "level", "event", "message")
 
 
-class LogIntake(Resource):
+class LogIntake(LocalRoot):
     """``POST /logs``: lines of JSON, numbered from the field Log-First on within the session Log-Session; 204 when they
     have been taken.
 
@@ -37,7 +36,7 @@ class LogIntake(Resource):
     isLeaf = True
 
     def __init__(self, cid: int, take: Callable[[Mapping[str, Any]], object]) -> None:
-        super().__init__()
+        super().__init__("nitroproxy-logs")
         self._cid = cid
         self._take = take
         self._session = ""

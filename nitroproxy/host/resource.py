@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client.core import Metric
-from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from nitroproxy.errors import Kind, ProxyError
@@ -24,7 +23,7 @@ from nitroproxy.telemetry.metrics import Metrics
 _ENCLAVE_TIMEOUT = 0.85
 
 #: Failures that mean that there was no connection to the enclave at all.
-_NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT, Kind.CONNECTION_LIMIT_REACHED})
+_NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT})
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>nitroproxy</title>
@@ -99,17 +98,17 @@ def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str) -> 
     tree.putChild(b"ready", HealthResource(hop, health))
     tree.putChild(b"live", HealthResource(hop, health.live))
     root = LocalRoot(hop)
-    root.putChild(b"", _Index(version))
+    root.putChild(b"", _Index(hop, version))
     root.putChild(b"health", tree)
-    root.putChild(b"metrics", MetricsResource(metrics))
+    root.putChild(b"metrics", MetricsResource(hop, metrics))
     return Site(root)
 
 
-class _Index(Resource):
+class _Index(LocalRoot):
     isLeaf = True
 
-    def __init__(self, version: str) -> None:
-        super().__init__()
+    def __init__(self, hop: str, version: str) -> None:
+        super().__init__(hop)
         self._version = version
 
     def render_GET(self, request: Request) -> bytes:

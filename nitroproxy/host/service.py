@@ -33,7 +33,15 @@ from nitroproxy.proxy.upstream import Pool
 from nitroproxy.reload import Reloader
 from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.telemetry.metrics import pool_metrics
-from nitroproxy.wiring import OnlyFrom, gateway_server, hop_client, hop_server, listener_settings, pool_settings
+from nitroproxy.wiring import (
+    HOP_FIELDS,
+    OnlyFrom,
+    gateway_server,
+    hop_client,
+    hop_server,
+    listener_settings,
+    pool_settings,
+)
 
 _log: Final = Logger()
 
@@ -91,7 +99,9 @@ class _Host:
         endpoint, place = hop_client(reactor, settings, "enclave", settings.enclave.port)
         failure = f"cannot reach the enclave at {place}"
         enclave = HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, limits.buffer_bytes, self.connects)
-        pool = Pool(lambda key, identity: enclave, deadlines, pool_settings(limits), end_is_proof=lambda key: False)
+        pool = Pool(
+            lambda key, identity: enclave, deadlines, pool_settings(limits, HOP_FIELDS), end_is_proof=lambda key: False
+        )
         health = HealthOfHost(pool, deadlines, __version__, verifies=settings.tls.verify_certificates)
         metrics = MetricsOfBoth(self.instruments.metrics, pool, deadlines)
         gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))
@@ -109,7 +119,7 @@ class _Host:
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
         self.gateway.settings = listener_settings(settings)
-        from_enclave = listener_settings(settings, accepts=OnlyFrom(settings.enclave.cid))
+        from_enclave = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS)
         self.relay.settings = self.logs.settings = from_enclave
 
     def prepare(self, configuration: Configuration) -> Callable[[], None]:

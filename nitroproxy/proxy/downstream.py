@@ -25,6 +25,7 @@ from nitroproxy.proxy.deadlines import Deadline
 from nitroproxy.proxy.dialling import Dialling
 from nitroproxy.proxy.exchange import Exchange
 from nitroproxy.proxy.local import LocalExchange
+from nitroproxy.proxy.problem import METHODS
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.route import ClientExchange, Dial, Forward
@@ -250,6 +251,9 @@ class Downstream(Protocol):
         record = self._begin_record(request, request_id_of(request))
         record.traceparent = traceparent_of(request, make=settings.make_traceparent)
         try:
+            if request.method == b"OPTIONS" and request.get(b"max-forwards") == b"0":
+                self._answer_options()
+                return
             self._exchange = self._exchange_for(request, record)
         except ProxyError as error:
             # What follows a CONNECT was meant for the tunnel: it must not be read as a request.
@@ -277,6 +281,12 @@ class Downstream(Protocol):
         if isinstance(route, Forward):
             return Exchange(self, request, route, record, settings.exchange, deadlines, self.factory.pseudonym)
         return LocalExchange(self, request, route, settings.exchange.response_timeout, deadlines)
+
+    def _answer_options(self) -> None:
+        """The client asks this very hop (RFC 9110 section 7.6.2)."""
+        self.answering(204)
+        self.response.local_head(204, b"No Content", [(b"Allow", METHODS)])
+        self._response_done(self._reader.complete)
 
     def take_body(self) -> None:
         """The exchange can take the request's body now."""

@@ -156,6 +156,8 @@ class Exchange:
             for header in end_to_end(request.headers, request.connection_options)
             if header[0].lower() not in _WRITTEN_ANEW
         ]
+        if request.method == b"OPTIONS":
+            headers = [_one_hop_less(header) for header in headers]
         if request.expects_continue:
             headers.append((b"Expect", b"100-continue"))
         if request.content_length == CHUNKED:
@@ -276,23 +278,34 @@ class Exchange:
     def _look_later(self) -> None:
         self._received_before = self._record.received
         self._downstream.was_held_back = self._downstream.upstream_full or not self._may_send
-        left = self._last_moved + self._settings.idle_timeout - self._deadlines.seconds()
+        left = self._last_moved + self._patience - self._deadlines.seconds()
         wait = min(left, _RATE_WINDOW) if self._request_flows and self._settings.min_body_rate else left
         self._deadline = self._deadlines.after(wait, self._check_progress)
 
     def _check_progress(self) -> None:
-        settings = self._settings
-        if self._deadlines.seconds() >= self._last_moved + settings.idle_timeout:
-            kind = Kind.HTTP_RESPONSE_INCOMPLETE if self._response_begun else Kind.REQUEST_TIMEOUT
-            self._fail(ProxyError(kind, f"nothing moved for {settings.idle_timeout:g} seconds"))
+        if self._deadlines.seconds() >= self._last_moved + self._patience:
+            if self._response_begun:
+                kind = Kind.HTTP_RESPONSE_INCOMPLETE
+            elif self._may_send and not self._downstream.upstream_full:
+                kind = Kind.REQUEST_TIMEOUT
+            else:
+                kind = Kind.HTTP_RESPONSE_TIMEOUT  # It was for the upstream to read on, or to say 100.
+            self._fail(ProxyError(kind, f"nothing moved for {self._patience:g} seconds"))
         elif self._request_flows and self._too_slow():
-            detail = f"the request body comes at less than {settings.min_body_rate} bytes a second"
+            detail = f"the request body comes at less than {self._settings.min_body_rate} bytes a second"
             self._fail(ProxyError(Kind.REQUEST_TIMEOUT, detail))
         else:
             self._look_later()
 
+    @property
+    def _patience(self) -> float:
+        """Seconds in which something has to move."""
+        return self._settings.idle_timeout if self._may_send else self._settings.response_timeout
+
     def _too_slow(self) -> bool:
-        """The client sends too little, and it is not us who hold it back."""
+        """The client sends too little, nobody holds it back, and there is no response yet on which that may depend."""
+        if self._response_begun:
+            return False
         received = self._record.received - self._received_before
         return not self._downstream.was_held_back and received < self._settings.min_body_rate * _RATE_WINDOW
 
@@ -325,6 +338,14 @@ class Exchange:
             connection.forget()
         if self._connecting is not None:
             self._connecting.cancel()
+
+
+def _one_hop_less(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Max-Forwards, which counts down on its way (RFC 9110 section 7.6.2)."""
+    name, value = header
+    if name.lower() != b"max-forwards" or not value.isdigit():
+        return header
+    return name, b"%d" % max(int(value) - 1, 0)
 
 
 def as_proxy_error(failure: Failure) -> ProxyError:

@@ -16,7 +16,8 @@ from nitroproxy.proxy.transport import StreamTransport
 
 _OURS: Final = frozenset({b"x-request-id"})
 _OURS_AND_LENGTH: Final = _OURS | {b"content-length"}
-_OURS_AND_CONNECTION: Final = _OURS | {b"connection"}
+#: twisted.web's own fields that a local page does without.
+_NOT_OF_LOCAL: Final = _OURS | {b"connection", b"server"}
 
 
 class ResponseWriter:
@@ -71,11 +72,13 @@ class ResponseWriter:
             self._chunked = True
             headers.append((b"Transfer-Encoding", b"chunked"))
         headers.append((b"Via", self._via))
+        if not any(name.lower() == b"date" for name, _ in headers):
+            headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
         self._write_head(response.status, response.reason, headers)
 
     def local_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Begin the response of a local resource, which frames its body itself."""
-        self._write_head(status, reason, _without(headers, _OURS_AND_CONNECTION))
+        self._write_head(status, reason, _without(headers, _NOT_OF_LOCAL))
 
     def body(self, data: bytes) -> None:
         """A piece of the body, not empty."""

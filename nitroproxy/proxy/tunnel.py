@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -55,7 +55,8 @@ class Side:
         self.other.transport.unregisterProducer()
         if self.other.read_ended:
             self.tunnel.finish()
-        else:
+        elif not ISSLTransport.providedBy(self.other.transport):
+            # TLS as Twisted has it cannot end one direction alone; there the other end is not told.
             self.other.transport.loseWriteConnection()
 
     def lost(self, reason: Failure) -> None:

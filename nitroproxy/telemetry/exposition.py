@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
+from nitroproxy.telemetry.health import LocalRoot, answer_later
 from nitroproxy.telemetry.metrics import Metrics, merge
 
 _log: Final = Logger()
@@ -28,39 +27,24 @@ class _Collected:
         return self._families
 
 
-class MetricsResource(Resource):
+class MetricsResource(LocalRoot):
     """Serves what *collect* gives."""
 
     isLeaf = True
 
-    def __init__(self, collect: Callable[[], Awaitable[Sequence[Metric]]]) -> None:
-        super().__init__()
+    def __init__(self, hop: str, collect: Callable[[], Awaitable[Sequence[Metric]]]) -> None:
+        super().__init__(hop)
         self._collect = collect
 
     def render_GET(self, request: Request) -> int:
         """Collect, then answer."""
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
+        return answer_later(request, self._answer(request))
 
-        async def answer() -> None:
-            families = await self._collect()
-            if gone:
-                return
-            encode, content_type = choose_encoder(request.getHeader("Accept") or "")
-            body = encode(_Collected(families))
-            request.setHeader("Content-Type", content_type)
-            request.setHeader("Content-Length", str(len(body)))
-            request.write(body)
-            request.finish()
-
-        def failed(failure: Any) -> None:
-            _log.failure("metrics could not be collected", failure, event="metrics_failed")
-            if not gone:
-                request.setResponseCode(500)
-                request.finish()
-
-        Deferred.fromCoroutine(answer()).addErrback(failed)
-        return NOT_DONE_YET
+    async def _answer(self, request: Request) -> bytes:
+        families = await self._collect()
+        encode, content_type = choose_encoder(request.getHeader("Accept") or "")
+        request.setHeader("Content-Type", content_type)
+        return encode(_Collected(families))
 
 
 async def own_metrics(metrics: Metrics) -> Sequence[Metric]:
