@@ -66,6 +66,10 @@ class LoadTests(SynchronousTestCase):
         """SIGTERM loses no request under way; the exit status says whether time ran out (F13)."""
         self.run_trial("drain")
 
+    def test_reload(self) -> None:
+        """SIGHUP puts a good file in force for the next request, and nothing of a broken one."""
+        self.run_trial("reload")
+
     def test_soak(self) -> None:
         """Random faults on every hop: no wrong byte, no mixed answer, nothing left (F8)."""
         self.run_trial("--seconds", "6", "soak")

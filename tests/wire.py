@@ -7,7 +7,13 @@ from collections.abc import Callable
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -26,8 +32,8 @@ from nitroproxy.proxy.upstream import Pool, PoolSettings
 class Wire(StringTransport):
     """The transport of one protocol. Closing it takes effect when the test calls `settle`, as in a reactor."""
 
-    def __init__(self, protocol: IProtocol) -> None:
-        super().__init__(peerAddress=IPv4Address("TCP", "192.0.2.1", 4321))
+    def __init__(self, protocol: IProtocol, peer: IAddress | None = None) -> None:
+        super().__init__(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 4321))
         self.protocol = protocol
         self.aborted = False
         self.half_closed = False

@@ -71,5 +71,5 @@ async def metrics_of_both(metrics: Metrics, ask_peer: Callable[[], Awaitable[byt
     peer_up.add_metric([], 0 if body is None else 1)
     families: list[tuple[str, Metric]] = [(metrics.role, up), ("enclave", peer_up)]
     families += [(metrics.role, family) for family in metrics.collect()]
-    families += [("enclave", family) for family in theirs]
+    families += [("enclave", family) for family in theirs if family.name != up.name]
     return merge(families)

@@ -42,22 +42,23 @@ class Daemon:
     def __init__(self, role: str, options: Sequence[str], log: Path, descriptors: int = 0) -> None:
         self.role = role
         self._options = options
-        self._config = log.with_name("config.json")  # Empty: a configuration of this machine's must not come in.
-        self._log = log
+        #: Empty at first; a configuration of this machine's must not come in.
+        self.config = log.with_name(f"{role}.json")
+        self.config.write_text("{}")
+        self.log = log
         self._descriptors = descriptors
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         """Start it; it may take a moment until it listens."""
-        self._config.write_text("{}")
         sets = [word for option in self._options for word in ("--set", option)]
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(str(_TWISTD), "-n", "--pidfile=", f"nitroproxy-{self.role}", "--config", str(self._config), *sets),
+                *(str(_TWISTD), "-n", "--pidfile=", f"nitroproxy-{self.role}", "--config", str(self.config), *sets),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=self._log.parent,
+                cwd=self.log.parent,
                 env={name: value for name, value in os.environ.items() if not name.startswith("NITROPROXY_")},
             )
         if self._descriptors:

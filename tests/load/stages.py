@@ -327,3 +327,27 @@ async def limit(connections: int) -> None:
         insist(await client.get(held[0], 100) is Verdict.RIGHT, "those within the limit served")
         for connection in held:
             connection.abort()
+
+
+async def reload() -> None:
+    """SIGHUP: a good file takes effect for the next request, a broken one changes nothing; connections stay."""
+    async with Stack() as stack:
+        connection = await stack.path_form()
+        for content, expected in (
+            ("{}", Verdict.RIGHT),
+            (f'{{"egress": {{"deny": ["localhost:{stack.port}"]}}}}', Verdict.TOLD),
+            ('{"egress": {"deny": ["nonsense"]}}', Verdict.TOLD),
+            ("{", Verdict.TOLD),
+            ('{"limits": {"idle_timeout": 5}}', Verdict.RIGHT),
+        ):
+            stack.enclave.config.write_text(content)
+            lines = stack.enclave.log.read_text().count("reloaded")
+            stack.enclave.send(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while stack.enclave.log.read_text().count("reloaded") == lines:
+                    await asyncio.sleep(0.02)
+            verdict = await client.get(connection, 100)
+            report(file=content, verdict=verdict.value)
+            insist(verdict is expected, f"{expected.value} with {content}")
+            insist(connection.usable, "the connection to last")
+        connection.abort()
