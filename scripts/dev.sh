@@ -321,14 +321,12 @@ cmd_lint() {
     echo "lint: nothing found"
 }
 
-# The units name a program and a user that only an installation has: check copies that name what is here.
+# The units name programs that only an installation has: check them as they would be installed from here.
 verify_units() {
-    local copies unit
+    local copies
     copies=$(mktemp -d)
-    for unit in systemd/*.service; do
-        sed -e "s|/opt/nitroproxy/bin|$venv/bin|g" "$unit" >"$copies/$(basename "$unit")"
-    done
-    systemd-analyze verify --man=no "$copies"/*.service
+    "$venv/bin/nitroproxy" install-units --root "$copies" >"$copies/log"
+    systemd-analyze verify --man=no "$copies"/etc/systemd/system/*
     rm -rf "$copies"
 }
 

@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPush
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
@@ -35,6 +37,7 @@ from zope.interface import implementer
 import nitroproxy.enclave.service
 import nitroproxy.host.service
 from nitroproxy.demo.certificates import ThrowAwayAuthority
+from nitroproxy.telemetry.logs import EventLog
 
 reactor: Any = global_reactor
 
@@ -269,8 +272,13 @@ class ChainTests(TestCase):
         return response.code, json.loads(await readBody(response))["checks"]
 
     async def test_only_ciphertext_crosses_the_relay(self) -> None:
-        """A canary in header, path and body arrives and comes back, and nothing that crossed the relay has it (S18)."""
+        """A canary in header, path and body arrives and comes back; nothing that crossed the relay has it, and no log
+        event, metric or health document (S18)."""
         canary = os.urandom(16).hex()
+        events: list[Mapping[str, Any]] = []
+        observer = EventLog("DEBUG", [events.append])
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         response: Any = await self.agent.request(b"GET", self.url(f"/hello?{canary}"), Headers({"X-Canary": [canary]}))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello " + canary.encode()))
         body = canary.encode() * 100
@@ -280,6 +288,28 @@ class ChainTests(TestCase):
         self.assertIn(b"CONNECT localhost:", crossed)
         self.assertNotIn(canary.encode(), crossed)
         self.assertIn(canary.encode(), b"".join(self.to_enclave.crossed), "or the taps record nothing")
+        pages = b""
+        for page in ("health", "metrics", canary):
+            response = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/{page}".encode())
+            pages += await readBody(response)
+        self.assertIn(b"nitroproxy_requests_total", pages)
+        self.assertNotIn(canary.encode(), pages)
+        hops = {event["hop"] for event in events if event["event"] == "access" and event["host"] == "localhost"}
+        self.assertTrue(hops >= {"nitroproxy-host", "nitroproxy-enclave"}, hops)
+        self.assertNotIn(canary, str(events))
+
+    async def test_one_id_on_every_hop(self) -> None:
+        """The request id that a client brings is in the events of gateway, enclave and relay."""
+        events: list[Mapping[str, Any]] = []
+        observer = EventLog("INFO", [events.append])
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        response: Any = await self.agent.request(b"GET", self.url("/hello"), Headers({"X-Request-Id": ["find-me"]}))
+        await readBody(response)
+        self.assertEqual(response.headers.getRawHeaders("X-Request-Id"), ["find-me"])
+        found = {(event["event"], event["hop"]) for event in events if event.get("request_id") == "find-me"}
+        expected = {("access", "nitroproxy-host"), ("access", "nitroproxy-enclave"), ("tunnel", "nitroproxy-relay")}
+        self.assertEqual(found, expected)
 
     async def test_large_body(self) -> None:
         """8 MiB go there and come back with the same digest."""

@@ -15,7 +15,7 @@ from twisted.python.threadpool import ThreadPool
 
 from nitroproxy import __version__
 from nitroproxy.config import Configuration, Settings
-from nitroproxy.daemon import Daemon, Listener
+from nitroproxy.daemon import Daemon, Listener, exit_with
 from nitroproxy.errors import Kind
 from nitroproxy.host.dial import Resolver, system_lookup
 from nitroproxy.host.egress import EgressRouter, relay_site
@@ -159,6 +159,10 @@ def makeService(options: Options) -> IService:
     reactor: Any = global_reactor
     configuration = options.configuration
     settings = configuration.settings
+    try:
+        own_addresses()  # The address guard asks again each time; but without it no daemon should begin.
+    except OSError as error:
+        exit_with(f"nitroproxy-host: this machine's own addresses cannot be read: {error}")
     host = _Host(reactor, configuration)
     if not settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified", event="not_verifying")

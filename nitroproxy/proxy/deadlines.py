@@ -82,7 +82,7 @@ class Deadlines:
                 try:
                     deadline.fire()
                 except Exception:
-                    _log.failure("a deadline's callback failed")
+                    _log.failure("a deadline's callback failed", event="callback_failed")
         for tick in [tick for tick, slot in self._slots.items() if not slot]:
             del self._slots[tick]
         if self._slots and self._next is None:
