@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ReactorNotRunning
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -63,10 +63,13 @@ class Listener:
         :param timeout: seconds after which what is left is aborted.
         :returns: whether all finished in time.
         """
-        closed: Any = self._port.stopListening() if self._port is not None else None
+        port: Any = self._port
+        if port is not None and port.connected:
+            # Who is in the queue already is let in: closing it would reset them. stopListening would close it a turn of
+            # the reactor later.
+            port.doRead()
+            port.connectionLost(Failure(ConnectionDone()))
         complete = await self._factory.drain(timeout)
-        if isinstance(closed, Deferred):
-            await closed
         if not complete:
             _log.warn(
                 "{hop}: aborted what was under way on {place}", event="aborted", hop=self._factory.hop, place=self.place

@@ -284,8 +284,6 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
         )
     if settings.logging.port == egress.port:
         yield Contradiction(("logging.port", "egress.port"), "another port than egress.port")
-    if egress.port == settings.host_proxy.port:
-        yield Contradiction(("egress.port", "host_proxy.port"), "another port than host_proxy.port")
     if transport.kind == "unix":
         port = max(enclave.port, egress.port)
         room = _UNIX_PATH_BYTES - len(f"/enclave/{port}.sock")

@@ -6,6 +6,7 @@ The only module that knows OpenSSL and service-identity. A connection's protocol
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -66,6 +67,7 @@ class TLSClient:
     :param verify: whether certificates are verified at all.
     :param ca_file: PEM file of trust roots; None for the bundle that comes with the certifi package.
     :param shook_hands: told of each handshake that is over: the failure or None, and whether a session was resumed.
+    :param now: a clock, in seconds.
     :raises TrustError: when the roots cannot be loaded.
     """
 
@@ -76,20 +78,22 @@ class TLSClient:
         verify: bool,
         ca_file: str | None,
         shook_hands: Callable[[Kind | None, bool], object] = lambda error, resumed: None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.shook_hands = shook_hands
         context = self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(_VERSIONS[min_version])
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         context.set_alpn_protos([b"http/1.1"])
-        context.set_timeout(_SESSION_LIFETIME)
         self.verifies = verify
         if verify:
             _load_roots(context, ca_file or certifi.where())
             context.set_verify(SSL.VERIFY_PEER, _note_chain_error)
         else:
             context.set_verify(SSL.VERIFY_NONE)
-        self._sessions: OrderedDict[str, SSL.Session] = OrderedDict()
+        self._now = now
+        #: The last session with each host, and when its certificate was seen.
+        self._sessions: OrderedDict[str, tuple[SSL.Session, float]] = OrderedDict()
 
     def wrap(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
         """An endpoint that connects *endpoint*, then starts TLS with *host* and verifies it.
@@ -105,16 +109,21 @@ class TLSClient:
         connection = SSL.Connection(self._context, None)
         if not handshake.is_address:
             connection.set_tlsext_host_name(handshake.host.encode("ascii"))
-        session = self._sessions.get(handshake.host)
-        if session is not None:
+        session, verified = self._sessions.get(handshake.host, (None, 0.0))
+        # OpenSSL sees to a session's lifetime only where it keeps the sessions itself.
+        if session is not None and self._now() < verified + _SESSION_LIFETIME:
             connection.set_session(session)
         return connection
 
-    def remember(self, host: str, connection: SSL.Connection) -> None:
-        """Keep *connection*'s session, with *host* verified, for the next one."""
+    def remember(self, host: str, connection: SSL.Connection, *, resumed: bool) -> None:
+        """Keep *connection*'s session, with *host* verified, for the next one.
+
+        :param resumed: it took up an earlier session: its certificate is as old as that.
+        """
         session = connection.get_session()
         if session is not None:
-            self._sessions[host] = session
+            verified = self._sessions[host][1] if resumed and host in self._sessions else self._now()
+            self._sessions[host] = session, verified
             self._sessions.move_to_end(host)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
@@ -294,7 +303,7 @@ class _Handshake(Protocol):
     def dataReceived(self, data: bytes) -> None:
         # TLS 1.3 tickets come after the handshake, ahead of the first data: now there is a session to keep.
         assert self._inner is not None
-        self._client.remember(self.host, self.transport.getHandle())
+        self._client.remember(self.host, self.transport.getHandle(), resumed=not self.certificate_seen)
         self.dataReceived = self._inner.dataReceived  # type: ignore[method-assign]
         self._inner.dataReceived(data)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from nitroproxy import daemon as daemon_module
 from nitroproxy.daemon import Daemon, Listener
@@ -28,6 +29,38 @@ class Told(Notifier):
         self.messages += assignments
 
 
+class FakePort:
+    """A listening port."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.connected = True
+        self.done: list[str] = []
+
+    def doRead(self) -> None:
+        """Accept who waits."""
+        self.done.append("accept")
+
+    def connectionLost(self, reason: object) -> None:
+        """Close."""
+        self.done.append("close")
+        self.connected = False
+
+
+@implementer(IStreamServerEndpoint)
+class FakeEndpoint:
+    """Listens at once."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.port = FakePort(reactor)
+        self.listening = False
+
+    def listen(self, protocolFactory: object) -> Deferred[Any]:
+        """Listen."""
+        self.listening = True
+        return succeed(self.port)
+
+
 class DaemonTests(SynchronousTestCase):
     """Two listeners in two stages, on a reactor that does what the test says."""
 
@@ -37,9 +70,10 @@ class DaemonTests(SynchronousTestCase):
         self.factories = [
             DownstreamFactory(f"hop-{i}", hop, ListenerSettings(), hop.deadlines) for i, hop in enumerate(self.hops)
         ]
+        self.endpoints = [FakeEndpoint(self.reactor) for _ in range(2)]
         self.listeners = [
-            Listener(TCP4ServerEndpoint(self.reactor, 1000 + i), f"place {i}", factory)
-            for i, factory in enumerate(self.factories)
+            Listener(endpoint, f"place {i}", factory)
+            for i, (endpoint, factory) in enumerate(zip(self.endpoints, self.factories, strict=True))
         ]
         self.told = Told()
         self.ended: list[str] = []
@@ -68,7 +102,7 @@ class DaemonTests(SynchronousTestCase):
     def test_start(self) -> None:
         """It listens everywhere, then says that it is ready, and where it listens."""
         self.daemon.privilegedStartService()
-        self.assertEqual([port for port, *_ in self.reactor.tcpServers], [1000, 1001])
+        self.assertTrue(all(endpoint.listening for endpoint in self.endpoints))
         self.assertEqual(self.told.messages, [])
         self.daemon.startService()
         self.assertEqual(self.told.messages[0], "READY=1")
@@ -95,8 +129,10 @@ class DaemonTests(SynchronousTestCase):
         stopping = self.daemon.stopService()
         second.settle()
         self.assertFalse(second.closed, "a request of the first stage may still need the second")
+        self.assertEqual([endpoint.port.done for endpoint in self.endpoints], [["accept", "close"], []])
         self.hops[0].endpoint.accept().receive(b"HTTP/1.1 204 No Content\r\n\r\n")
         first.settle()
+        self.hops[1].pass_time(0.1)
         second.settle()
         self.assertTrue(first.closed and second.closed)
         self.assertEqual(self.ended, ["first"])

@@ -58,6 +58,8 @@ class DrainTests(SynchronousTestCase):
         busy.receive(GET)
         upstream = hop.endpoint.accept()
         done = hop.factory.drain(30.0)
+        self.assertFalse(idle.disconnecting, "a request may be on its way")
+        hop.pass_time(0.1)
         idle.settle()
         self.assertTrue(idle.closed)
         self.assertNoResult(done)

@@ -60,6 +60,7 @@ class ConnectTests(SynchronousTestCase):
         """A connection that breaks breaks the other."""
         upstream = self.tunnel()
         upstream.lose()
+        self.hop.pass_time(0.1)
         self.assertTrue(self.client.aborted)
 
     def test_clean_end_is_passed_on(self) -> None:
@@ -118,6 +119,16 @@ class ConnectTests(SynchronousTestCase):
         self.assertTrue(self.client.half_closed)
         self.client.receive(GET)
         self.assertEqual(self.client.take(), b"")
+
+    def test_reset_after_an_answer(self) -> None:
+        """What had arrived before a reset still leaves, then the reset is passed on."""
+        upstream = self.tunnel()
+        upstream.receive(b"413 and good bye")
+        upstream.lose()
+        self.assertFalse(self.client.aborted)
+        self.assertEqual(self.client.take(), b"413 and good bye")
+        self.hop.pass_time(0.1)
+        self.assertTrue(self.client.aborted)
 
     def test_half_close_towards_tls(self) -> None:
         """TLS cannot end one direction alone: the client's half-close stays here until the other side ends too."""
@@ -205,6 +216,7 @@ class UpgradeTests(SynchronousTestCase):
         client.receive(b"\x81\x80")
         self.assertEqual(upstream.take(), b"\x81\x80")
         upstream.lose()
+        hop.pass_time(0.1)
         self.assertTrue(client.aborted)
         client.settle()
         self.assertEqual(hop.pool.open, 0)

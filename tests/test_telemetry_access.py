@@ -87,13 +87,15 @@ class AccessTests(SynchronousTestCase):
         def route(request: Request) -> Route:
             return Dial(lambda identity: destination)
 
-        client = self.hop(route).client()
+        hop = self.hop(route)
+        client = hop.client()
         client.receive(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nX-Request-Id: an-id\r\n\r\nhello")
         upstream = destination.accept()
         [opened] = [event for event in self.events if event["event"] == "tunnel"]
         self.assertEqual((opened["request_id"], opened["method"]), ("an-id", "CONNECT"))
         upstream.receive(b"hi")
         upstream.lose()
+        hop.pass_time(0.1)
         client.settle()
         event = self.access()
         self.assertEqual((event["received"], event["sent"], event["tunnel"]), (5, 2, True))

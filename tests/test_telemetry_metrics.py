@@ -109,7 +109,8 @@ class HopTests(SynchronousTestCase):
         def route(request: Request) -> Route:
             return Dial(lambda identity: destination)
 
-        client = self.hop(route).client()
+        hop = self.hop(route)
+        client = hop.client()
         client.receive(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\nhello")
         upstream = destination.accept()
         upstream.receive(b"hi")
@@ -117,6 +118,7 @@ class HopTests(SynchronousTestCase):
             self.assertEqual(self.value("bytes_total", direction="received", kind="tunnel"), 5)
             self.assertEqual(self.value("bytes_total", direction="sent", kind="tunnel"), 2)
             upstream.lose()
+            hop.pass_time(0.1)
             client.settle()
         self.assertEqual(self.value("tunnel_duration_seconds_count"), 1)
         self.assertEqual(self.value("request_duration_seconds_count"), 0)

@@ -241,6 +241,18 @@ class TLSTests(TestCase):
         self.assertEqual(reused, [0, 1])
         self.assertEqual(verified, ["localhost", "localhost"])
 
+    async def test_session_lifetime(self) -> None:
+        """A session is resumed for an hour after its certificate was seen, however often it was meanwhile."""
+        port = self.serve(self.authority.issue())
+        time = 0.0
+        resumed: list[bool] = []
+        client = self.client(now=lambda: time, shook_hands=lambda error, again: resumed.append(again))
+        for time in (0.0, 1800.0, 3500.0, 3700.0, 5000.0):  # noqa: B007  # the client's clock reads it
+            protocol = await self.connect(client, port)
+            await protocol.answered
+            await self.close(protocol)
+        self.assertEqual(resumed, [False, True, True, False, True])
+
     async def test_not_tls(self) -> None:
         """A server that does not speak TLS is told apart from a bad certificate."""
         port = reactor.listenTCP(0, self.server, interface="127.0.0.1")

@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -73,6 +75,7 @@ class _Host:
         logging = configuration.settings.logging
         self.deadlines = Deadlines(reactor)
         self.threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
+        self.threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # as good as the class
         self.threads.start()
         self.instruments = Instruments(
             reactor, "host", __version__, level=logging.level, form=logging.format, access=logging.access
@@ -136,6 +139,11 @@ class _Host:
 
         return commit
 
+    def stop_lookups(self) -> None:
+        """End the threads; but not one that hangs in a lookup, for which the daemon would wait."""
+        if not self.threads.working:
+            self.threads.stop()
+
     def retire(self) -> None:
         """Let go of the connections to the enclave."""
         self.parts.pool.retire()
@@ -172,7 +180,7 @@ def makeService(options: Options) -> IService:
         host.instruments,
         Notifier(os.environ),
         lambda: host.settings.limits.drain_timeout,
-        [host.retire, host.threads.stop, host.deadlines.stop],
+        [host.retire, host.stop_lookups, host.deadlines.stop],
     )
     daemon.reload = Reloader(configuration, options.load, host.prepare, time.time)
     host.instruments.metrics.sources.append(daemon.reload.collect)

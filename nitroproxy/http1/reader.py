@@ -27,6 +27,7 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _HEAD_BYTES: Final = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
 _LONGEST_BODY: Final = (1 << 63) - 1
 #: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
@@ -180,6 +181,9 @@ class _Reader(ABC):
             parser_type(framing).feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # It stops after the head of a CONNECT or an upgrade, which is all there is.
+        except httptools.HttpParserInvalidMethodError as error:
+            kind = Kind.METHOD_NOT_ALLOWED if _METHOD.match(head) else self._blame
+            raise self._fail(kind, "the method is none that is known here") from error
         except httptools.HttpParserError as error:
             raise self._fail(self._blame, str(error.__context__ or error)) from error
         if len(framing.headers) > self._limits.header_count:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -37,7 +36,6 @@ from nitroproxy.proxy.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from nitroproxy.proxy.listener import DownstreamFactory
 
-_log: Final = Logger()
 #: Seconds that a client may go on sending to a connection once its last response has left.
 _LINGER: Final = 2.0
 #: Seconds in which what has been written of a broken response may leave.
@@ -153,7 +151,7 @@ class Downstream(Protocol):
             self._close()
         elif self._state is _State.BODY:
             self._client_gone()
-            self.abort()
+            self._close()  # Not an abort: the answer to the request before may still be on its way.
 
     def writeConnectionLost(self) -> None:
         """Our own half-close has been carried out: the last response has left."""

@@ -23,6 +23,10 @@ from nitroproxy.proxy.route import Router
 _MOST_TURNED_AWAY: Final = 256
 
 
+#: Seconds between the decision to drain and the end of idle connections.
+_GRACE: Final = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
     """What a listener allows its clients. Times in seconds.
@@ -115,8 +119,8 @@ class DownstreamFactory(Factory):
         """
         self.draining = True
         drained: Deferred[bool] = Deferred()
-        for connection in list(self.connections):
-            connection.drain()
+        # A request may be on its way on a connection that looks idle: what has been sent by now is still answered.
+        self.deadlines.after(min(_GRACE, timeout), self._drain_connections)
         if not self.connections:
             drained.callback(True)
             return drained
@@ -124,6 +128,10 @@ class DownstreamFactory(Factory):
         deadline = self.deadlines.after(timeout, self._abort_rest)
         drained.addCallback(lambda complete: self._forget_deadline(deadline, complete))
         return drained
+
+    def _drain_connections(self) -> None:
+        for connection in list(self.connections):
+            connection.drain()
 
     @staticmethod
     def _forget_deadline(deadline: Deadline, complete: bool) -> bool:

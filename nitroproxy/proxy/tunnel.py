@@ -21,6 +21,8 @@ from nitroproxy.proxy.transport import StreamTransport
 
 #: Seconds that the second connection may take to send what it holds once the first has gone.
 _LAST_WORDS: Final = 10.0
+#: Seconds in which what has arrived from a connection that was then reset may leave on the other.
+_LAST_BYTES: Final = 0.05
 
 
 class Side:
@@ -119,7 +121,7 @@ class Tunnel:
             if not side.gone:
                 side.transport.unregisterProducer()
                 side.transport.loseConnection()
-        self._bound_last_words()
+        self._bound_last_words(_LAST_WORDS)
 
     def side_lost(self, side: Side, *, clean: bool) -> None:
         """One connection has gone: the other follows, after its last bytes when the first ended cleanly."""
@@ -133,14 +135,15 @@ class Tunnel:
         other.transport.unregisterProducer()
         if clean:
             other.transport.loseConnection()
-            self._bound_last_words()
+            self._bound_last_words(_LAST_WORDS)
         else:
-            other.transport.abortConnection()
+            # An abort, but not of what had arrived before it.
+            self._bound_last_words(_LAST_BYTES)
 
-    def _bound_last_words(self) -> None:
+    def _bound_last_words(self, seconds: float) -> None:
         if self._idle is not None:
             self._idle.cancel()
-            self._idle = self._deadlines.after(_LAST_WORDS, self.abort)
+            self._idle = self._deadlines.after(seconds, self.abort)
 
     def _check_idle(self) -> None:
         left = self._last_moved + self._idle_timeout - self._deadlines.seconds()

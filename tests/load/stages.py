@@ -286,6 +286,7 @@ async def drain(requests: int) -> None:
             set(verdicts) == {Verdict.RIGHT}, f"every request under way answered; saw {dict(client.names(verdicts))}"
         )
         insist(status == 0, "exit status 0")
+    await _drain_under_load()
     async with Stack("limits.drain_timeout=1") as stack:
         connection = await stack.path_form()
         asking = asyncio.create_task(client.get(connection, 100 * 65536, "?pace=0.1"))
@@ -295,6 +296,43 @@ async def drain(requests: int) -> None:
         verdict = await asking
         report(after_the_timeout=verdict.value, exit_status=status)
         insist((verdict, status) == (Verdict.BROKEN, 1), "what is left at the timeout broken off, and exit status 1")
+
+
+async def _drain_under_load() -> None:
+    """200 requests a second on connections of their own: each one that was let in is answered."""
+    async with Stack() as stack:
+        verdicts: list[Verdict] = []
+        refused = 0
+        reused = await stack.path_form()
+        insist(await client.get(reused, 100) is Verdict.RIGHT, "the stack to work")
+
+        async def one() -> None:
+            nonlocal refused
+            try:
+                connection = await stack.path_form()
+            except ConnectionError:
+                refused += 1
+                return
+            verdicts.append(await client.get(connection, 1000))
+            connection.abort()
+
+        asking: list[asyncio.Task[None]] = []
+        for number in range(300):
+            if number == 200:
+                stack.host.send(signal.SIGTERM)
+                asking.append(asyncio.create_task(_ask_once_more(reused, verdicts)))
+            asking.append(asyncio.create_task(one()))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*asking)
+        status = await stack.host.ended(25)
+        report(answered=verdicts.count(Verdict.RIGHT), refused_before_they_were_let_in=refused, exit_status=status)
+        insist(set(verdicts) == {Verdict.RIGHT}, f"every request answered; saw {dict(client.names(verdicts))}")
+        insist(refused > 0 and status == 0, "the daemon to stop")
+
+
+async def _ask_once_more(connection: Connection, verdicts: list[Verdict]) -> None:
+    """On a kept-alive connection, in the moment in which the daemon is told to stop."""
+    verdicts.append(await client.get(connection, 1000))
 
 
 async def stalled() -> None:
