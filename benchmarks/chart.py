@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def chart(r):  # type: ignore
+    return ""
