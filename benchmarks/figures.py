@@ -1,4 +1,4 @@
-"""What was measured: figures of several runs, their spread, ratios of paired runs, and reasons for having none. Pure."""
+"""What was measured: figures of several runs, ratios of paired runs, reasons for having none. Pure."""
 
 from __future__ import annotations
 

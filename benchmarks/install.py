@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -62,8 +63,8 @@ def install(environment: Path) -> list[str]:
     return troubles
 
 
-def _run(command: list[str], environment: os._Environ[str] | dict[str, str]) -> str | None:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
     if done.returncode == 0:
         return None
     lines = (done.stderr or done.stdout).strip().splitlines()

@@ -63,7 +63,9 @@ def versions(commands: Path) -> dict[str, str]:
 def _ask(command: list[str]) -> str | None:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path}, timeout=30)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, env=os.environ | {"PATH": path}, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.search(r"\d+\.\d+(\.\d+)*", done.stdout + done.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -79,7 +80,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | {"PATH": _PATH} | environment,
+                    env={**os.environ, "PATH": _PATH, **environment},
                     start_new_session=True,
                 )
             except FileNotFoundError as error:
@@ -106,10 +107,8 @@ class Process:
     def stop(self) -> None:
         """End it with all that it started."""
         self._signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(3)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal(signal.SIGKILL)
         self._popen.wait()
 

@@ -126,7 +126,8 @@ def _agent(factory: _Always) -> Agent:
     pool = HTTPConnectionPool(reactor, persistent=True)
     pool.maxPersistentPerHost = 4096
     pool.cachedConnectionTimeout = 3600
-    return Agent.usingEndpointFactory(reactor, factory, pool)
+    agent: Agent = Agent.usingEndpointFactory(reactor, factory, pool)
+    return agent
 
 
 def _destination(path: bytes) -> bytes:

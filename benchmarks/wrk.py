@@ -87,8 +87,8 @@ def parse(output: str, *, closes: bool = False) -> Outcome:
     return Outcome(told["requests"], told["us"] / 1e6, told["p50"] / 1e3, told["p99"] / 1e3)
 
 
-def drive(entry: Entry, load: Load, directory: Path) -> Sample:
-    """Run wrk against *entry* and take the CPU time that its processes used meanwhile, in µs a request.
+def hit(entry: Entry, load: Load, directory: Path) -> Outcome:
+    """Run wrk against *entry*.
 
     :param directory: for wrk's script.
     :raises Unmeasured: when wrk is not installed or anything failed.
@@ -104,11 +104,10 @@ def drive(entry: Entry, load: Load, directory: Path) -> Sample:
         }
     )
     command = ["wrk", "-t1", f"-c{load.connections}", f"-d{load.seconds}s", "--timeout", "30s", "-s", str(script)]
-    meter = CPUMeter(entry.pids)
-    meter.start()
     try:
         done = subprocess.run(
             [*command, f"http://127.0.0.1:{entry.port}/"],
+            check=False,
             capture_output=True,
             text=True,
             timeout=load.seconds + 60,
@@ -118,7 +117,14 @@ def drive(entry: Entry, load: Load, directory: Path) -> Sample:
         raise Unmeasured("wrk is not installed") from error
     except subprocess.TimeoutExpired as error:
         raise Unmeasured("wrk did not end") from error
-    outcome = parse(done.stdout, closes=entry.closes)
+    return parse(done.stdout, closes=entry.closes)
+
+
+def drive(entry: Entry, load: Load, directory: Path) -> Sample:
+    """`hit` *entry*, and take the CPU time that its processes used meanwhile, in µs a request."""
+    meter = CPUMeter(entry.pids)
+    meter.start()
+    outcome = hit(entry, load, directory)
     used = meter.stop()
     per_request = {f"cpu_{role}": seconds / outcome.requests * 1e6 for role, seconds in used.items()}
     return {

@@ -1,4 +1,4 @@
-"""What an idle connection keeps of memory: in the gateway, as a tunnel in the relay, and TLS in the enclave (P5, F1)."""
+"""The memory of an idle connection: in the gateway, as a tunnel in the relay, as TLS in the enclave (P5, F1)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from benchmarks import ours, peers
-from benchmarks.clients import burst, idle_requests, idle_tunnels, read_answer
+from benchmarks.clients import Door, burst, idle_requests, idle_tunnels, read_answer
 from benchmarks.figures import CaseResult, Row, Target, Unmeasured, figures_of, median_of
-from benchmarks.origin import Origin, start_origin
+from benchmarks.origin import Origin, start_origin, start_raw
 from benchmarks.pairs import Plan
 from benchmarks.proc import rss_bytes
-from benchmarks.processes import Address, Crew, open_socket
+from benchmarks.processes import Address, Crew, Process, open_socket
+from benchmarks.relays import our_relay
 from benchmarks.wrk import Entry
 
 _TUNNEL = "nitroproxy relay, tunnels"
@@ -32,9 +33,9 @@ def run(plan: Plan) -> CaseResult:
         f"nginx, {most:,}": lambda crew: _gateway(crew, peers.nginx, most),
         f"haproxy, {most:,}": lambda crew: _gateway(crew, peers.haproxy, most),
         f"Resource + Agent, {most:,}": lambda crew: _gateway(crew, peers.stock_gateway, most),
-        _TUNNEL: lambda crew: _our_relay(crew, tunnels),
-        "haproxy, tunnels": lambda crew: _other_relay(crew, "haproxy (tcp, splice-auto)", tunnels),
-        "portforward, tunnels": lambda crew: _other_relay(crew, "portforward", tunnels),
+        _TUNNEL: lambda crew: _relay(crew, _our_relay, tunnels),
+        "haproxy, tunnels": lambda crew: _relay(crew, peers.haproxy_relay, tunnels),
+        "portforward, tunnels": lambda crew: _relay(crew, peers.stock_relay, tunnels),
         _TLS: _our_enclave,
         "Resource + Agent, TLS": _stock_enclave,
     }
@@ -88,22 +89,15 @@ def _get(target: str) -> bytes:
     return f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("ascii")
 
 
-def _our_relay(crew: Crew, count: int) -> tuple[float, float]:
-    origin = start_origin(crew, crew.directory / "unused.sock")
-    place = ours.place(crew, origin.ca)
-    process = ours.start_host(crew, place)
-    door = ours.relay_door(place, f"127.0.0.1:{origin.raw}")
+def _relay(crew: Crew, start: Callable[[Crew, int], tuple[Door, Process]], count: int) -> tuple[float, float]:
+    door, process = start(crew, start_raw(crew))
     with idle_tunnels(door, 10):
         pass
     return _growth(process.pid, idle_tunnels(door, count), count)
 
 
-def _other_relay(crew: Crew, name: str, count: int) -> tuple[float, float]:
-    origin = start_origin(crew, crew.directory / "unused.sock")
-    door, process = peers.RELAYS[name](crew, origin.raw)
-    with idle_tunnels(door, 10):
-        pass
-    return _growth(process.pid, idle_tunnels(door, count), count)
+def _our_relay(crew: Crew, raw: int) -> tuple[Door, Process]:
+    return our_relay(crew, f"127.0.0.1:{raw}")
 
 
 def _our_enclave(crew: Crew) -> tuple[float, float]:

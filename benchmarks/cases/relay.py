@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from benchmarks import ours, peers
 from benchmarks.clients import Door, transfer
-from benchmarks.figures import CaseResult, Row, Sample, Target
+from benchmarks.figures import CaseResult, Row, Sample, Target, median_of
 from benchmarks.origin import start_raw
-from benchmarks.pairs import Plan, Run, compare, prepare
+from benchmarks.pairs import Plan, compare
 from benchmarks.proc import CPUMeter
 from benchmarks.processes import Crew, Process
+from benchmarks.relays import HAPROXY, SUBJECT, relay_runs
 
-_SUBJECT = "nitroproxy relay"
-_HAPROXY = "haproxy (tcp, splice-auto)"
 _STREAMS = 2
 
 
@@ -29,28 +27,16 @@ def run_up(plan: Plan) -> CaseResult:
 
 def _run(plan: Plan, direction: Literal["DOWN", "UP"]) -> CaseResult:
     name = f"relay-{direction.lower()}"
+    count = (512 if plan.quick else 1024) << 20
+
+    def measure(door: Door, process: Process) -> Sample:
+        meter = CPUMeter({"relay": process.pid})
+        meter.start()
+        seconds = transfer(door, direction, count, _STREAMS)
+        return {"cpu_per_gb": meter.stop()["relay"] / count * 1e9, "gb_per_s": count / seconds / 1e9}
+
     with Crew(plan.directory / name) as crew:
-        raw = start_raw(crew)
-        count = (128 if plan.quick else 1024) << 20
-
-        def measuring(door: Door, process: Process) -> Run:
-            def once() -> Sample:
-                meter = CPUMeter({"relay": process.pid})
-                meter.start()
-                seconds = transfer(door, direction, count, _STREAMS)
-                return {"cpu_per_gb": meter.stop()["relay"] / count * 1e9, "gb_per_s": count / seconds / 1e9}
-
-            return once
-
-        def subject() -> Run:
-            place = ours.place(crew, crew.directory / "ca.pem")
-            process = ours.start_host(crew, place)
-            return measuring(ours.relay_door(place, f"127.0.0.1:{raw}"), process)
-
-        runs = {_SUBJECT: prepare(subject)}
-        for peer, start in peers.RELAYS.items():
-            runs[peer] = prepare(lambda start=start: measuring(*start(crew, raw)))  # type: ignore[misc]
-        rows = compare(_SUBJECT, runs, "cpu_per_gb", plan.rounds)
+        rows = compare(SUBJECT, relay_runs(crew, start_raw(crew), measure), "cpu_per_gb", plan.rounds)
     notes = (
         f"{count >> 20} MiB over {_STREAMS} tunnels at once: a UNIX socket on the client's side, TCP on the other. The "
         "client and the server share the machine with the relay.",
@@ -59,12 +45,9 @@ def _run(plan: Plan, direction: Literal["DOWN", "UP"]) -> CaseResult:
 
 
 def _targets(rows: tuple[Row, ...]) -> tuple[Target, ...]:
-    figures = {row.contender: row.figures for row in rows}
-    ratios = {row.contender: row.ratio for row in rows}
-    cpu = ratios.get(_HAPROXY)
-    speeds = [figures.get(name, {}).get("gb_per_s") for name in (_SUBJECT, _HAPROXY)]
-    speed = speeds[0].median / speeds[1].median if speeds[0] and speeds[1] else None
+    cpu = next((row.ratio for row in rows if row.contender == HAPROXY), None)
+    own, theirs = median_of(rows, SUBJECT, "gb_per_s"), median_of(rows, HAPROXY, "gb_per_s")
     return (
         Target("P3", "of haproxy's CPU per GB", 1, 1 / cpu.median if cpu else None),
-        Target("P3", "of haproxy's throughput", 1, speed, "more"),
+        Target("P3", "of haproxy's throughput", 1, own / theirs if own and theirs else None, "more"),
     )
