@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -55,11 +56,14 @@ def profile(name: str, plan: Plan) -> str:
             sampling = subprocess.Popen(sampler, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         except FileNotFoundError as error:
             raise Unmeasured("py-spy is not installed") from error
+        meter.start()
+        begun = time.monotonic()
         work.do(seconds + 1)
+        busy = min(1.0, meter.stop()[""] / (time.monotonic() - begun))
         _, errors = sampling.communicate()
         if sampling.returncode or not output.exists():
             raise Unmeasured(f"py-spy failed: {errors.strip()[-200:]}")
-        found = costs(output.read_text().splitlines())
+        found = costs(output.read_text().splitlines(), busy)
     return f"{name}: {each:,.1f} µs CPU a {work.unit}, by samples of its stack\n\n{report(found, each, _MOST)}\n"
 
 

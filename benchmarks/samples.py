@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -13,9 +13,12 @@ from benchmarks.table import aligned, number
 #: ``name (file:line)``; native frames have a library in the file's place.
 _FRAME: Final = re.compile(r"(?P<name>.*) \((?P<place>[^()]*?)(:\d+)?\)")
 _SYSTEM_CALLS: Final = frozenset(
-    "accept4 clone close connect epoll_ctl epoll_wait fcntl futex getpeername getrandom getsockname getsockopt mmap "
-    "munmap open64 read recv recvfrom recvmsg send sendmsg setsockopt shutdown socket write writev".split()
+    {"accept4", "clone", "close", "connect", "epoll_ctl", "epoll_wait", "fcntl", "futex", "getpeername", "getrandom"}
+    | {"getsockname", "getsockopt", "mmap", "munmap", "open64", "read", "recv", "recvfrom", "recvmsg", "send"}
+    | {"sendmsg", "setsockopt", "shutdown", "socket", "write", "writev"}
 )
+#: Under native frames the profiler takes a thread that waits for one that runs.
+_WAIT: Final = ("epoll_wait()", "system calls")
 _PYTHON_FILE: Final = re.compile(r"\.pyx?$|^<string>$")
 
 
@@ -58,23 +61,37 @@ def _group(place: str) -> str:
     return "Twisted" if place.startswith(("twisted/", "zope/")) else "other"
 
 
-def costs(lines: Iterable[str]) -> list[Cost]:
-    """The functions in *lines* (``frame;frame;... count``), the dearest first."""
-    own: Counter[tuple[str, str]] = Counter()
-    total: Counter[str] = Counter()
-    count = 0
-    for line in lines:
-        stack, _, number_of = line.strip().rpartition(" ")
-        if not stack:
-            continue
-        samples = int(number_of)
-        frames = [_parse(frame) for frame in stack.split(";")]
-        count += samples
+def costs(lines: Iterable[str], busy: float = 1.0) -> list[Cost]:
+    """The functions in *lines* (``frame;frame;... count``), the dearest first. Waiting is left out.
+
+    :param busy: the share of the time in which the process ran, from 0 to 1; for the rest of it epoll_wait() waited.
+    """
+    stacks = [_stack(line) for line in lines if line.strip()]
+    # Waiting threads of a pool have no part in it.
+    stacks = [(frames, samples) for frames, samples in stacks if not _pooled(frames)]
+    count: float = sum(samples for _, samples in stacks)
+    waits = sum(samples for frames, samples in stacks if _owner(frames) == _WAIT)
+    waiting = min(waits, (1 - busy) * count)
+    count -= waiting
+    own: dict[tuple[str, str], float] = defaultdict(float)
+    total: dict[str, float] = defaultdict(float)
+    for frames, samples in stacks:
         owner = _owner(frames)
-        own[owner] += samples
+        share = samples / count * (1 - waiting / waits if owner == _WAIT else 1)
+        own[owner] += share
         for name in {owner[0], *(f"{name} ({place})" for name, place in frames)}:
-            total[name] += samples
-    return [Cost(name, group, samples / count, total[name] / count) for (name, group), samples in own.most_common()]
+            total[name] += share
+    found = [Cost(name, group, share, total[name]) for (name, group), share in own.items()]
+    return sorted(found, key=lambda cost: -cost.own)
+
+
+def _stack(line: str) -> tuple[list[tuple[str, str]], int]:
+    frames, _, samples = line.strip().rpartition(" ")
+    return [_parse(frame) for frame in frames.split(";")], int(samples)
+
+
+def _pooled(frames: list[tuple[str, str]]) -> bool:
+    return any(name.endswith("Condition.wait") for name, _ in frames)
 
 
 def report(found: list[Cost], each: float, most: int) -> str:
@@ -82,11 +99,12 @@ def report(found: list[Cost], each: float, most: int) -> str:
 
     :param each: µs of CPU that each thing that was done took, to be split among the functions.
     """
-    groups: Counter[str] = Counter()
+    groups: dict[str, float] = defaultdict(float)
     for cost in found:
-        groups[cost.group] += cost.own  # type: ignore[assignment]  # a Counter of shares
+        groups[cost.group] += cost.own
     cells = [["", "share", "µs"]]
-    cells += [[group, f"{share:.0%}", number(share * each, 1)] for group, share in groups.most_common()]
+    for group, share in sorted(groups.items(), key=lambda item: -item[1]):
+        cells.append([group, f"{share:.0%}", number(share * each, 1)])
     lines = aligned(cells)
     cells = [["own time", "share", "µs", "µs with callees"]]
     for cost in found[:most]:
