@@ -19,7 +19,7 @@ PANELS: Final = {
     "relay-down": "Relay, bulk: seconds of CPU a GB",
 }
 _WIDTH: Final = 760
-_LEFT: Final = 200
+_LEFT: Final = 220
 _RIGHT: Final = 90
 _LINE: Final = 22
 _STYLE: Final = """

@@ -7,7 +7,6 @@ import platform
 import re
 import ssl
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -89,23 +88,27 @@ def commit(root: Path) -> str:
     return name.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-class Stolen:
-    """The share of the machine's CPU time that its hypervisor gave to others since this was made."""
+class Disturbance:
+    """What of the machine's CPU time went to others since this was made, as shares from 0 to 1."""
 
     def __init__(self) -> None:
         self._before = _cpu_line()
+        self._ours = _own_ticks()
 
-    def share(self) -> float:
-        """From 0 to 1."""
+    def shares(self) -> tuple[float, float]:
+        """What the hypervisor gave to other machines, and what processes of this one used that are not children of
+        this process and have ended."""
         now = _cpu_line()
         passed = [after - before for before, after in zip(self._before, now, strict=True)]
-        return passed[7] / max(1, sum(passed[:8]))
+        total = max(1, sum(passed[:8]))
+        busy = total - passed[3] - passed[4] - passed[7]
+        return passed[7] / total, max(0.0, (busy - (_own_ticks() - self._ours)) / total)
+
+
+def _own_ticks() -> float:
+    used = os.times()
+    return (used.user + used.system + used.children_user + used.children_system) * os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_line() -> list[int]:
     return [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-
-
-def interpreter() -> str:
-    """The Python that runs this."""
-    return sys.executable

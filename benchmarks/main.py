@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _measure(options: argparse.Namespace, plan: Plan) -> int:
-    about, begun, stolen = machine.machine(), time.monotonic(), machine.Stolen()
+    about, begun, disturbance = machine.machine(), time.monotonic(), machine.Disturbance()
     print(facts(about), flush=True)
     cases = []
     for name in options.names or CASES:
@@ -67,6 +67,7 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
         case = _attempt(name, plan)
         cases.append(case)
         print("\n" + case_table(case), flush=True)
+    stolen, others = disturbance.shares()
     results = Results(
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=" ".join(["python -m benchmarks", *options.names, *(["--quick"] if options.quick else [])]),
@@ -74,10 +75,12 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
         machine=about,
         versions=machine.versions(peers.ENVIRONMENT / "bin"),
         seconds=time.monotonic() - begun,
-        stolen=stolen.share(),
+        stolen=stolen,
+        others=others,
         cases=tuple(cases),
     )
-    print(f"\n{results.seconds:.0f} s, {results.stolen:.1%} of the CPU time stolen; commit {results.commit}")
+    print(f"\n{results.seconds:.0f} s; of the CPU time {others:.0%} went to other programs, {stolen:.1%} was stolen")
+    print(f"commit {results.commit}")
     print(facts(results.versions))
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)

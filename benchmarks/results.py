@@ -21,6 +21,7 @@ class Results:
     :ivar command: what was called.
     :ivar seconds: that it took.
     :ivar stolen: the share of CPU time that the hypervisor gave to others meanwhile.
+    :ivar others: the share that processes used that had nothing to do with it.
     """
 
     when: str
@@ -30,6 +31,7 @@ class Results:
     versions: Mapping[str, str]
     seconds: float
     stolen: float
+    others: float
     cases: tuple[CaseResult, ...] = field(default=())
 
 
@@ -44,6 +46,7 @@ def to_json(results: Results) -> str:
         "versions": dict(results.versions),
         "seconds": round(results.seconds, 1),
         "stolen": round(results.stolen, 4),
+        "others": round(results.others, 4),
         "cases": [_case(case) for case in results.cases],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -115,6 +118,7 @@ def from_json(text: str) -> Results:
         versions=document["versions"],
         seconds=document["seconds"],
         stolen=document["stolen"],
+        others=document["others"],
         cases=tuple(_read_case(case) for case in document["cases"]),
     )
 

@@ -15,13 +15,14 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   local           start the stack on free ports, run the demo through it, print the report, stop
   test [NAME...]  run the trial suite, or the tests named
   lint            ruff, mypy, shellcheck, systemd-analyze verify
+  bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for what else
   start           start the stack in the background: upstream, enclave and host daemons
   stop            stop it
   restart         stop, then start
   status          what runs, on which ports, healthy or not; exit 1 unless all of it
   logs [SERVICE]  follow the log of host-proxy, enclave or upstream; of all without a name
   lock            resolve the dependencies anew into requirements.lock
-  clean           stop the stack; remove .venv, .run and what builds leave
+  clean           stop the stack; remove .venv, .run, .bench and what builds leave
   help            this text
 
 DEBUG_MODE=true and LOG_LEVEL=DEBUG|INFO|WARN|ERROR|CRITICAL apply to both daemons. start listens on HOST_PROXY_PORT
@@ -281,7 +282,7 @@ cmd_lint() {
     need systemd-analyze systemd
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/mypy" nitroproxy tests twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
+    "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
     shellcheck scripts/*.sh .ci/run
     verify_units
     echo "lint: nothing found"
@@ -298,6 +299,11 @@ verify_units() {
     rm -rf "$copies"
 }
 
+cmd_bench() {
+    deps
+    "$venv/bin/python" -m benchmarks "$@"
+}
+
 cmd_lock() {
     deps
     "$venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras --no-emit-index-url \
@@ -306,7 +312,7 @@ cmd_lock() {
 
 cmd_clean() {
     stop_stack
-    rm -rf "$venv" "$run" build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
+    rm -rf "$venv" "$run" .bench build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 }
 
@@ -314,7 +320,7 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    local | test | lint | bench | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
     stop) stop_stack ;;
     restart)
         stop_stack
