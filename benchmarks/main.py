@@ -16,9 +16,8 @@ from benchmarks.cases import CASES
 from benchmarks.chart import chart
 from benchmarks.figures import CaseResult, Row, Unmeasured
 from benchmarks.install import install
-from benchmarks.ours import ROOT
 from benchmarks.pairs import Plan
-from benchmarks.processes import raise_descriptor_limit
+from benchmarks.processes import ROOT, raise_descriptor_limit
 from benchmarks.profiles import PROFILES, profile
 from benchmarks.results import Results, to_json
 from benchmarks.table import case_table, facts

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.clients import Door
-from benchmarks.processes import Crew, Process, free_port
+from benchmarks.processes import ROOT, Crew, Process, free_port
 from benchmarks.wrk import Entry
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 #: So that idle connections stay, and none is refused: these are measured apart.
 _LIMITS: Final = {
     "NITROPROXY_LIMITS_CONNECTIONS": "20000",

@@ -9,8 +9,7 @@ from typing import Final
 
 from benchmarks.clients import Door
 from benchmarks.origin import Origin
-from benchmarks.ours import ROOT
-from benchmarks.processes import Crew, Process, free_port
+from benchmarks.processes import ROOT, Crew, Process, free_port
 from benchmarks.wrk import Entry
 
 #: The virtual environment of the peers from PyPI.

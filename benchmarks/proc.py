@@ -12,8 +12,8 @@ from benchmarks.figures import Unmeasured
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-#: Ticks of CPU time below which a run says nothing: each reading may be one tick off.
-_LEAST_TICKS: Final = 10
+#: Seconds of CPU time below which a run says nothing: each reading may be one tick off.
+LEAST_CPU: Final = 10 * _TICK
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class CPUMeter:
         """
         after = cpu_seconds(self._pids)
         used = {name: after[name] - self._before[name] for name in self._pids}
-        if sum(used.values()) < _LEAST_TICKS * _TICK:
+        if sum(used.values()) < LEAST_CPU:
             raise Unmeasured(
                 f"only {sum(used.values()) * 1000:.0f} ms of CPU were used, and the clock ticks every "
                 f"{_TICK * 1000:.0f} ms"

@@ -18,6 +18,8 @@ from benchmarks.figures import Unmeasured
 
 #: Where Debian puts daemons that are not on every user's PATH.
 _PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+#: The repository, from which the parts of this package are started as modules.
+ROOT: Final = Path(__file__).resolve().parent.parent
 _DESCRIPTORS: Final = 65536
 _START_TIMEOUT: Final = 20.0
 
@@ -82,6 +84,7 @@ class Process:
                     stderr=subprocess.STDOUT,
                     env={**os.environ, "PATH": _PATH, **environment},
                     start_new_session=True,
+                    cwd=ROOT,
                 )
             except FileNotFoundError as error:
                 raise Unmeasured(f"{command[0]} is not installed") from error

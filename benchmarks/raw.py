@@ -58,8 +58,8 @@ def _serve_bulk(connection: socket.socket, command: bytes, early: bytes) -> None
         else:
             _receive(connection, int(command.split()[1]) - len(early))
             connection.sendall(b".")
-    except OSError:
-        return
+    except (OSError, ValueError):
+        return  # It went away, or said something else.
     finally:
         connection.close()
 

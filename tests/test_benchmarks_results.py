@@ -90,7 +90,7 @@ class TableTests(SynchronousTestCase):
     def test_case(self) -> None:
         """Figures, ratios, reasons, targets and notes all are there; nothing unmeasured has a figure."""
         text = case_table(CASE)
-        self.assertIn("nitroproxy  42 [41–44]  1.38 [1.19–1.62]                  1\n", text)
+        self.assertIn("nitroproxy    42 [41–44]  1.38 [1.19–1.62]                    1\n", text)
         self.assertIn("0.20 [0.20–0.20]\n", text)
         self.assertIn("squid & co: not measured: squid is not installed", text)
         self.assertIn("P1: at most 45 µs CPU a request: 41.5, met", text)

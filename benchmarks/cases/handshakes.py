@@ -13,7 +13,7 @@ from benchmarks import ours
 from benchmarks.figures import CaseResult, Sample, Target, Unmeasured
 from benchmarks.origin import Origin, start_origin
 from benchmarks.pairs import Plan, Run, compare, prepare
-from benchmarks.processes import Crew
+from benchmarks.processes import ROOT, Crew
 from benchmarks.wrk import Entry, Load, drive
 
 Kind = Literal["full", "resumed"]
@@ -64,7 +64,7 @@ def _alone(plan: Plan, kind: Kind) -> CaseResult:
 def _client(command: list[str], seconds: int) -> Sample:
     """One run of a client that does handshakes for *seconds*, and of the CPU that it took."""
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     except FileNotFoundError as error:
         raise Unmeasured(f"{command[0]} is not installed") from error
     assert process.stdout is not None

@@ -10,7 +10,7 @@ from benchmarks import ours, peers
 from benchmarks.figures import CaseResult, Row, Sample, Target, Unmeasured, figures_of, median_of
 from benchmarks.origin import Origin, start_origin
 from benchmarks.pairs import Plan
-from benchmarks.proc import cpu_seconds, rss_bytes
+from benchmarks.proc import LEAST_CPU, cpu_seconds, rss_bytes
 from benchmarks.processes import Crew, open_socket
 from benchmarks.wrk import Entry
 
@@ -56,11 +56,9 @@ def _start(crew: Crew, start: Callable[[Crew, Origin], Entry], origin: Origin) -
     except OSError as error:
         raise Unmeasured(f"it does not answer: {error}") from error
     seconds = time.perf_counter() - begun
-    return {
-        "start": seconds,
-        "start_cpu": sum(cpu_seconds(entry.pids).values()),
-        "rss": sum(map(rss_bytes, entry.pids.values())) / 1048576,
-    }
+    sample = {"start": seconds, "rss": sum(map(rss_bytes, entry.pids.values())) / 1048576}
+    cpu = sum(cpu_seconds(entry.pids).values())
+    return sample | {"start_cpu": cpu} if cpu >= LEAST_CPU else sample
 
 
 def _host(crew: Crew, origin: Origin) -> Entry:
