@@ -21,19 +21,22 @@ class Stat:
     """What is used of /proc/PID/stat.
 
     :ivar cpu: seconds, user and system, of all threads and of the children that have been waited for.
+    :ivar system: those of them that are system time.
     """
 
     pid: int
     parent: int
     cpu: float
+    system: float
 
 
 def parse_stat(text: str) -> Stat:
     """Read one /proc/PID/stat; the command in parentheses may itself hold parentheses and spaces."""
     before, _, after = text.rpartition(")")
     fields = after.split()
-    ticks = sum(int(field) for field in fields[11:15])
-    return Stat(int(before.split(" ", 1)[0]), int(fields[1]), ticks * _TICK)
+    user, system, children_user, children_system = (int(field) * _TICK for field in fields[11:15])
+    system += children_system
+    return Stat(int(before.split(" ", 1)[0]), int(fields[1]), user + children_user + system, system)
 
 
 def tree(stats: Iterable[Stat], root: int) -> list[Stat]:
@@ -73,6 +76,18 @@ def cpu_seconds(pids: Mapping[str, int], proc: Path = Path("/proc")) -> dict[str
             raise Unmeasured(f"{name} has ended")
         seconds[name] = sum(stat.cpu for stat in members)
     return seconds
+
+
+def own_times(pid: int, proc: Path = Path("/proc")) -> tuple[float, float]:
+    """Seconds of CPU of *pid* alone, and those of them that are system time.
+
+    :raises Unmeasured: when it is not there any more.
+    """
+    try:
+        stat = parse_stat((proc / str(pid) / "stat").read_text())
+    except OSError as error:
+        raise Unmeasured("the process has ended") from error
+    return stat.cpu, stat.system
 
 
 def rss_bytes(pid: int, proc: Path = Path("/proc")) -> int:

@@ -13,7 +13,7 @@ from benchmarks.clients import churn, round_trips, transfer
 from benchmarks.figures import Unmeasured
 from benchmarks.origin import start_origin, start_raw
 from benchmarks.pairs import Plan
-from benchmarks.proc import CPUMeter
+from benchmarks.proc import CPUMeter, own_times
 from benchmarks.processes import Crew
 from benchmarks.relays import our_relay
 from benchmarks.samples import costs, report
@@ -56,14 +56,14 @@ def profile(name: str, plan: Plan) -> str:
             sampling = subprocess.Popen(sampler, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         except FileNotFoundError as error:
             raise Unmeasured("py-spy is not installed") from error
-        meter.start()
-        begun = time.monotonic()
+        (cpu, system), begun = own_times(work.pid), time.monotonic()
         work.do(seconds + 1)
-        busy = min(1.0, meter.stop()[""] / (time.monotonic() - begun))
+        (cpu_after, system_after), passed = own_times(work.pid), time.monotonic() - begun
+        cpu = cpu_after - cpu
         _, errors = sampling.communicate()
         if sampling.returncode or not output.exists():
             raise Unmeasured(f"py-spy failed: {errors.strip()[-200:]}")
-        found = costs(output.read_text().splitlines(), busy)
+        found = costs(output.read_text().splitlines(), min(1.0, cpu / passed), (system_after - system) / cpu)
     return f"{name}: {each:,.1f} µs CPU a {work.unit}, by samples of its stack\n\n{report(found, each, _MOST)}\n"
 
 

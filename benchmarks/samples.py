@@ -22,6 +22,10 @@ _WAIT: Final = ("epoll_wait()", "system calls")
 _PYTHON_FILE: Final = re.compile(r"\.pyx?$|^<string>$")
 
 
+#: Names and places, the outermost first.
+_Frames = list[tuple[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What one function takes of all samples.
@@ -42,7 +46,7 @@ def _parse(frame: str) -> tuple[str, str]:
     return (match["name"], match["place"]) if match else (frame, "")
 
 
-def _owner(frames: list[tuple[str, str]]) -> tuple[str, str]:
+def _owner(frames: _Frames) -> tuple[str, str]:
     """Whose time a stack's leaf is: a system call, OpenSSL, or the Python function that is being carried out."""
     name, place = frames[-1]
     if place.startswith("libc.") and name in _SYSTEM_CALLS:
@@ -61,23 +65,24 @@ def _group(place: str) -> str:
     return "Twisted" if place.startswith(("twisted/", "zope/")) else "other"
 
 
-def costs(lines: Iterable[str], busy: float = 1.0) -> list[Cost]:
+def costs(lines: Iterable[str], busy: float = 1.0, system: float | None = None) -> list[Cost]:
     """The functions in *lines* (``frame;frame;... count``), the dearest first. Waiting is left out.
 
+    A stack is sampled also while another process has the CPU, most often where a system call has just woken that one.
+    What is known better from elsewhere therefore sets the proportions.
+
     :param busy: the share of the time in which the process ran, from 0 to 1; for the rest of it epoll_wait() waited.
+    :param system: the share of its CPU time that is system time, for all system calls together; None when not known.
     """
     stacks = [_stack(line) for line in lines if line.strip()]
     # Waiting threads of a pool have no part in it.
     stacks = [(frames, samples) for frames, samples in stacks if not _pooled(frames)]
-    count: float = sum(samples for _, samples in stacks)
-    waits = sum(samples for frames, samples in stacks if _owner(frames) == _WAIT)
-    waiting = min(waits, (1 - busy) * count)
-    count -= waiting
+    weights = _weights(stacks, busy, system)
     own: dict[tuple[str, str], float] = defaultdict(float)
     total: dict[str, float] = defaultdict(float)
     for frames, samples in stacks:
         owner = _owner(frames)
-        share = samples / count * (1 - waiting / waits if owner == _WAIT else 1)
+        share = samples * weights[_kind(owner)]
         own[owner] += share
         for name in {owner[0], *(f"{name} ({place})" for name, place in frames)}:
             total[name] += share
@@ -85,12 +90,31 @@ def costs(lines: Iterable[str], busy: float = 1.0) -> list[Cost]:
     return sorted(found, key=lambda cost: -cost.own)
 
 
-def _stack(line: str) -> tuple[list[tuple[str, str]], int]:
+def _kind(owner: tuple[str, str]) -> str:
+    if owner == _WAIT:
+        return "wait"
+    return "system" if owner[1] == "system calls" else "user"
+
+
+def _weights(stacks: list[tuple[_Frames, int]], busy: float, system: float | None) -> dict[str, float]:
+    """What a sample of each kind counts, so that all together are 1."""
+    samples = dict.fromkeys(("wait", "system", "user"), 0.0)
+    for frames, count in stacks:
+        samples[_kind(_owner(frames))] += count
+    waits = samples["wait"]
+    samples["wait"] -= min(waits, (1 - busy) * sum(samples.values()))
+    in_system, in_all = samples["wait"] + samples["system"], sum(samples.values())
+    share = in_system / in_all if system is None else system
+    in_system, in_user = share / max(1, in_system), (1 - share) / max(1, samples["user"])
+    return {"wait": in_system * samples["wait"] / max(1, waits), "system": in_system, "user": in_user}
+
+
+def _stack(line: str) -> tuple[_Frames, int]:
     frames, _, samples = line.strip().rpartition(" ")
     return [_parse(frame) for frame in frames.split(";")], int(samples)
 
 
-def _pooled(frames: list[tuple[str, str]]) -> bool:
+def _pooled(frames: _Frames) -> bool:
     return any(name.endswith("Condition.wait") for name, _ in frames)
 
 

@@ -26,10 +26,11 @@ class ParseTests(SynchronousTestCase):
         stat = parse_stat(_STAT.format(pid=42, parent=7))
         self.assertEqual((stat.pid, stat.parent), (42, 7))
         self.assertAlmostEqual(stat.cpu, 160 * tick)
+        self.assertAlmostEqual(stat.system, 33 * tick)
 
     def test_tree(self) -> None:
         """A process, its children and theirs; nobody else."""
-        stats = [Stat(5, 3, 0), Stat(3, 2, 0), Stat(2, 1, 0), Stat(4, 1, 0), Stat(6, 2, 0)]
+        stats = [Stat(pid, parent, 0, 0) for pid, parent in ((5, 3), (3, 2), (2, 1), (4, 1), (6, 2))]
         self.assertEqual([stat.pid for stat in tree(stats, 2)], [2, 3, 6, 5])
 
 

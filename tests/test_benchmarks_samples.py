@@ -51,6 +51,14 @@ class CostTests(SynchronousTestCase):
         self.assertAlmostEqual(found["send()"].own, 40 / 90)
         self.assertAlmostEqual(sum(cost.own for cost in found.values()), 1.0)
 
+    def test_system_time(self) -> None:
+        """All system calls together take the share that the kernel says; the rest share what is left."""
+        found = costs(STACKS, system=0.3)
+        self.assertAlmostEqual(sum(cost.own for cost in found if cost.group == "system calls"), 0.3)
+        self.assertAlmostEqual(by_name(found)["send()"].own, 0.2)
+        self.assertAlmostEqual(by_name(found)["OpenSSL and its wrapper"].own, 0.7 * 10 / 40)
+        self.assertAlmostEqual(sum(cost.own for cost in found), 1.0)
+
     def test_dearest_first(self) -> None:
         """In order of their own time."""
         self.assertEqual(costs(STACKS)[0].name, "send()")
