@@ -3,5 +3,5 @@
 `main` runs `cases`; a case starts contenders (`ours`, `peers`, `stock`) and the servers behind them (`origin`, `raw`)
 in the background (`processes`), drives them (`wrk`, `clients`, `handshaker`) in interleaved pairs (`pairs`), and takes
 CPU time and memory from /proc (`proc`). What comes out is `figures`; `table`, `results` and `chart` write it as text,
-JSON and SVG. `profiles` says where the CPU time goes. Everything stays on loopback.
+JSON, Markdown and SVG. `profiles` says where the CPU time goes. Everything stays on loopback.
 """

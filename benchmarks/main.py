@@ -19,7 +19,7 @@ from benchmarks.install import install
 from benchmarks.pairs import Plan
 from benchmarks.processes import ROOT, raise_descriptor_limit
 from benchmarks.profiles import PROFILES, profile
-from benchmarks.results import Results, to_json
+from benchmarks.results import Results, document, to_json
 from benchmarks.table import case_table, facts
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = Plan(rounds=1 if options.quick else 5, seconds=1, quick=options.quick, directory=directory)
         if options.profile:
-            return _profile(options.names or list(PROFILES), plan)
+            return _profile(options, plan)
         return _measure(options, plan)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -48,7 +48,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, only to see that everything works")
     parser.add_argument("--profile", action="store_true", help=f"say where the CPU goes in: {', '.join(PROFILES)}")
     parser.add_argument("--installed", action="store_true", help="install nothing; measure with what is here")
-    parser.add_argument("--output", type=Path, help="where results.json and results.svg go; without, nothing is kept")
+    parser.add_argument("--output", type=Path, help="a directory for results.json, .svg and .md, or profiles.txt")
     options = parser.parse_args(arguments)
     known = PROFILES if options.profile else CASES
     for name in options.names:
@@ -85,6 +85,7 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "results.json").write_text(to_json(results))
         (options.output / "results.svg").write_text(chart(results))
+        (options.output / "results.md").write_text(document(results))
     return 1 if any(row.unmeasured and len(case.rows) == 1 for case in cases for row in case.rows) else 0
 
 
@@ -95,10 +96,15 @@ def _attempt(name: str, plan: Plan) -> CaseResult:
         return CaseResult(name, name, "cpu", (Row("everything", unmeasured=str(error)),))
 
 
-def _profile(names: Sequence[str], plan: Plan) -> int:
-    for name in names:
+def _profile(options: argparse.Namespace, plan: Plan) -> int:
+    texts = []
+    for name in options.names or PROFILES:
         try:
-            print(profile(name, plan), flush=True)
+            texts.append(profile(name, plan))
         except Unmeasured as error:
-            print(f"{name}: not measured: {error}", flush=True)
+            texts.append(f"{name}: not measured: {error}\n")
+        print(texts[-1], flush=True)
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "profiles.txt").write_text("\n".join(texts))
     return 0

@@ -1,4 +1,4 @@
-"""A whole run as JSON, and back. Pure."""
+"""A whole run as JSON and back, and as a document. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.figures import QUANTITIES, CaseResult, Figure, Row, Target
+from benchmarks.table import facts, markdown, target_line
 
 #: Of the document, to be raised when its members change their meaning.
 FORMAT: Final = 1
@@ -100,6 +101,27 @@ def _figure(figure: Figure) -> dict[str, Any]:
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
+
+
+def document(results: Results) -> str:
+    """The run for a reader, in Markdown: the machine, then a section for each case."""
+    lines = [
+        "# Results",
+        "",
+        f"`{results.command}`, {results.when}, commit {results.commit}, {results.seconds:.0f} s. Of the CPU time "
+        f"{results.others:.0%} went to other programs on the machine, {results.stolen:.1%} was stolen by its hypervisor. "
+        "Median [quartiles]; the last column is the ratio to the first row, pair by pair.",
+        "",
+        f"Machine: {facts(results.machine)}.",
+        "",
+        f"Versions: {facts(results.versions)}.",
+    ]
+    for case in results.cases:
+        lines += ["", f"## {case.title} (`{case.name}`)", "", markdown(case), ""]
+        lines += [f"- {row.contender}: not measured: {row.unmeasured}" for row in case.rows if row.unmeasured]
+        lines += [f"- {target_line(target)}" for target in case.targets]
+        lines += [f"- {note}" for note in case.notes]
+    return "\n".join(lines) + "\n"
 
 
 def from_json(text: str) -> Results:

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.chart import PANELS, axis, chart, place
 from benchmarks.figures import CaseResult, Figure, Row, Target
-from benchmarks.results import FORMAT, Results, from_json, to_json
+from benchmarks.results import FORMAT, Results, document, from_json, to_json
 from benchmarks.table import aligned, case_table, markdown, number, shown
 
 _COMMITTED = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -66,6 +66,20 @@ class JsonTests(SynchronousTestCase):
         results = from_json((_COMMITTED / "results.json").read_text())
         self.assertTrue(set(PANELS) <= {case.name for case in results.cases})
         self.assertEqual((_COMMITTED / "results.svg").read_text(), chart(results))
+        self.assertEqual((_COMMITTED / "results.md").read_text(), document(results))
+
+
+class DocumentTests(SynchronousTestCase):
+    """Markdown."""
+
+    def test_everything_is_there(self) -> None:
+        """The machine, how much others used, each case with its table, and reasons for what is missing."""
+        text = document(RESULTS)
+        self.assertIn("Some <CPU>", text)
+        self.assertIn("25% went to other programs", text)
+        self.assertIn("## Gateway hop (`gateway`)", text)
+        self.assertIn("- squid & co: not measured: squid is not installed", text)
+        self.assertIn("- P1: at most 45", text)
 
 
 class TableTests(SynchronousTestCase):
