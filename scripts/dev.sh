@@ -20,13 +20,14 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   clients [NAME...]
                   start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
   lint            ruff, mypy, shellcheck, systemd-analyze verify
+  bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for what else
   start           start the stack in the background: upstream, enclave and host daemons
   stop            stop it
   restart         stop, then start
   status          what runs, on which ports, healthy or not; exit 1 unless all of it
   logs [SERVICE]  follow the log of host-proxy, enclave or upstream; of all without a name
   lock            resolve the dependencies anew into requirements.lock
-  clean           stop the stack; remove .venv, .run and what builds leave
+  clean           stop the stack; remove .venv, .run, .bench and what builds leave
   help            this text
 
 DEBUG_MODE=true and LOG_LEVEL=DEBUG|INFO|WARN|ERROR|CRITICAL apply to both daemons. start listens on HOST_PROXY_PORT
@@ -315,7 +316,7 @@ cmd_lint() {
     need systemd-analyze systemd
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/mypy" nitroproxy tests twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
+    "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
     shellcheck -x scripts/*.sh tests/clients/*.sh .ci/run
     verify_units
     echo "lint: nothing found"
@@ -330,6 +331,11 @@ verify_units() {
     rm -rf "$copies"
 }
 
+cmd_bench() {
+    deps
+    "$venv/bin/python" -m benchmarks "$@"
+}
+
 cmd_lock() {
     deps
     "$venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras --no-emit-index-url \
@@ -338,7 +344,7 @@ cmd_lock() {
 
 cmd_clean() {
     stop_stack
-    rm -rf "$venv" "$run" build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
+    rm -rf "$venv" "$run" .bench build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 }
 
@@ -349,7 +355,7 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | clients | load | soak | fuzz | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    local | test | clients | load | soak | fuzz | lint | bench | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
     stop) stop_stack ;;
     restart)
         stop_stack
