@@ -48,7 +48,7 @@ def _endpoints(kind: str, reactor: Any, port: int, ca: Path) -> Callable[[], ISt
         trust = trustRootFromCertificates([Certificate.loadPEM(ca.read_bytes())])
         return lambda: wrapClientTLS(optionsForClientTLS(_HOST, trust), plain())
     client = TLSClient(min_version="TLSv1.3", verify=True, ca_file=str(ca))
-    return lambda: client.wrap(plain(), _HOST, 10.0, reactor)
+    return lambda: client.wrap(plain(), _HOST)
 
 
 async def _run(reactor: Any, kind: str, port: str, ca: str, seconds: str) -> None:
