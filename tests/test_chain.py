@@ -83,6 +83,11 @@ class Upstream(Resource):
         if request.path in (b"/broken", b"/stalled"):
             request.setHeader("Content-Length", "100")
             request.write(b"half")
+        if request.path == b"/events":
+            request.setHeader("Content-Type", "text/event-stream")
+            request.write(b"data: 1\n\n")
+            self.event_source = request
+            return NOT_DONE_YET
         if request.path == b"/stalled":
             return NOT_DONE_YET
         if request.path == b"/endless":
@@ -106,6 +111,31 @@ class Upstream(Resource):
 
 
 @implementer(IHalfCloseableProtocol)
+class Gathering(Protocol):
+    """A client that waits for what it is told to."""
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._wanted = b""
+        self._waiting: Deferred[None] | None = None
+
+    def until(self, wanted: bytes) -> Deferred[None]:
+        """Fires when *wanted* has arrived."""
+        self._wanted = wanted
+        self._waiting = waiting = Deferred()
+        self._look()
+        return waiting
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += data
+        self._look()
+
+    def _look(self) -> None:
+        if self._waiting is not None and self._wanted in self._received:
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(None)
+
+
 class TapSide(Protocol):
     """One side of a tapped connection."""
 
@@ -212,7 +242,8 @@ class ChainTests(TestCase):
         authority = ThrowAwayAuthority()
         (self.directory / "ca.pem").write_bytes(authority.pem)
         identity = PrivateCertificate.loadPEM(authority.issue().pem)
-        self.upstream = reactor.listenSSL(0, Site(Upstream()), identity.options(), interface="127.0.0.1")
+        self.upstream_resource = Upstream()
+        self.upstream = reactor.listenSSL(0, Site(self.upstream_resource), identity.options(), interface="127.0.0.1")
         self.addCleanup(self.upstream.stopListening)
         self.port = free_port()
         self.services: dict[str, IService] = {}
@@ -326,6 +357,18 @@ class ChainTests(TestCase):
         answer = await readBody(response)
         self.assertEqual(answer[:64], hashlib.sha256(body).hexdigest().encode())
         self.assertEqual(hashlib.sha256(answer[64:]).digest(), hashlib.sha256(body).digest())
+
+    async def test_event_stream(self) -> None:
+        """Server-sent events arrive one by one, each as soon as it is sent."""
+        client: Any = await TCP4ClientEndpoint(reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(Gathering))
+        path = self.url("/events").partition(f":{self.port}".encode())[2]
+        client.transport.write(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.until(b"data: 1\n\n")
+        self.upstream_resource.event_source.write(b"data: 2\n\n")
+        await client.until(b"data: 2\n\n")
+        self.upstream_resource.event_source.finish()
+        await client.until(b"\r\n0\r\n\r\n")
+        client.transport.loseConnection()
 
     async def test_stalled_reader(self) -> None:
         """A client that stops reading stops the upstream; what the daemons hold for it is at most 256 KiB (F4)."""
