@@ -85,6 +85,16 @@ class RequestTests(SynchronousTestCase):
                 expected = (*(case[key].encode("latin-1") for key in ("method", "target", "body")), case["keep_alive"])
                 self.assertEqual(seen, expected, case["name"])
 
+    def test_long_target(self) -> None:
+        """A target over the limit is 414, whether it comes in one piece or in many (S7)."""
+        for size, kind in ((16385, Kind.TARGET_TOO_LONG), (70000, Kind.TARGET_TOO_LONG)):
+            data = b"GET /" + b"x" * (size - 1) + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+            for pieces in ([data], [data[i : i + 1000] for i in range(0, len(data), 1000)]):
+                error = self.assertRaises(ProxyError, read_all, RequestReader(Limits()), pieces)
+                self.assertIs(error.kind, kind)
+        longest = b"GET /" + b"x" * 16383 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+        self.assertEqual(len(read_all(RequestReader(Limits()), [longest])), 1)
+
     def test_next_request_waits(self) -> None:
         """Bytes after a message stay unread until they are asked for."""
         reader = RequestReader(Limits())

@@ -1,0 +1,44 @@
+"""The way out of the enclave."""
+
+from __future__ import annotations
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.enclave.dialer import Dialer
+from nitroproxy.target import Target
+from nitroproxy.tls import TLSClient
+from tests.wire import WaitingEndpoint, split_head
+
+
+class DialerTests(SynchronousTestCase):
+    """Through the relay, with TLS where it is asked for."""
+
+    def setUp(self) -> None:
+        self.relay = WaitingEndpoint()
+        self.dialer = Dialer(self.relay, TLSClient(min_version="TLSv1.3", verify=True, ca_file=None))
+
+    def test_https(self) -> None:
+        """CONNECT with the request's id, then TLS: nothing else goes out."""
+        endpoint = self.dialer.endpoint_for(Target("https", "a.example", 443, b""), [(b"X-Request-Id", b"an-id")])
+        endpoint.connect(Factory.forProtocol(Protocol))
+        wire = self.relay.accept()
+        start, headers, _ = split_head(wire.take())
+        self.assertEqual(start, b"CONNECT a.example:443 HTTP/1.1")
+        self.assertEqual(headers[b"x-request-id"], b"an-id")
+        wire.receive(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.assertTrue(wire.take().startswith(b"\x16\x03"), "a TLS handshake")
+
+    def test_http(self) -> None:
+        """A plaintext destination is the tunnel itself."""
+        endpoint = self.dialer.endpoint_for(Target("http", "a.example", 80, b""), [])
+        connecting = endpoint.connect(Factory.forProtocol(Protocol))
+        wire = self.relay.accept()
+        wire.receive(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.assertIsInstance(self.successResultOf(connecting), Protocol)
+
+    def test_what_an_end_proves(self) -> None:
+        """Only TLS says of an end that it was meant: without it the relay's reset reads like one (S16)."""
+        self.assertTrue(self.dialer.verifies_end(Target("https", "a.example", 443, b"")))
+        self.assertFalse(self.dialer.verifies_end(Target("http", "a.example", 80, b"")))
+        self.assertFalse(self.dialer.verifies_end("enclave"))

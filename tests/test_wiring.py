@@ -1,0 +1,108 @@
+"""The configuration turned into endpoints and into the engine's settings."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy import wiring
+from nitroproxy.settings import HostProxy, Limits, Settings, Transport
+from nitroproxy.vsock.address import VsockAddress
+from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
+from nitroproxy.wiring import (
+    HOP_FIELDS,
+    OnlyFrom,
+    gateway_server,
+    hop_client,
+    hop_server,
+    listener_settings,
+    pool_settings,
+)
+
+reactor: Any = global_reactor
+
+
+class PlaceTests(SynchronousTestCase):
+    """Where things are."""
+
+    def test_vsock(self) -> None:
+        """The enclave is at its CID, the host at the parent's; both listen on their own."""
+        settings = Settings(transport=Transport(parent_cid=2))
+        server, place = hop_server(reactor, settings, "host", 5001)
+        self.assertIsInstance(server, VsockServerEndpoint)
+        self.assertEqual(place, "vsock port 5001")
+        for party, shown in (("enclave", "vsock 16:5000"), ("host", "vsock 2:5000")):
+            client, place = hop_client(reactor, settings, party, 5000)  # type: ignore[arg-type]
+            self.assertIsInstance(client, VsockClientEndpoint)
+            self.assertEqual(place, shown)
+
+    def test_unix(self) -> None:
+        """UNIX sockets stand in for both, in directories that nobody else may enter."""
+        directory = Path(self.mktemp())
+        settings = Settings(transport=Transport(kind="unix", directory=str(directory)))
+        _, served = hop_server(MemoryReactorClock(), settings, "enclave", 5000)
+        _, dialled = hop_client(MemoryReactorClock(), settings, "enclave", 5000)
+        self.assertEqual((served, dialled), (str(directory / "enclave" / "5000.sock"),) * 2)
+        self.assertEqual((directory / "enclave").stat().st_mode & 0o777, 0o700)
+
+    def test_gateway(self) -> None:
+        """The gateway is at its interface and port, of either family."""
+        for interface, kind, shown in (
+            ("127.0.0.1", TCP4ServerEndpoint, "127.0.0.1:8080"),
+            ("::1", TCP6ServerEndpoint, "[::1]:8080"),
+        ):
+            endpoint, place = gateway_server(reactor, Settings(host_proxy=HostProxy(interface=interface)))
+            self.assertIsInstance(endpoint, kind)
+            self.assertEqual(place, shown)
+
+    def test_activated(self) -> None:
+        """A socket that systemd holds for the gateway is taken instead, if it was meant for this process."""
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            port = listening.getsockname()[1]
+            self.patch(wiring, "_FIRST_ACTIVATED", listening.fileno() - 1)
+            environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "other:gateway"}
+            self.patch(os, "environ", environ)
+            endpoint, place = gateway_server(reactor, Settings())
+            self.assertIsInstance(endpoint, AdoptedStreamServerEndpoint)
+            self.assertEqual(place, f"systemd's socket 127.0.0.1:{port}")
+            for name, value in (("LISTEN_PID", "1"), ("LISTEN_FDNAMES", "other")):
+                self.patch(os, "environ", {**environ, name: value})
+                self.assertIsInstance(gateway_server(reactor, Settings())[0], TCP4ServerEndpoint)
+
+
+class LimitTests(SynchronousTestCase):
+    """Who may come, and how much."""
+
+    def test_only_from(self) -> None:
+        """One CID may use a vsock listener (S17); other families are guarded by their own means."""
+        allowed = OnlyFrom(16)
+        self.assertTrue(allowed(VsockAddress(16, 1234)))
+        for cid in (0, 1, 2, 3, 15, 17, 4294967295):
+            self.assertFalse(allowed(VsockAddress(cid, 1234)), cid)
+        self.assertTrue(allowed(UNIXAddress("/x")))
+        self.assertTrue(allowed(IPv4Address("TCP", "127.0.0.1", 1)))
+
+    def test_slack(self) -> None:
+        """Between our own hops there is room for what they add, so that what one lets in the next does not refuse."""
+        settings = Settings(limits=Limits(header_bytes=8192))
+        outer, inner = listener_settings(settings).limits, listener_settings(settings, slack=HOP_FIELDS).limits
+        self.assertEqual((outer.target_bytes, outer.header_bytes, outer.header_count), (8192, 8192, 100))
+        self.assertGreaterEqual(inner.header_count, outer.header_count + 5)
+        self.assertGreaterEqual(inner.header_bytes, outer.header_bytes + 1024)
+        self.assertGreaterEqual(inner.target_bytes, outer.target_bytes + 1024, "path form becomes absolute form")
+        self.assertEqual(pool_settings(settings.limits, HOP_FIELDS).limits, inner)
+
+    def test_idle(self) -> None:
+        """A pool gives a connection up before the next hop does."""
+        limits = Settings().limits
+        self.assertLess(pool_settings(limits).idle_timeout, limits.idle_timeout)
