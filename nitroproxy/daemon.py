@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -129,7 +130,8 @@ class Daemon(Service):
         if isinstance(parent, Componentized):
             if parent.getComponent(ILogObserver) is None:
                 parent.setComponent(ILogObserver, self._instruments.log)
-            self._reactor.callWhenRunning(self._take_signals)
+                self._instruments.log.active = True
+            self._reactor.callWhenRunning(self._own_process)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
@@ -184,6 +186,13 @@ class Daemon(Service):
         if not complete and self.parent is not None:
             _end_process_with(1)
         return complete
+
+    def _own_process(self) -> None:
+        """The daemon has the process to itself."""
+        self._take_signals()
+        # What there is by now stays: the garbage collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
 
     # Signals. The reactor's own handlers would have twistd die of the signal in the end: no status of ours.
 

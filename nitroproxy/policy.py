@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -147,13 +148,18 @@ class Policy:
     deny: Sequence[str] = ()
     _allow: tuple[_Rule, ...] = field(init=False, repr=False)
     _deny: tuple[_Rule, ...] = field(init=False, repr=False)
+    _known: Callable[[str, int], Decision] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_allow", tuple(map(_parse, self.allow)))
         object.__setattr__(self, "_deny", tuple(map(_parse, self.deny)))
+        object.__setattr__(self, "_known", lru_cache(maxsize=4096)(self._decide))
 
     def decide(self, host: str, port: int) -> Decision:
         """Whether *host* (as `normalize_host` spells it) and *port* may be reached, and by which rule."""
+        return self._known(host, port)
+
+    def _decide(self, host: str, port: int) -> Decision:
         address = _as_address(host)
         for rule in self._deny:
             if rule.matches(host, address, port):

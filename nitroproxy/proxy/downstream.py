@@ -17,17 +17,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.headers import names_in_via
 from nitroproxy.http1.messages import Request, Response
 from nitroproxy.http1.reader import RequestReader
+from nitroproxy.proxy.carrier import carrier
 from nitroproxy.proxy.deadlines import Deadline
-from nitroproxy.proxy.dialling import Dialling
-from nitroproxy.proxy.exchange import Exchange
-from nitroproxy.proxy.local import LocalExchange
-from nitroproxy.proxy.problem import METHODS
+from nitroproxy.proxy.ending import Ending
+from nitroproxy.proxy.pace import Pace
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
-from nitroproxy.proxy.route import ClientExchange, Dial, Forward
+from nitroproxy.proxy.route import ClientExchange
 from nitroproxy.proxy.trace import new_request_id, request_id_of, traceparent_of
 from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.proxy.tunnel import Side, Tunnel, TunnelProtocol
@@ -36,10 +34,6 @@ from nitroproxy.proxy.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from nitroproxy.proxy.listener import DownstreamFactory
 
-#: Seconds that a client may go on sending to a connection once its last response has left.
-_LINGER: Final = 2.0
-#: Seconds in which what has been written of a broken response may leave.
-_LAST_BYTES: Final = 0.05
 #: Seconds of silence after which a drain takes a tunnel for one that nobody waits for.
 _QUIET: Final = 5.0
 
@@ -50,41 +44,6 @@ class _State(enum.Enum):
     RESPONDING = enum.auto()
     TUNNEL = enum.auto()
     LINGER = enum.auto()
-
-
-@implementer(IPushProducer)
-class _Pace:
-    """How fast the client reads: the producer of its transport for as long as the connection is HTTP.
-
-    :ivar full: the client has not read enough of what was written.
-    """
-
-    def __init__(self, on_change: Callable[[], object]) -> None:
-        self.full = False
-        self._source: IPushProducer | None = None
-        self._on_change = on_change
-
-    def follow(self, source: IPushProducer | None) -> None:
-        """From now on *source* is paused and resumed with the client."""
-        self._source = source
-        if source is not None and self.full:
-            source.pauseProducing()
-
-    def pauseProducing(self) -> None:
-        """The client reads too slowly."""
-        self.full = True
-        if self._source is not None:
-            self._source.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """The client has caught up."""
-        self.full = False
-        if self._source is not None:
-            self._source.resumeProducing()
-        self._on_change()
-
-    def stopProducing(self) -> None:
-        """The client has gone: its connection's end tells everybody."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -116,7 +75,7 @@ class Downstream(Protocol):
         self._tunnel: Tunnel | None = None
         self._read_ended = False
         self._reading = True
-        self._pace = _Pace(self._advance)
+        self._pace = Pace(self._advance)
         self.upstream_full = False
         self._advancing = False
         #: The upstream connection had enough at some time since this was last set to False.
@@ -128,6 +87,7 @@ class Downstream(Protocol):
         self.transport.bufferSize = self._settings.buffer_bytes // 2
         self.peer = self.transport.getPeer()
         self.response = ResponseWriter(self.transport, self.factory.hop, self.factory.pseudonym)
+        self._ending = Ending(self.transport, self.factory.deadlines, self.abort)
         self.transport.registerProducer(self._pace, True)
         refusal = self.factory.admit(self)
         if refusal is not None:
@@ -155,12 +115,12 @@ class Downstream(Protocol):
             self._close()  # Not an abort: the answer to the request before may still be on its way.
 
     def writeConnectionLost(self) -> None:
-        """Our own half-close has been carried out: the last response has left."""
-        if self._state is _State.LINGER:
-            self._set_deadline(_LINGER, self.abort)
+        """Our own half-close has been carried out."""
+        self._ending.response_left()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_deadline()
+        self._ending.over()
         if self._side is not None:
             self._side.lost(reason)
         self._client_gone()
@@ -264,10 +224,7 @@ class Downstream(Protocol):
         record = self._begin_record(request, request_id_of(request))
         record.traceparent = traceparent_of(request, make=settings.make_traceparent)
         try:
-            if request.method == b"OPTIONS" and request.get(b"max-forwards") == b"0":
-                self._answer_options()
-                return
-            self._exchange = self._exchange_for(request, record)
+            self._exchange = carrier(self, request, record, settings)
         except ProxyError as error:
             # What follows a CONNECT was meant for the tunnel: it must not be read as a request.
             self.send_problem(error, not request.content_length and request.method != b"CONNECT")
@@ -281,25 +238,6 @@ class Downstream(Protocol):
         self.response.for_request(request, request_id)
         self.factory.observer.began(record)
         return record
-
-    def _exchange_for(self, request: Request, record: Record) -> ClientExchange:
-        if request.method == b"TRACE":
-            raise ProxyError(Kind.METHOD_NOT_ALLOWED, "TRACE is not passed on")
-        if names_in_via(request.headers, self.factory.pseudonym):
-            raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the request's Via says that it has been here")
-        route = self.factory.router.route(request, record)
-        settings, deadlines = self._settings, self.factory.deadlines
-        if isinstance(route, Dial):
-            return Dialling(self, route, record, settings.connect_timeout, deadlines)
-        if isinstance(route, Forward):
-            return Exchange(self, request, route, record, settings.exchange, deadlines, self.factory.pseudonym)
-        return LocalExchange(self, request, route, settings.exchange.response_timeout, deadlines)
-
-    def _answer_options(self) -> None:
-        """The client asks this very hop (RFC 9110 section 7.6.2)."""
-        self.answering(204)
-        self.response.local_head(204, b"No Content", [(b"Allow", METHODS)])
-        self._response_done(self._reader.complete)
 
     def take_body(self) -> None:
         """The exchange can take the request's body now."""
@@ -400,26 +338,21 @@ class Downstream(Protocol):
     # Ending the connection.
 
     def _close(self) -> None:
-        """End the connection when what has been written has left, which a client that does not read cannot put off."""
-        self._state = _State.LINGER
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        self._set_deadline(self._settings.idle_timeout, self.abort)
-
-    def _break_off(self) -> None:
-        """End the connection so that nobody takes the response for complete; but a moment later: where an abort is but
-        a close, its head would else not get out and the failure be told as another."""
-        self._state = _State.LINGER
-        self.transport.unregisterProducer()
-        self._set_deadline(_LAST_BYTES, self.abort)
+        self._begin_to_end()
+        self._ending.close(self._settings.idle_timeout)
 
     def _linger(self) -> None:
-        """Close without a reset overtaking the response: stop writing, read and forget what still comes."""
+        self._begin_to_end()
+        self._ending.linger(self._settings.idle_timeout)
+
+    def _break_off(self) -> None:
+        self._begin_to_end()
+        self._ending.break_off()
+
+    def _begin_to_end(self) -> None:
+        self._cancel_deadline()
         self._state = _State.LINGER
         self._update_reading()
-        self.transport.unregisterProducer()
-        self.transport.loseWriteConnection()
-        self._set_deadline(self._settings.idle_timeout, self.abort)
 
     def _client_gone(self) -> None:
         self._drop_exchange()

@@ -18,6 +18,7 @@ from twisted.web.server import Request as WebRequest
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Headers, Request
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.problem import METHODS
 from nitroproxy.proxy.route import Local
 
 if TYPE_CHECKING:
@@ -141,3 +142,31 @@ class LocalExchange:
     def isSecure(self) -> bool:
         """Local pages are not served over TLS."""
         return False
+
+
+class OptionsAnswer:
+    """The answer to OPTIONS that asks this very hop (Max-Forwards: 0; RFC 9110 section 7.6.2)."""
+
+    #: A body is not looked at: the connection ends instead.
+    wants_body = False
+
+    def __init__(self, downstream: Downstream, request: Request) -> None:
+        self._downstream = downstream
+        self._complete = not request.content_length
+
+    def start(self) -> None:
+        """Say which methods go on."""
+        if not self._complete:
+            self._downstream.response.close_after = True
+        self._downstream.answering(204)
+        self._downstream.response.local_head(204, b"No Content", [(b"Allow", METHODS)])
+        self._downstream.exchange_done(self._complete)
+
+    def request_data(self, data: bytes) -> None:
+        """There is none: see `wants_body`."""
+
+    def request_end(self) -> None:
+        """Nothing follows from it."""
+
+    def abandon(self) -> None:
+        """Nothing is under way."""

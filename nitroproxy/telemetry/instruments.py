@@ -35,6 +35,7 @@ class Instruments:
         self.lines = Lines(form, output, priorities=journal_reads(output, os.environ.get("JOURNAL_STREAM")))
         self.takers: list[Callable[[Mapping[str, Any]], object]] = [self.lines.take]
         self.log = EventLog(level, self.takers)
+        self.log.active = False  # Until it is made the daemon's log.
         self.lag = ReactorLag(clock)
         self.metrics = Metrics(role, version)
         dropped = one_counter("log_lines_dropped", "Log lines lost before they left.", lambda: self.lines.sink.dropped)

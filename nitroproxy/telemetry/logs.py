@@ -148,7 +148,10 @@ class EventLog:
 
     :param level: ``DEBUG``, ``INFO``, ``WARN``, ``ERROR`` or ``CRITICAL``.
     :param takers: called with the fields of each event.
+    :ivar active: whether it takes what is given to `emit`: not where another observer has the daemon's log.
     """
+
+    active = True
 
     def __init__(self, level: str, takers: Sequence[Callable[[Mapping[str, Any]], object]]) -> None:
         self._predicate = LogLevelFilterPredicate()
@@ -166,7 +169,7 @@ class EventLog:
         :param level: in lower case.
         :param text: what it says to a person.
         """
-        if _PRIORITY_OF[level] > self._priority:
+        if _PRIORITY_OF[level] > self._priority or not self.active:
             return
         whole = {"time": timestamp(time.time()), "level": level, "event": event, "message": text, **fields}
         for take in self._takers:
