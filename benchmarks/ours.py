@@ -56,7 +56,8 @@ class Ours:
 
 def place(crew: Crew, ca: Path, name: str = "nitroproxy") -> Ours:
     """Choose where a pair of daemons will listen."""
-    return Ours(crew.directory / name, *free_ports(2), ca)
+    gateway, loopback = free_ports(2)
+    return Ours(crew.directory / name, gateway, loopback, ca)
 
 
 def command(part: str) -> list[str]:
