@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.installed:
         for trouble in install(peers.ENVIRONMENT):
             print(f"benchmarks: {trouble}", file=sys.stderr)
+    # So that being ended ends what was started, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     raise_descriptor_limit()
     directory = Path(tempfile.mkdtemp(prefix="npbench."))
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.processes import Address, Crew, free_port
+from benchmarks.processes import Address, Crew, free_port, free_ports
 from nitroproxy.demo.certificates import ThrowAwayAuthority
 
 _HEAD: Final = """
@@ -90,7 +90,7 @@ def start_origin(crew: Crew, unix: Path) -> Origin:
     _identity(directory)
     _files(directory / "files")
     raw = start_raw(crew)
-    ports = [free_port() for _ in range(12)]
+    ports = free_ports(12)
     origin = Origin(
         plain=ports[0],
         tls=ports[1],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.clients import Door
-from benchmarks.processes import ROOT, Crew, Process, free_port
+from benchmarks.processes import ROOT, Crew, Process, free_ports
 from benchmarks.wrk import Entry
 
 #: So that idle connections stay, and none is refused: these are measured apart.
@@ -56,7 +56,8 @@ class Ours:
 
 def place(crew: Crew, ca: Path, name: str = "nitroproxy") -> Ours:
     """Choose where a pair of daemons will listen."""
-    return Ours(crew.directory / name, free_port(), free_port(), ca)
+    gateway, loopback = free_ports(2)
+    return Ours(crew.directory / name, gateway, loopback, ca)
 
 
 def command(part: str) -> list[str]:

@@ -37,12 +37,18 @@ def raise_descriptor_limit() -> int:
     return soft
 
 
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports of loopback on which nobody listens now."""
+    with contextlib.ExitStack() as held:
+        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
+
+
 def free_port() -> int:
-    """A TCP port of loopback on which nobody listens now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """One of them."""
+    return free_ports(1)[0]
 
 
 def open_socket(address: Address, timeout: float | None = 30.0) -> socket.socket:

@@ -109,9 +109,8 @@ def document(results: Results) -> str:
         "# Results",
         "",
         f"`{results.command}`, {results.when}, commit {results.commit}, {results.seconds:.0f} s. Of the CPU time "
-        f"{results.others:.0%} went to other programs on the machine, {results.stolen:.1%} was stolen by its "
-        "hypervisor. "
-        "Median [quartiles]; the last column is the ratio to the first row, pair by pair.",
+        f"{results.others:.0%} went to other programs on the machine, {results.stolen:.1%} to other machines of its "
+        "hypervisor. Median [quartiles]; the last column is the ratio to the first row, pair by pair.",
         "",
         f"Machine: {facts(results.machine)}.",
         "",

@@ -65,7 +65,8 @@ def target_line(target: Target) -> str:
     wanted = f"{target.requirement}: {sign} {target.bound:g} {target.text}"
     if target.measured is None:
         return f"{wanted}: not measured"
-    return f"{wanted}: {number(target.measured, 1)}, {'met' if target.met else 'MISSED'}"
+    digits = 2 if target.measured < 10 else 1
+    return f"{wanted}: {number(target.measured, digits)}, {'met' if target.met else 'MISSED'}"
 
 
 def aligned(cells: Sequence[Sequence[str]], mark: str = "  ") -> list[str]:
