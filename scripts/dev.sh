@@ -14,6 +14,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   deps            make the virtual environment (.venv) and install everything locked
   local           start the stack on free ports, run the demo through it, print the report, stop
   test [NAME...]  run the trial suite, or the tests named
+  vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, kernels, systemd
   lint            ruff, mypy, shellcheck, systemd-analyze verify
   start           start the stack in the background: upstream, enclave and host daemons
   stop            stop it
@@ -275,6 +276,11 @@ cmd_test() {
     "$venv/bin/python" -m twisted.trial --temp-directory="$temp/trial" "${@:-tests}"
 }
 
+cmd_vm() {
+    deps
+    exec scripts/vm.sh "$@"
+}
+
 cmd_lint() {
     deps
     need shellcheck shellcheck
@@ -282,7 +288,7 @@ cmd_lint() {
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
     "$venv/bin/mypy" nitroproxy tests twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
-    shellcheck scripts/*.sh .ci/run
+    shellcheck scripts/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh .ci/run
     verify_units
     echo "lint: nothing found"
 }
@@ -314,7 +320,7 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    local | test | vm | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
     stop) stop_stack ;;
     restart)
         stop_stack
