@@ -81,7 +81,12 @@ def command(stage: str, image: Path, payload: Path, out: Path) -> list[str]:
     arguments += ["-serial", f"file:{out / 'console.log'}", "-chardev", "stdio,id=live,signal=off"]
     arguments += ["-serial", "chardev:live"]
     for number, disk in enumerate(disks):
-        arguments += ["-drive", f"if=none,id=disk{number},{disk}", "-device", f"nvme,drive=disk{number},serial={number}"]
+        arguments += [
+            "-drive",
+            f"if=none,id=disk{number},{disk}",
+            "-device",
+            f"nvme,drive=disk{number},serial={number}",
+        ]
     return arguments
 
 
@@ -184,12 +189,13 @@ def main(arguments: Sequence[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     outcomes = [
-        run_stage(stage, options.image, options.payload, options.out / stage)
-        for stage in (options.stages or STAGES)
+        run_stage(stage, options.image, options.payload, options.out / stage) for stage in (options.stages or STAGES)
     ]
     file = options.out / "junit.xml"
     file.write_bytes(junit(outcomes))
-    results = [result for outcome in outcomes for result in outcome.results if result.name != END or result.outcome == "failed"]
+    results = [
+        result for outcome in outcomes for result in outcome.results if result.name != END or result.outcome == "failed"
+    ]
     counts = {word: sum(result.outcome == word for result in results) for word in ("passed", "failed", "skipped")}
     took = ", ".join(f"{outcome.stage} {outcome.seconds:.0f} s" for outcome in outcomes)
     print(f"vm: {took}; results in {file}")
