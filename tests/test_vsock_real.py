@@ -27,7 +27,12 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.test.connectionmixins import ConnectionTestsMixin, EndpointCreator, StreamClientTestsMixin
 from twisted.internet.test.reactormixins import ReactorBuilder
-from twisted.internet.test.test_tcp import AbortConnectionMixin
+from twisted.internet.test.test_tcp import (
+    AbortConnectionMixin,
+    ServerAbortsThenLoses,
+    ServerAbortsTwice,
+    WritingButNotAbortingClient,
+)
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -264,17 +269,17 @@ class FailureTests(VsockTestCase):
         listening.bind((CID_ANY, port))
         listening.listen(1)
         attempts = [self.connect(port) for _ in range(8)]
-        outcomes: list[Any] = [await attempt.addErrback(lambda failure: failure) for attempt in attempts]
-        failures = [outcome for outcome in outcomes if not isinstance(outcome, Protocol)]
-        self.assertTrue(failures)
-        for failure in failures:
-            failure.trap(error.ConnectionRefusedError)
-            self.assertIn("its accept queue is full", str(failure.value))
-        for outcome in outcomes:
-            if isinstance(outcome, Protocol):
-                connected: Any = outcome
-                connected.transport.abortConnection()
-                await connected.lost
+        refused = 0
+        for attempt in attempts:
+            outcome: Any = await attempt.addErrback(lambda failure: failure.value)
+            if isinstance(outcome, Exception):
+                refused += 1
+                self.assertIsInstance(outcome, error.ConnectionRefusedError)
+                self.assertIn("its accept queue is full", str(outcome))
+            else:
+                outcome.transport.abortConnection()
+                await outcome.lost
+        self.assertGreater(refused, 0)
 
     async def test_listening(self) -> None:
         """The port is taken; the cid is another machine's; the port needs a capability."""
@@ -413,6 +418,16 @@ class Conformance(ReactorBuilder, ConnectionTestsMixin, StreamClientTestsMixin, 
     """What Twisted demands of its own stream transports."""
 
     endpoints = VsockCreator()
+    timeout = 20
+    port = 0
+
+    def test_serverAbortsConnectionTwice(self) -> None:
+        """A peer that aborts is told from one that closes on TCP; on vsock it is not."""
+        self.runAbortTest(WritingButNotAbortingClient, ServerAbortsTwice, error.ConnectionDone)
+
+    def test_serverAbortsConnectionThenLosesConnection(self) -> None:
+        """The same, with an orderly close after the abort."""
+        self.runAbortTest(WritingButNotAbortingClient, ServerAbortsThenLoses, error.ConnectionDone)
 
     def listen(self, reactor: Any, factory: Any) -> Any:
         """Listen."""

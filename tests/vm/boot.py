@@ -158,8 +158,9 @@ def junit(outcomes: Sequence[Outcome]) -> bytes:
     for outcome in outcomes:
         failures = sum(result.outcome == "failed" for result in outcome.results)
         skipped = sum(result.outcome == "skipped" for result in outcome.results)
-        counts = {"tests": str(len(outcome.results)), "failures": str(failures), "skipped": str(skipped)}
-        suite = ElementTree.SubElement(suites, "testsuite", name=outcome.stage, time=f"{outcome.seconds:.3f}", **counts)
+        suite = ElementTree.SubElement(suites, "testsuite", name=outcome.stage, time=f"{outcome.seconds:.3f}")
+        for name, count in (("tests", len(outcome.results)), ("failures", failures), ("skipped", skipped)):
+            suite.set(name, str(count))
         for result in outcome.results:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=f"vm.{outcome.stage}", name=result.name, time=f"{result.seconds:.3f}"
@@ -170,7 +171,8 @@ def junit(outcomes: Sequence[Outcome]) -> bytes:
                 ElementTree.SubElement(case, "skipped", message=result.detail)
             else:
                 ElementTree.SubElement(case, "system-out").text = result.detail
-    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    document: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document
 
 
 def main(arguments: Sequence[str]) -> int:

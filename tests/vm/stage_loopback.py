@@ -1,4 +1,4 @@
-"""The stage ``loopback``: the trial tests of vsock, on the real AF_VSOCK of one kernel, where cid 1 is the machine itself.
+"""The stage ``loopback``: the trial tests of vsock on the AF_VSOCK of one kernel, whose cid 1 is the machine itself.
 
 Each test is a check of its own.
 """
