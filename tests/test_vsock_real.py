@@ -7,6 +7,7 @@ itself there.
 from __future__ import annotations
 
 import array
+import contextlib  # not from it: a name "suppress" means something to trial
 import errno
 import fcntl
 import itertools
@@ -15,7 +16,6 @@ import select
 import socket
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from twisted.internet import asyncioreactor, epollreactor, error, pollreactor, selectreactor
@@ -236,7 +236,7 @@ class KernelTests(SynchronousTestCase):
             )
 
 
-@contextmanager
+@contextlib.contextmanager
 def unprivileged() -> Iterator[None]:
     """Be nobody for a while, without capabilities."""
     os.seteuid(65534)
@@ -298,7 +298,7 @@ class FailureTests(VsockTestCase):
     async def test_nothing_leaks(self) -> None:
         """Connections that come to nothing, are aborted or end in order leave no descriptor behind."""
         port = await self.listen()
-        before = os.listdir("/proc/self/fd")
+        before = open_sockets()
         for _ in range(100):
             await self.assertFailure(self.connect(next(_PORTS)), error.ConnectionRefusedError)
             accepted = self.server.accepted
@@ -309,7 +309,16 @@ class FailureTests(VsockTestCase):
             await server.read_ended
             server.transport.loseConnection()
             await server.lost
-        self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))
+        self.assertEqual(open_sockets() - before, set())
+
+
+def open_sockets() -> set[str]:
+    """This process's open sockets."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that lists them
+            found.add(os.readlink(f"/proc/self/fd/{number}"))
+    return {name for name in found if name.startswith("socket:")}
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
