@@ -72,7 +72,7 @@ def command(stage: str, image: Path, payload: Path, out: Path) -> list[str]:
         f"format=raw,cache=unsafe,file={out / 'results.tar'}",
     ]
     if needs.inner:
-        disks += [f"format=raw,readonly=on,file={image / name}" for name in ("root.ext4", "vmlinuz")]
+        disks.append(f"format=raw,readonly=on,file={image / 'root.ext4'}")
     arguments = ["timeout", "-k", "5", str(needs.limit), "qemu-system-x86_64"]
     arguments += ["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(needs.memory)]
     arguments += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"]

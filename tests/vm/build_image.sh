@@ -42,6 +42,7 @@ kernel() {
     dpkg-deb -x "$work/$package"_*.deb "$tree"
     version=${package#linux-image-}
     cp "$tree/boot/vmlinuz-$version" "$work/vmlinuz"
+    cp "$work/vmlinuz" "$root/boot/vmlinuz" # for the VM in the VM
     for module in modules.builtin modules.builtin.modinfo modules.order kernel/net/vmw_vsock kernel/drivers/virtio \
         kernel/drivers/net/vsockmon.ko kernel/drivers/vhost kernel/arch/x86/kvm kernel/virt/lib; do
         mkdir -p "$(dirname "$root/lib/modules/$version/$module")"

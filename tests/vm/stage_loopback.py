@@ -54,7 +54,7 @@ class CheckReporter(Reporter):
             report(Result(name, outcome, time.monotonic() - self._started, detail))
 
 
-def run() -> None:
+def run_stage() -> None:
     """Run the tests."""
     subprocess.run(["modprobe", "vsock_loopback"], check=True)
     os.environ["NITROPROXY_TEST_VSOCK"] = "1"

@@ -9,8 +9,8 @@ from tests.vm.checks import END, Result, report
 
 
 def main(stage: str) -> None:
-    """Run the stage called *stage*: its module has a function `run`."""
-    importlib.import_module(f"tests.vm.stage_{stage}").run()
+    """Run the stage called *stage*: its module has a function `run_stage`."""
+    importlib.import_module(f"tests.vm.stage_{stage}").run_stage()
     report(Result(END, "passed", 0.0, ""))
 
 
