@@ -151,6 +151,12 @@ class Machine:
             return self.fetch(timeout=10).status == 200
         return False
 
+    def alive(self) -> bool:
+        """Whether the gateway answers at all."""
+        with suppress(OSError):
+            return self.get("/health/live", timeout=5).status == 200
+        return False
+
     def healthy(self) -> bool:
         """Whether the gateway says that every layer is well."""
         with suppress(OSError):

@@ -1,7 +1,7 @@
 """The stage ``kernels``: host and enclave as two kernels with vsock between them.
 
-The guest plays the parent instance and runs the host daemon under systemd. A VM in it plays the enclave, with cid 16; the
-parent's cid is 2 here, where on Nitro it is 3.
+The guest plays the parent instance and runs the host daemon under systemd. A VM in it plays the enclave, with cid 16;
+the parent's cid is 2 here, where on Nitro it is 3.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def host_starts(machine: Kernels) -> str:
     machine.configure()
     machine.install_units()
     run("systemctl", "start", HOST)
-    wait_until("the gateway", 30, lambda: machine.get("/health/live").status == 200)
+    wait_until("the gateway", 30, machine.alive)
     answer, failing = machine.failing_layers()
     expect("status of /health", answer.status, 503)
     expect("layers that fail", sorted(failing), ["enclave", "vsock"])
@@ -60,7 +60,7 @@ def host_starts(machine: Kernels) -> str:
 
 
 def enclave_starts(machine: Kernels) -> str:
-    """The enclave's VM is booted by the entry script, and every layer is well. A start that hangs is tried once more."""
+    """The enclave's VM comes up with the entry script, all layers are well. A start that hangs is tried once more."""
     machine.enclave.build()
     machine.enclave.start()
     again = ""
@@ -194,7 +194,7 @@ def host_restarts(machine: Kernels) -> str:
 
 
 def host_is_killed(machine: Kernels) -> str:
-    """The host daemon dies in the middle of an answer: the application in the enclave sees it break, and systemd helps."""
+    """The host daemon dies within an answer: the application in the enclave sees it break off, and systemd helps."""
     pid = machine.pid(HOST)
     asked: dict[str, Any] = {}
 
