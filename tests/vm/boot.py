@@ -45,7 +45,7 @@ class Stage:
 
 STAGES: Final = {
     "loopback": Stage(limit=150, memory=1024, systemd=False),
-    "kernels": Stage(limit=240, memory=3072, systemd=True, inner=True),
+    "kernels": Stage(limit=500, memory=3072, systemd=True, inner=True),
     "systemd": Stage(limit=180, memory=1536, systemd=True),
 }
 

@@ -22,7 +22,7 @@ _APPLICATION_PORT: Final = 7000
 _ROOT_DISK: Final = "/dev/nvme3n1"
 _WORK: Final = Path("/run/enclave")
 _KERNEL_ARGUMENTS: Final = (
-    "console=ttyS0 quiet loglevel=4 mitigations=off random.trust_cpu=on root=/dev/nvme0n1 rootfstype=ext4 rw "
+    "console=ttyS0 loglevel=7 mitigations=off random.trust_cpu=on root=/dev/nvme0n1 rootfstype=ext4 rw "
     "init=/opt/guest/enclave.sh"
 )
 
@@ -54,11 +54,12 @@ class EnclaveVM:
         arguments = ["qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host", "-smp", "1"]
         arguments += ["-m", str(MEMORY_MB), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
         arguments += ["-monitor", "none", "-kernel", "/boot/vmlinuz", "-append", _KERNEL_ARGUMENTS]
-        arguments += ["-serial", f"file:{KEPT}/enclave-console-{self._starts}.log"]
+        arguments += ["-serial", f"file:{self._console}"]
         for number, disk in enumerate((f"snapshot=on,file={_ROOT_DISK}", f"readonly=on,file={_WORK}/files.tar")):
             arguments += ["-drive", f"if=none,id=disk{number},format=raw,{disk}"]
             arguments += ["-device", f"nvme,drive=disk{number},serial={number}"]
         arguments += ["-device", f"vhost-vsock-pci,guest-cid={CID}"]
+        self._console.touch()
         with (KEPT / "enclave-qemu.log").open("ab") as log:
             self._process = subprocess.Popen(
                 arguments,
@@ -68,9 +69,13 @@ class EnclaveVM:
                 env={**os.environ, "TMPDIR": str(_WORK)},
             )
 
+    @property
+    def _console(self) -> Path:
+        return KEPT / f"enclave-console-{self._starts}.log"
+
     def console(self) -> str:
         """The console of the last start."""
-        return (KEPT / f"enclave-console-{self._starts}.log").read_text(errors="replace")
+        return self._console.read_text(errors="replace")
 
     def ready(self) -> bool:
         """Whether the application has been started.

@@ -65,7 +65,7 @@ def enclave_starts(machine: Kernels) -> str:
     machine.enclave.start()
     again = ""
     try:
-        seconds = wait_until("the application in the enclave", 45, machine.enclave.ready)
+        seconds = wait_until("the application in the enclave", 140, machine.enclave.ready)
     except Failed as failed:
         again = f" at the second attempt ({failed})"
         with suppress(ProcessLookupError):
@@ -170,7 +170,7 @@ def _churn(machine: Kernels, number: int) -> None:
                 connection.sendall(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
                 _expect_status(connection.recv(1000), 200)
             case 3:
-                connection.sendall(b"GET /health/none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                connection.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 _expect_status(connection.recv(1000), 404)
 
 
@@ -275,7 +275,7 @@ def journal_is_clean(machine: Kernels) -> str:
 CHECKS: Final = (
     Check(modules_are_there, vital=True),
     Check(host_starts, limit=60, vital=True),
-    Check(enclave_starts, limit=150, vital=True),
+    Check(enclave_starts, limit=180, vital=True),
     Check(demo_passes, limit=170),
     Check(application_is_served, limit=60),
     Check(relay_saw_ciphertext, limit=90),
