@@ -17,7 +17,7 @@ say() { printf 'enclave-init: %s\n' "$*" >&2; }
 
 # An enclave starts with its loopback down, and its image need not have iproute2. The number is SIOCSIFFLAGS.
 loopback_up() {
-    python3 -c '
+    ip link set lo up 2>/dev/null || python3 -c '
 import fcntl, socket, struct
 with socket.socket() as any_socket:
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))'
@@ -28,19 +28,19 @@ start_proxy() {
     proxy=$!
 }
 
-listening() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }
+listening() { true <>"/dev/tcp/$1/$2"; } 2>/dev/null
 
 # The application must not be told that there is no proxy, only because it was faster.
 await_proxy() {
     local host port
     IFS=: read -r host port <<<"${HTTPS_PROXY#http://}"
-    for _ in $(seq 600); do
+    for _ in {1..300}; do
         listening "$host" "${port%/}" && return
         if ! kill -0 "$proxy" 2>/dev/null; then
             say "the proxy does not start"
             return 1
         fi
-        sleep 0.1
+        sleep 0.2
     done
     say "nobody listens at $HTTPS_PROXY after 60 s"
     return 1

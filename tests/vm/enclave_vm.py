@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any, Final
+
+import twisted.plugins
 
 from tests.vm.checks import Failed
 from tests.vm.machine import CA_FILE, CONFIGURATION, KEPT, PAYLOAD
@@ -22,7 +23,7 @@ _APPLICATION_PORT: Final = 7000
 _ROOT_DISK: Final = "/dev/nvme3n1"
 _WORK: Final = Path("/run/enclave")
 _KERNEL_ARGUMENTS: Final = (
-    "console=ttyS0 loglevel=7 mitigations=off random.trust_cpu=on root=/dev/nvme0n1 rootfstype=ext4 rw "
+    "console=ttyS0 quiet loglevel=4 mitigations=off no5lvl random.trust_cpu=on root=/dev/nvme0n1 rootfstype=ext4 rw "
     "init=/opt/guest/enclave.sh"
 )
 
@@ -41,6 +42,8 @@ class EnclaveVM:
             for file in importlib.metadata.distribution("nitroproxy").files or ():
                 path = Path(os.path.normpath(file.locate()))
                 files.add(path, str(path))
+            cache = Path(twisted.plugins.__file__).with_name("dropin.cache")
+            files.add(cache, str(cache))
             files.add(PAYLOAD / "docker" / "enclave-init.sh", "/opt/enclave/enclave-init.sh")
             files.add(PAYLOAD / "tests" / "vm" / "application.py", "/opt/enclave/application.py")
             for path in (CONFIGURATION, CA_FILE):
@@ -123,4 +126,3 @@ class EnclaveVM:
         """End it, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
-        shutil.rmtree(_WORK, ignore_errors=True)

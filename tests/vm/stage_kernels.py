@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +25,8 @@ _RELAY_PORT: Final = 5001
 _CHURN: Final = 2000
 #: Seconds within which the gateway has to tell of a missing enclave: one, and what emulation costs.
 _PROMPT: Final = 2.5
+#: Seconds for the enclave's boot: 30 when nothing else is going on.
+_BOOT: Final = 90
 
 
 class Kernels(Machine):
@@ -46,34 +47,31 @@ def modules_are_there(machine: Kernels) -> str:
 
 
 def host_starts(machine: Kernels) -> str:
-    """The host daemon starts under its unit."""
+    """The host daemon starts under its unit; the enclave's VM is still booting."""
     machine.start_upstream()
     machine.configure()
+    machine.enclave.build()
+    machine.enclave.start()
     machine.install_units()
     run("systemctl", "start", HOST)
     wait_until("the gateway", 30, machine.alive)
     answer, failing = machine.failing_layers()
     expect("status of /health", answer.status, 503)
-    expect("layers that fail", sorted(failing), ["enclave", "vsock"])
-    expect_in("what is said of vsock", "no VM with this cid is running", failing["vsock"])
-    return "and says that there is no enclave: " + failing["vsock"]
+    return "and says meanwhile: " + failing["enclave"]
 
 
 def enclave_starts(machine: Kernels) -> str:
     """The enclave's VM comes up with the entry script, all layers are well. A start that hangs is tried once more."""
-    machine.enclave.build()
-    machine.enclave.start()
     again = ""
     try:
-        seconds = wait_until("the application in the enclave", 140, machine.enclave.ready)
+        seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
     except Failed as failed:
-        again = f" at the second attempt ({failed})"
-        with suppress(ProcessLookupError):
-            machine.enclave.kill()
+        again = f", at the second attempt: {failed}"
+        machine.enclave.clear()
         machine.enclave.start()
-        seconds = wait_until("the application in the enclave", 60, machine.enclave.ready)
+        seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
     wait_until("health", 30, machine.healthy)
-    return f"up after {seconds:.0f} s{again}"
+    return f"{seconds:.0f} s later{again}"
 
 
 def demo_passes(machine: Kernels) -> str:
@@ -204,7 +202,7 @@ def host_is_killed(machine: Kernels) -> str:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(5)
+    time.sleep(3)  # its head and some of its body have come by then
     run("systemctl", "kill", "--signal", "KILL", HOST)
     killed = time.monotonic()
     thread.join(30)
@@ -257,7 +255,7 @@ def enclave_returns(machine: Kernels) -> str:
     """A new enclave is served as soon as it is there, by the same host daemon."""
     pid = machine.pid(HOST)
     machine.enclave.start()
-    wait_until("the application in the enclave", 60, machine.enclave.ready)
+    wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
     seconds = wait_until("a request", 20, machine.served)
     wait_until("health", 20, machine.healthy)
     expect("the host daemon's process", machine.pid(HOST), pid)
@@ -275,7 +273,7 @@ def journal_is_clean(machine: Kernels) -> str:
 CHECKS: Final = (
     Check(modules_are_there, vital=True),
     Check(host_starts, limit=60, vital=True),
-    Check(enclave_starts, limit=180, vital=True),
+    Check(enclave_starts, limit=230, vital=True),
     Check(demo_passes, limit=170),
     Check(application_is_served, limit=60),
     Check(relay_saw_ciphertext, limit=90),
@@ -284,7 +282,7 @@ CHECKS: Final = (
     Check(host_is_killed, limit=90),
     Check(frozen_enclave, limit=90),
     Check(killed_enclave, limit=30),
-    Check(enclave_returns, limit=100),
+    Check(enclave_returns, limit=150),
     Check(journal_is_clean),
 )
 
