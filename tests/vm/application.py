@@ -42,22 +42,22 @@ def stream(url: str) -> dict[str, Any]:
 
 
 def churn(url: str, count: int) -> dict[str, Any]:
-    """Open *count* connections to the proxy, each in one of four ways, and drop them."""
+    """Open *count* connections to the proxy, in various ways, and drop them."""
     target, done = urlsplit(url), 0
     for number in range(count):
-        match number % 4:
-            case 0:
+        match number % 8:
+            case 0 | 1 | 2:
                 _proxy().close()
-            case 1:
+            case 3 | 4 | 5:
                 half = _proxy()
                 half.sendall(b"GET https://localhost/ HTTP/1.1\r\nHo")
                 half.close()
-            case 2:
+            case 6:
                 tunnel = _proxy()
                 tunnel.sendall(f"CONNECT {target.netloc} HTTP/1.1\r\nHost: {target.netloc}\r\n\r\n".encode())
                 _expect(tunnel.recv(1000), b"HTTP/1.1 200")
                 tunnel.close()
-            case 3:
+            case 7:
                 whole = _proxy()
                 whole.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
                 _expect(whole.recv(65536), b"HTTP/1.1 ")

@@ -1,7 +1,7 @@
 """Runs a stage's checks in the guest, one after the other, and tells the host how each went.
 
-A check is a function: it returns a sentence on what it saw, or raises. Results are lines on standard output, `MARK` and
-one JSON object each; whatever else is printed is log.
+A check is a function: it returns a sentence on what it saw, or raises `Failed` or `Skipped`. Results are lines on
+standard output, `MARK` and one JSON object each; whatever else is printed is log.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Result:
 
 class Failed(Exception):
     """What was seen is not what must be; the message says how."""
+
+
+class Skipped(Exception):
+    """The check does not apply; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def _run(machine: _Machine, check: Check[_Machine]) -> Result:
     outcome: Outcome = "passed"
     try:
         detail = check.function(machine)
+    except Skipped as reason:
+        outcome, detail = "skipped", str(reason)
     except Failed as failed:
         outcome, detail = "failed", str(failed)
     except Exception as error:

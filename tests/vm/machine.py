@@ -7,8 +7,8 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,6 +85,16 @@ class Machine:
         }
         CONFIGURATION.parent.mkdir(exist_ok=True)
         CONFIGURATION.write_text(json.dumps(settings, indent=2))
+
+    @contextmanager
+    def configured(self, **sections: Mapping[str, object]) -> Iterator[None]:
+        """Another configuration, for a while; what was there comes back."""
+        before = CONFIGURATION.read_text()
+        self.configure(**sections)
+        try:
+            yield
+        finally:
+            CONFIGURATION.write_text(before)
 
     def install_units(self) -> None:
         """Put the shipped units where an administrator does."""
