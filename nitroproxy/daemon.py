@@ -1,184 +1,225 @@
-"""What the two daemons' composition roots share: the transport between host and enclave, listeners, starting and
-ending.
+"""A daemon's life: it listens, is told to stop, drains, and ends with a status that says how that went.
 
-`host.service` and `enclave.service` put their parts together with it. Nothing else imports it.
+`host.service` and `enclave.service` make a `Daemon` of their listeners. It knows nothing of what they serve.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, NoReturn
 
-from twisted.application.service import IServiceCollection, MultiService, Service
+from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import (
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
-    UNIXClientEndpoint,
-    UNIXServerEndpoint,
-)
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from nitroproxy.config import Limits as LimitSettings
-from nitroproxy.config import Logging, Settings
-from nitroproxy.http1.messages import Limits
-from nitroproxy.proxy.exchange import ExchangeSettings
-from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
-from nitroproxy.telemetry.logs import log_observer
-from nitroproxy.vsock.address import VsockAddress
-from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
+from nitroproxy.notify import Notifier
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.reload import Reloader
+from nitroproxy.telemetry.instruments import Instruments
 
 _log: Final = Logger()
 
-#: Connections that may wait to be accepted; on vsock a full queue refuses at once.
-_BACKLOG: Final = 1024
 
-Party = Literal["host", "enclave"]
+class Listener:
+    """A place where the daemon listens, and the connections that came of it.
 
-
-def hop_server(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamServerEndpoint, str]:
-    """Where *party* listens for the other, and that place's name."""
-    if settings.transport.kind == "vsock":
-        return VsockServerEndpoint(reactor, port, backlog=_BACKLOG), f"vsock port {port}"
-    path = _socket_path(settings, party, port)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    endpoint = UNIXServerEndpoint(reactor, str(path), backlog=_BACKLOG, mode=0o600, wantPID=True)
-    return endpoint, str(path)
-
-
-def hop_client(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamClientEndpoint, str]:
-    """How the other reaches *party*, and that place's name."""
-    if settings.transport.kind == "vsock":
-        cid = settings.enclave.cid if party == "enclave" else settings.transport.parent_cid
-        timeout = settings.limits.connect_timeout
-        return VsockClientEndpoint(reactor, cid, port, timeout=timeout), f"vsock {cid}:{port}"
-    path = _socket_path(settings, party, port)
-    return UNIXClientEndpoint(reactor, str(path), timeout=settings.limits.connect_timeout), str(path)
-
-
-def _socket_path(settings: Settings, party: Party, port: int) -> Path:
-    return Path(settings.transport.directory) / party / f"{port}.sock"
-
-
-def tcp_server(reactor: Any, interface: str, port: int) -> tuple[IStreamServerEndpoint, str]:
-    """A TCP listener, and its name."""
-    kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-    shown = f"[{interface}]" if ":" in interface else interface
-    return kind(reactor, port, backlog=_BACKLOG, interface=interface), f"{shown}:{port}"
-
-
-class OnlyFrom:
-    """Accepts vsock connections from one CID; connections of other families are guarded by their own means."""
-
-    def __init__(self, cid: int) -> None:
-        self._cid = cid
-
-    def __call__(self, address: IAddress) -> bool:
-        return not isinstance(address, VsockAddress) or address.cid == self._cid
-
-
-def listener_settings(settings: Settings, **more: Any) -> ListenerSettings:
-    """The configuration's limits as a listener wants them."""
-    limits = settings.limits
-    return ListenerSettings(
-        connections=limits.connections,
-        header_timeout=limits.header_timeout,
-        idle_timeout=limits.idle_timeout,
-        connect_timeout=limits.connect_timeout,
-        buffer_bytes=limits.buffer_bytes,
-        limits=head_limits(limits),
-        exchange=ExchangeSettings(
-            response_timeout=limits.response_timeout,
-            idle_timeout=limits.idle_timeout,
-            min_body_rate=limits.min_body_rate,
-            max_retries=settings.host_proxy.max_retries,
-            retry_delay=settings.host_proxy.retry_delay,
-        ),
-        **more,
-    )
-
-
-def head_limits(limits: LimitSettings) -> Limits:
-    """The configuration's limits as a reader wants them."""
-    return Limits(target_bytes=min(16384, limits.header_bytes), header_bytes=limits.header_bytes)
-
-
-class Listener(Service):
-    """Listens while the daemon runs. A place that cannot be had ends the process: a daemon that does not listen is
-    none.
-
-    :param place: what to call it in messages.
+    :ivar place: what to call it in messages.
     """
 
-    def __init__(
-        self, endpoint: IStreamServerEndpoint, place: str, factory: DownstreamFactory, drain_timeout: float
-    ) -> None:
+    def __init__(self, endpoint: IStreamServerEndpoint, place: str, factory: DownstreamFactory) -> None:
         self._endpoint = endpoint
-        self._place = place
+        self.place = place
         self._factory = factory
-        self._drain_timeout = drain_timeout
         self._port: IListeningPort | None = None
+        self._failure: Failure | None = None
 
-    def privilegedStartService(self) -> None:
-        """Listen now, before the process gives up privileges."""
+    def listen(self) -> None:
+        """Listen now. A place that cannot be had ends the process: a daemon that does not listen is none.
+
+        :raises SystemExit: with 1, after a line that says why.
+        """
         self._endpoint.listen(self._factory).addCallbacks(self._listening, self._failed)
         if self._failure is not None:
-            exit_with(f"{self._factory.hop}: cannot listen on {self._place}: {self._failure.getErrorMessage()}")
-
-    _failure: Failure | None = None
+            exit_with(f"{self._factory.hop}: cannot listen on {self.place}: {self._failure.getErrorMessage()}")
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
-        _log.info("{hop}: listening on {place}", hop=self._factory.hop, place=self._place)
+        _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.place)
 
     def _failed(self, failure: Failure) -> None:
         self._failure = failure
 
-    def stopService(self) -> Deferred[Any]:
-        """Stop listening, let the requests under way finish, end the rest at the drain timeout."""
-        super().stopService()
-        closed: Any = self._port.stopListening() if self._port is not None else None
-        drained: Deferred[Any] = self._factory.drain(self._drain_timeout)
-        drained.addCallback(self._report)
-        return gatherResults([closed, drained]) if isinstance(closed, Deferred) else drained
+    async def stop(self, timeout: float) -> bool:
+        """Stop listening, let the requests under way finish and end what is left.
 
-    def _report(self, complete: bool) -> None:
+        :param timeout: seconds after which what is left is aborted.
+        :returns: whether all finished in time.
+        """
+        port: Any = self._port
+        if port is not None and port.connected:
+            # Who is in the queue already is let in: closing it would reset them. stopListening would close it a turn of
+            # the reactor later.
+            port.doRead()
+            port.connectionLost(Failure(ConnectionDone()))
+        complete = await self._factory.drain(timeout)
         if not complete:
-            _log.warn("{hop}: aborted what was under way on {place}", hop=self._factory.hop, place=self._place)
+            _log.warn(
+                "{hop}: aborted what was under way on {place}", event="aborted", hop=self._factory.hop, place=self.place
+            )
+        return complete
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new connections are taken."""
+        port: Any = self._port
+        return port is not None and port.connected and port in port.reactor.getReaders()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._factory.connections)
+
+    def abort(self) -> None:
+        """End every connection now."""
+        self._factory.abort()
 
 
-class Daemon(MultiService):
-    """A daemon's services; when twistd makes it the application's, it brings the log observer along.
+class Daemon(Service):
+    """A daemon, as the service that twistd runs.
 
-    :param at_end: what to call when everything has stopped: requests that drain still need what these put away.
+    :param stages: its listeners, in the order in which they stop: those of one stage together, and each stage only
+        when the requests of the one before have finished, which may still need the later ones.
+    :param instruments: its log, where twistd runs the daemon, and the lag of the reactor.
+    :param notifier: tells the service manager.
+    :param drain_timeout: gives the seconds for all of the stopping.
+    :param at_end: called, and waited for, one after the other when everything has stopped, to put away what requests
+        needed until then.
+    :ivar reload: does what SIGHUP asks for.
     """
 
-    def __init__(self, logging: Logging, at_end: Sequence[Callable[[], object]]) -> None:
-        super().__init__()
-        self._logging = logging
+    reload: Reloader
+
+    def __init__(
+        self,
+        reactor: Any,
+        stages: Sequence[Sequence[Listener]],
+        instruments: Instruments,
+        notifier: Notifier,
+        drain_timeout: Callable[[], float],
+        at_end: Sequence[Callable[[], object]],
+    ) -> None:
+        self._reactor = reactor
+        self._stages = stages
+        self._instruments = instruments
+        self._notifier = notifier
+        self._drain_timeout = drain_timeout
         self._at_end = at_end
 
-    def stopService(self) -> Deferred[Any]:
-        """Stop the services, then put away what they used."""
-        stopping: Deferred[Any] = super().stopService()
-
-        def end(result: object) -> object:
-            for call in self._at_end:
-                call()
-            return result
-
-        return stopping.addBoth(end)
-
     def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Join *parent*; an application without a log observer of its own gets the configured one."""
-        if isinstance(parent, Componentized) and parent.getComponent(ILogObserver) is None:
-            parent.setComponent(ILogObserver, log_observer(self._logging.level, self._logging.format))
+        """Join *parent*; as part of twistd's application the daemon brings its log observer along and sees to
+        signals."""
+        if isinstance(parent, Componentized):
+            if parent.getComponent(ILogObserver) is None:
+                parent.setComponent(ILogObserver, self._instruments.log)
+            self._reactor.callWhenRunning(self._take_signals)
         super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        """Listen, before the process gives up privileges."""
+        super().privilegedStartService()
+        for stage in self._stages:
+            for listener in stage:
+                listener.listen()
+
+    def startService(self) -> None:
+        """Begin to look after oneself; the service manager hears of it."""
+        super().startService()
+        self._instruments.lag.start(self._beat)
+        self._notifier.ready(self._status())
+
+    def _beat(self) -> None:
+        """The reactor turns. While it does and every listener accepts, the watchdog is told so."""
+        if self._accepting():
+            self._notifier.ping()
+        self._notifier.status(self._status())
+
+    def _accepting(self) -> bool:
+        return all(listener.accepting for stage in self._stages for listener in stage)
+
+    def _status(self) -> str:
+        listeners = [listener for stage in self._stages for listener in stage]
+        places = ", ".join(f"{listener.place} ({listener.connections})" for listener in listeners)
+        return f"listening on (connections): {places}"
+
+    def stopService(self) -> Deferred[bool]:
+        """Drain; the process will end with status 1 if something was still under way at the timeout.
+
+        :returns: fires with whether all finished in time.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> bool:
+        until = self._reactor.seconds() + self._drain_timeout()
+        complete = True
+        try:
+            for stage in self._stages:
+                left = max(until - self._reactor.seconds(), 0.0)
+                stopping: list[Deferred[Any]] = [Deferred.fromCoroutine(listener.stop(left)) for listener in stage]
+                complete = all(await gatherResults(stopping)) and complete
+        finally:
+            for call in self._at_end:
+                ending = call()
+                if isinstance(ending, Deferred):
+                    await ending
+            self._instruments.end()
+        if not complete and self.parent is not None:
+            _end_process_with(1)
+        return complete
+
+    # Signals. The reactor's own handlers would have twistd die of the signal in the end: no status of ours.
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._terminate, number))
+        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reload))
+
+    def _reload(self) -> None:
+        self._notifier.reloading()
+        successful = self.reload()
+        self._notifier.ready(self._status() if successful else "the configuration was not reloaded; see the log")
+
+    def _terminate(self, number: int) -> None:
+        name = signal.Signals(number).name
+        try:
+            self._reactor.stop()
+        except ReactorNotRunning:
+            _log.warn("{signal} again: ending at once", event="ending_at_once", signal=name)
+            for stage in self._stages:
+                for listener in stage:
+                    listener.abort()
+        else:
+            seconds = self._drain_timeout()
+            _log.info("{signal}: draining, for at most {seconds:g} s", event="draining", signal=name, seconds=seconds)
+            self._notifier.stopping("draining")
+
+
+def _end_process_with(status: int) -> None:
+    """twistd ends with 0 whatever its services say: have the last word when Python exits."""
+
+    def end() -> None:
+        sys.stdout.flush()
+        os._exit(status)
+
+    atexit.register(end)
 
 
 def exit_with(message: str) -> NoReturn:

@@ -23,6 +23,7 @@ class Kind(enum.Enum):
     NOT_FOUND = (404, "http_request_error", "Nothing is served at this path")
     METHOD_NOT_ALLOWED = (405, "http_request_denied", "The method is not allowed")
     REQUEST_TIMEOUT = (408, "http_request_error", "The request did not arrive in time")
+    CONTENT_TOO_LARGE = (413, "http_request_error", "The request's body is too large")
     TARGET_TOO_LONG = (414, "http_request_error", "The request target is too long")
     EXPECTATION_FAILED = (417, "http_request_error", "The expectation cannot be met")
     HEADERS_TOO_LARGE = (431, "http_request_error", "The header section is too large")

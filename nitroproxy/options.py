@@ -17,7 +17,16 @@ from nitroproxy import __version__
 from nitroproxy.config import DEFAULT_PATH, Configuration, ConfigurationError, load
 
 
-class DaemonOptions(usage.Options):
+class Options(usage.Options):
+    """Options of a program of ours: its version is not Twisted's."""
+
+    def opt_version(self) -> NoReturn:
+        """Display nitroproxy's version and exit."""
+        print(f"nitroproxy {__version__}")
+        raise SystemExit(0)
+
+
+class DaemonOptions(Options):
     """The options of `twistd nitroproxy-host` and `twistd nitroproxy-enclave`.
 
     :param environ: the environment; that of the process when None.
@@ -43,10 +52,12 @@ class DaemonOptions(usage.Options):
         """Set a key, as in host_proxy.port=8081; over the environment and the file. May be repeated."""
         self._assignments.append(assignment)
 
-    def opt_version(self) -> NoReturn:
-        """Display nitroproxy's version and exit."""
-        print(f"nitroproxy {__version__}")
-        raise SystemExit(0)
+    def load(self) -> Configuration:
+        """The configuration as the file, the environment and the command line now make it.
+
+        :raises ConfigurationError: with everything that is wrong with it.
+        """
+        return load(self["config"], options=self._assignments, environ=self._environ)
 
     def postOptions(self) -> None:
         """Load the configuration; do what --check-config or --print-config ask for.
@@ -54,7 +65,7 @@ class DaemonOptions(usage.Options):
         :raises SystemExit: with 1 if the configuration cannot be used, with 0 if no more than these was asked for.
         """
         try:
-            self.configuration = load(self["config"], options=self._assignments, environ=self._environ)
+            self.configuration = self.load()
         except ConfigurationError as error:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(1) from None

@@ -88,11 +88,7 @@ def _parse(text: str) -> _Rule:
         return _network_rule(text, host, ports, first, last)
     any_depth = host.startswith("**.")
     try:
-        # "*" is no label of a name: one that is stands in while the rest is brought to its usual form.
-        bare = host[3:] if any_depth else host
-        labels = tuple(
-            "*" if label == "*" else label for label in _normalize(bare).replace("x--any--x", "*").split(".")
-        )
+        labels = _labels(host[3:] if any_depth else host)
         address = _as_address(".".join(labels))
     except ValueError as error:
         raise PatternError(text, str(error)) from error
@@ -102,11 +98,16 @@ def _parse(text: str) -> _Rule:
     return _Rule(f"{shown}:{ports}", first, last, None, labels, any_depth)
 
 
-def _normalize(host: str) -> str:
-    labels = ["x--any--x" if label == "*" else label for label in host.split(".")]
-    if any("*" in label for label in labels):
+def _labels(host: str) -> tuple[str, ...]:
+    """The labels of a pattern's host in their usual form. "*" is no label of a name: where it stands, another stands in
+    while the rest is looked at."""
+    written = host.removesuffix(".").split(".")
+    if any("*" in label and label != "*" for label in written):
         raise ValueError("* stands for a whole label, or as **. for any depth, at the beginning only")
-    return normalize_host(".".join(labels))
+    labels = normalize_host(".".join("x" if label == "*" else label for label in written)).split(".")
+    if len(labels) != len(written):
+        raise ValueError("its labels are not separated by full stops")
+    return tuple("*" if label == "*" else usual for label, usual in zip(written, labels, strict=True))
 
 
 def _network_rule(text: str, host: str, ports: str, first: int, last: int) -> _Rule:

@@ -241,6 +241,14 @@ class Logging(Struct, frozen=True, forbid_unknown_fields=True):
     format: Annotated[
         Literal["text", "json"], Meta(description="text: a line for a person; json: an object a line.")
     ] = "text"
+    access: Annotated[bool, Meta(description="Whether each request is logged when it is over.")] = True
+    port: Annotated[
+        _VsockPort,
+        Meta(ge=0, description="The vsock port of the host to which the enclave sends its log; 0: it does not."),
+    ] = 5002
+    make_traceparent: Annotated[
+        bool, Meta(description="Whether requests without a W3C trace context (traceparent) are given one.")
+    ] = False
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -274,8 +282,8 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
             ("enclave.cid", "transport.parent_cid"),
             "an integer 4..4294967294, or 1 or 2 if that is also transport.parent_cid",
         )
-    if egress.port == settings.host_proxy.port:
-        yield Contradiction(("egress.port", "host_proxy.port"), "another port than host_proxy.port")
+    if settings.logging.port == egress.port:
+        yield Contradiction(("logging.port", "egress.port"), "another port than egress.port")
     if transport.kind == "unix":
         port = max(enclave.port, egress.port)
         room = _UNIX_PATH_BYTES - len(f"/enclave/{port}.sock")

@@ -39,7 +39,7 @@ class Target:
     :ivar scheme: ``http`` or ``https``.
     :ivar host: a DNS name in lower case A-labels without a trailing dot, or an IP address in its canonical text.
     :ivar port: 1 to 65535.
-    :ivar path: path and query as sent, empty for CONNECT.
+    :ivar path: path and query as sent, empty for CONNECT, ``*`` for OPTIONS of the server itself.
     """
 
     scheme: str
@@ -63,8 +63,9 @@ class Target:
 
     @property
     def url(self) -> bytes:
-        """The absolute form (RFC 9112 section 3.2.2)."""
-        return b"%b://%b%b" % (self.scheme.encode("ascii"), self.host_field, self.path)
+        """The absolute form (RFC 9112 section 3.2.2); ``*`` is written as no path at all there (section 3.2.4)."""
+        path = b"" if self.path == b"*" else self.path
+        return b"%b://%b%b" % (self.scheme.encode("ascii"), self.host_field, path)
 
 
 def parse_target(method: bytes, raw: bytes) -> Target | None:
@@ -93,7 +94,9 @@ def parse_target(method: bytes, raw: bytes) -> Target | None:
         _refuse("a fragment ('#') is never sent")
     if _PATH.fullmatch(path) is None:
         _refuse("the path or query holds a backslash, a space, a control or a non-ASCII character")
-    if not path.startswith(b"/"):
+    if not path and method == b"OPTIONS":
+        path = b"*"
+    elif not path.startswith(b"/"):
         path = b"/" + path
     return Target(scheme, host, _DEFAULT_PORTS[scheme] if port is None else port, path)
 

@@ -6,6 +6,7 @@ The only module that knows OpenSSL and service-identity. A connection's protocol
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -24,7 +25,6 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -66,48 +66,64 @@ class TLSClient:
     :param min_version: ``TLSv1.3`` or ``TLSv1.2``.
     :param verify: whether certificates are verified at all.
     :param ca_file: PEM file of trust roots; None for the bundle that comes with the certifi package.
+    :param shook_hands: told of each handshake that is over: the failure or None, and whether a session was resumed.
+    :param now: a clock, in seconds.
     :raises TrustError: when the roots cannot be loaded.
     """
 
-    def __init__(self, *, min_version: str, verify: bool, ca_file: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        min_version: str,
+        verify: bool,
+        ca_file: str | None,
+        shook_hands: Callable[[Kind | None, bool], object] = lambda error, resumed: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.shook_hands = shook_hands
         context = self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(_VERSIONS[min_version])
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
         context.set_alpn_protos([b"http/1.1"])
-        context.set_timeout(_SESSION_LIFETIME)
         self.verifies = verify
         if verify:
             _load_roots(context, ca_file or certifi.where())
             context.set_verify(SSL.VERIFY_PEER, _note_chain_error)
         else:
             context.set_verify(SSL.VERIFY_NONE)
-        self._sessions: OrderedDict[str, SSL.Session] = OrderedDict()
+        self._now = now
+        #: The last session with each host, and when its certificate was seen.
+        self._sessions: OrderedDict[str, tuple[SSL.Session, float]] = OrderedDict()
 
-    def wrap(
-        self, endpoint: IStreamClientEndpoint, host: str, timeout: float, reactor: IReactorTime
-    ) -> IStreamClientEndpoint:
+    def wrap(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
         """An endpoint that connects *endpoint*, then starts TLS with *host* and verifies it.
 
+        Whoever connects limits the time for all of it.
+
         :param host: a DNS name in A-labels, or an IP address.
-        :param timeout: seconds for the handshake.
         """
-        return _TLSEndpoint(self, endpoint, host, timeout, reactor)
+        return _TLSEndpoint(self, endpoint, host)
 
     def connection(self, handshake: _Handshake) -> SSL.Connection:
         """A new connection for *handshake*, resuming the last session with its host if there is one."""
         connection = SSL.Connection(self._context, None)
         if not handshake.is_address:
             connection.set_tlsext_host_name(handshake.host.encode("ascii"))
-        session = self._sessions.get(handshake.host)
-        if session is not None:
+        session, verified = self._sessions.get(handshake.host, (None, 0.0))
+        # OpenSSL sees to a session's lifetime only where it keeps the sessions itself.
+        if session is not None and self._now() < verified + _SESSION_LIFETIME:
             connection.set_session(session)
         return connection
 
-    def remember(self, host: str, connection: SSL.Connection) -> None:
-        """Keep *connection*'s session, with *host* verified, for the next one."""
+    def remember(self, host: str, connection: SSL.Connection, *, resumed: bool) -> None:
+        """Keep *connection*'s session, with *host* verified, for the next one.
+
+        :param resumed: it took up an earlier session: its certificate is as old as that.
+        """
         session = connection.get_session()
         if session is not None:
-            self._sessions[host] = session
+            verified = self._sessions[host][1] if resumed and host in self._sessions else self._now()
+            self._sessions[host] = session, verified
             self._sessions.move_to_end(host)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
@@ -128,6 +144,7 @@ def _note_chain_error(connection: SSL.Connection, certificate: object, number: i
     """OpenSSL's verify callback: notes the first error for the message; whatever happens here, no error is forgiven."""
     try:
         handshake = connection.get_app_data().wrappedProtocol
+        handshake.certificate_seen = True
         if not ok and handshake.chain_error is None:
             handshake.chain_error = _CHAIN_ERRORS.get(number, f"OpenSSL's verification error {number}")
         return ok == 1
@@ -154,14 +171,10 @@ class _Creator:
 class _TLSEndpoint:
     """See `TLSClient.wrap`."""
 
-    def __init__(
-        self, client: TLSClient, endpoint: IStreamClientEndpoint, host: str, timeout: float, reactor: IReactorTime
-    ) -> None:
+    def __init__(self, client: TLSClient, endpoint: IStreamClientEndpoint, host: str) -> None:
         self._client = client
         self._endpoint = endpoint
         self._host = host
-        self._timeout = timeout
-        self._reactor = reactor
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fails with `ProxyError` when TLS does, or as the inner endpoint does."""
@@ -178,8 +191,6 @@ class _TLSEndpoint:
         def start() -> IProtocol:
             nonlocal handshake
             handshake = _Handshake(self._client, self._host, protocolFactory, result)
-            timer = self._reactor.callLater(self._timeout, handshake.time_out, self._timeout)
-            handshake.on_settled = lambda: timer.cancel() if timer.active() else None
             return handshake
 
         connecting = self._endpoint.connect(_HandshakeFactory(self._client, start))
@@ -235,6 +246,7 @@ class _Handshake(Protocol):
     """Waits for the handshake, verifies, and only then makes the application's protocol, whose bridge it is from then
     on.
 
+    :ivar certificate_seen: the destination sent its certificate; where a session is resumed it does not.
     :ivar chain_error: why OpenSSL refused the certificate's chain.
     """
 
@@ -243,8 +255,8 @@ class _Handshake(Protocol):
     def __init__(self, client: TLSClient, host: str, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
         self.host = host
         self.is_address = _is_address(host)
+        self.certificate_seen = False
         self.chain_error: str | None = None
-        self.on_settled: Callable[[], object] = lambda: None
         self._client = client
         self._factory = factory
         self._result = result
@@ -265,7 +277,7 @@ class _Handshake(Protocol):
             self._failed(ProxyError(Kind.INTERNAL_ERROR, "nobody wants the connection"))
             return
         self._inner = inner
-        self.on_settled()
+        self._client.shook_hands(None, self._client.verifies and not self.certificate_seen)
         if IHalfCloseableProtocol.providedBy(inner):
             directlyProvides(self, IHandshakeListener, IHalfCloseableProtocol)
             self.readConnectionLost = inner.readConnectionLost
@@ -291,7 +303,7 @@ class _Handshake(Protocol):
     def dataReceived(self, data: bytes) -> None:
         # TLS 1.3 tickets come after the handshake, ahead of the first data: now there is a session to keep.
         assert self._inner is not None
-        self._client.remember(self.host, self.transport.getHandle())
+        self._client.remember(self.host, self.transport.getHandle(), resumed=not self.certificate_seen)
         self.dataReceived = self._inner.dataReceived  # type: ignore[method-assign]
         self._inner.dataReceived(data)
 
@@ -318,20 +330,15 @@ class _Handshake(Protocol):
             Kind.TLS_PROTOCOL_ERROR, f"the connection was {how} during the TLS handshake with {self.host}"
         )
 
-    def time_out(self, timeout: float) -> None:
-        """The handshake takes too long."""
-        detail = f"no TLS handshake with {self.host} within {timeout:g} seconds"
-        self._failed(ProxyError(Kind.CONNECTION_TIMEOUT, detail))
-
     def give_up(self) -> None:
         """Nobody waits for the connection any more."""
-        self.on_settled()
         if self.transport is not None:
             self.transport.abortConnection()
 
     def _failed(self, error: ProxyError) -> None:
         self.give_up()
         if not self._result.called:
+            self._client.shook_hands(error.kind, False)
             self._result.errback(error)
 
 

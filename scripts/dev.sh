@@ -14,15 +14,21 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   deps            make the virtual environment (.venv) and install everything locked
   local           start the stack on free ports, run the demo through it, print the report, stop
   test [NAME...]  run the trial suite, or the tests named
+  load [STAGE...] trials of load and faults against the real daemons: thousands of clients, gigabytes, killed hops
+  soak [SECONDS]  load with faults on every hop, and what is left of it in the end [60]
+  fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
+  clients [NAME...]
+                  start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
   vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, kernels, systemd
   lint            ruff, mypy, shellcheck, systemd-analyze verify
+  bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for what else
   start           start the stack in the background: upstream, enclave and host daemons
   stop            stop it
   restart         stop, then start
   status          what runs, on which ports, healthy or not; exit 1 unless all of it
   logs [SERVICE]  follow the log of host-proxy, enclave or upstream; of all without a name
   lock            resolve the dependencies anew into requirements.lock
-  clean           stop the stack; remove .venv, .run and what builds leave
+  clean           stop the stack; remove .venv, .run, .bench and what builds leave
   help            this text
 
 DEBUG_MODE=true and LOG_LEVEL=DEBUG|INFO|WARN|ERROR|CRITICAL apply to both daemons. start listens on HOST_PROXY_PORT
@@ -61,23 +67,29 @@ find_python() {
     die "Python 3.11 or later is needed"
 }
 
-# The environment is made anew when anything that decides its contents has changed.
+# up_to_date STAMP TEXT: whether STAMP was made from this text.
+up_to_date() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+
+# The environment is made anew when the lock has changed, the installation in it when the list of modules has.
 deps() {
-    local python stamp wanted
+    local python locked installed
     python=$(find_python)
-    stamp=$venv/.made-from
-    wanted=$(cat setup.cfg pyproject.toml requirements.lock; find nitroproxy twisted_plugins -name '*.py' | sort)
-    wanted=$(printf '%s' "$wanted" | sha256sum)
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
-        return
+    locked=$(sha256sum requirements.lock)
+    installed=$( (cat setup.cfg pyproject.toml && find nitroproxy twisted_plugins -name '*.py' | sort) | sha256sum)
+    if ! up_to_date "$venv/.locked" "$locked"; then
+        say "making $venv"
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
+        rm -rf "$venv"
+        "$python" -m venv "$venv"
+        "$venv/bin/pip" install --quiet --require-hashes -r requirements.lock >&2
+        printf '%s' "$locked" >"$venv/.locked"
     fi
-    say "making $venv"
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
-    rm -rf "$venv" build nitroproxy.egg-info
-    "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --require-hashes -r requirements.lock >&2
-    "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . >&2
-    printf '%s' "$wanted" >"$stamp"
+    if ! up_to_date "$venv/.installed" "$installed"; then
+        rm -rf build nitroproxy.egg-info
+        # It warns that the directory of its links is needed; which is not for anybody to act on.
+        "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . 2>"$venv/install.log" || die "$(cat "$venv/install.log")"
+        printf '%s' "$installed" >"$venv/.installed"
+    fi
 }
 
 free_port() {
@@ -154,14 +166,18 @@ except OSError as error:
 CODE
 }
 
-start_stack() {
-    local gateway=$1 loopback=$2
+start_upstream() {
     mkdir -p "$run"
     chmod 700 "$run"
     rm -f "$run/upstream.json"
-    printf '%s %s\n' "$gateway" "$loopback" >"$run/ports"
     launch upstream "$venv/bin/python" -m nitroproxy.demo.upstream --directory "$run"
     wait_for upstream 30 test -f "$run/upstream.json"
+}
+
+# start_daemons GATEWAY LOOPBACK: on these ports; they trust the CAs in $run/ca.pem.
+start_daemons() {
+    local gateway=$1 loopback=$2
+    printf '%s %s\n' "$gateway" "$loopback" >"$run/ports"
     export NITROPROXY_TRANSPORT_DIRECTORY=$run/sockets NITROPROXY_TLS_CA_FILE=$run/ca.pem
     export HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback
     launch enclave "$venv/bin/twistd" -n --pidfile= nitroproxy-enclave --config etc/local.json
@@ -187,7 +203,8 @@ cmd_local() {
     run=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy.XXXXXX")
     trap 'stop_stack; rm -rf "$run/sockets"' EXIT
     trap 'exit 130' INT TERM
-    start_stack "$(free_port)" "$(free_port)"
+    start_upstream
+    start_daemons "$(free_port)" "$(free_port)"
     local gateway status=0
     read -r gateway _ <"$run/ports"
     "$venv/bin/nitroproxy" demo --proxy "http://127.0.0.1:$gateway" --upstream "$run/upstream.json" \
@@ -205,7 +222,8 @@ cmd_start() {
         fi
     done
     trap 'stop_stack' EXIT
-    start_stack "${HOST_PROXY_PORT:-8080}" "${ENCLAVE_PROXY_PORT:-8081}"
+    start_upstream
+    start_daemons "${HOST_PROXY_PORT:-8080}" "${ENCLAVE_PROXY_PORT:-8081}"
     trap - EXIT
     local gateway
     read -r gateway _ <"$run/ports"
@@ -276,6 +294,23 @@ cmd_test() {
     "$venv/bin/python" -m twisted.trial --temp-directory="$temp/trial" "${@:-tests}"
 }
 
+cmd_load() {
+    deps
+    "$venv/bin/python" -m tests.load "$@"
+}
+
+cmd_soak() {
+    deps
+    "$venv/bin/python" -m tests.load --seconds "${1:-60}" soak
+}
+
+cmd_fuzz() {
+    deps
+    "$venv/bin/python" -m tests.fuzz "${1:-60}"
+}
+
+cmd_clients() { exec tests/clients/run.sh "$@"; }
+
 cmd_vm() {
     deps
     exec scripts/vm.sh "$@"
@@ -287,21 +322,24 @@ cmd_lint() {
     need systemd-analyze systemd
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/mypy" nitroproxy tests twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
-    shellcheck scripts/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh .ci/run
+    "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
+    shellcheck -x scripts/*.sh tests/clients/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh .ci/run
     verify_units
     echo "lint: nothing found"
 }
 
-# The units name a program and a user that only an installation has: check copies that name what is here.
+# The units name programs that only an installation has: check them as they would be installed from here.
 verify_units() {
-    local copies unit
+    local copies
     copies=$(mktemp -d)
-    for unit in systemd/*.service; do
-        sed -e "s|/opt/nitroproxy/bin|$venv/bin|g" "$unit" >"$copies/$(basename "$unit")"
-    done
-    systemd-analyze verify --man=no "$copies"/*.service
+    "$venv/bin/nitroproxy" install-units --root "$copies" >"$copies/log"
+    systemd-analyze verify --man=no "$copies"/etc/systemd/system/*
     rm -rf "$copies"
+}
+
+cmd_bench() {
+    deps
+    "$venv/bin/python" -m benchmarks "$@"
 }
 
 cmd_lock() {
@@ -312,15 +350,18 @@ cmd_lock() {
 
 cmd_clean() {
     stop_stack
-    rm -rf "$venv" "$run" build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
+    rm -rf "$venv" "$run" .bench build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 }
+
+# tests/clients/run.sh reads this file for its functions.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | vm | lint | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    local | test | clients | load | soak | fuzz | vm | lint | bench | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
     stop) stop_stack ;;
     restart)
         stop_stack

@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPush
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
@@ -35,6 +37,7 @@ from zope.interface import implementer
 import nitroproxy.enclave.service
 import nitroproxy.host.service
 from nitroproxy.demo.certificates import ThrowAwayAuthority
+from nitroproxy.telemetry.logs import EventLog
 
 reactor: Any = global_reactor
 
@@ -231,7 +234,7 @@ class ChainTests(TestCase):
         tap.port = port
         return tap
 
-    def start(self, role: str) -> None:
+    def start(self, role: str, **more: object) -> None:
         """Start one daemon's services in this process, each with a directory of its own."""
         module = nitroproxy.host.service if role == "host" else nitroproxy.enclave.service
         settings = {
@@ -243,6 +246,7 @@ class ChainTests(TestCase):
             "egress.allow_addresses": ["127.0.0.0/8", "::1/128"],
             "tls.ca_file": str(self.directory / "ca.pem"),
             "limits.drain_timeout": 0.5,
+            **{key.replace("__", "."): value for key, value in more.items()},
         }
         options = module.Options({})
         options.parseOptions([f"--set={key}={json.dumps(value)}" for key, value in settings.items()])
@@ -268,8 +272,13 @@ class ChainTests(TestCase):
         return response.code, json.loads(await readBody(response))["checks"]
 
     async def test_only_ciphertext_crosses_the_relay(self) -> None:
-        """A canary in header, path and body arrives and comes back, and nothing that crossed the relay has it (S18)."""
+        """A canary in header, path and body arrives and comes back; nothing that crossed the relay has it, and no log
+        event, metric or health document (S18)."""
         canary = os.urandom(16).hex()
+        events: list[Mapping[str, Any]] = []
+        observer = EventLog("DEBUG", [events.append])
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         response: Any = await self.agent.request(b"GET", self.url(f"/hello?{canary}"), Headers({"X-Canary": [canary]}))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello " + canary.encode()))
         body = canary.encode() * 100
@@ -279,6 +288,29 @@ class ChainTests(TestCase):
         self.assertIn(b"CONNECT localhost:", crossed)
         self.assertNotIn(canary.encode(), crossed)
         self.assertIn(canary.encode(), b"".join(self.to_enclave.crossed), "or the taps record nothing")
+        pages = b""
+        for page in ("health", "metrics", canary):
+            response = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/{page}".encode())
+            pages += await readBody(response)
+        self.assertIn(b"nitroproxy_requests_total", pages)
+        self.assertNotIn(canary.encode(), pages)
+        hops = {event["hop"] for event in events if event["event"] == "access" and event["host"] == "localhost"}
+        self.assertTrue(hops >= {"nitroproxy-host", "nitroproxy-enclave"}, hops)
+        ours = [event for event in events if event["logger"] != "twisted.python.log"]  # that is the upstream's own log
+        self.assertNotIn(canary, str(ours))
+
+    async def test_one_id_on_every_hop(self) -> None:
+        """The request id that a client brings is in the events of gateway, enclave and relay."""
+        events: list[Mapping[str, Any]] = []
+        observer = EventLog("INFO", [events.append])
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        response: Any = await self.agent.request(b"GET", self.url("/hello"), Headers({"X-Request-Id": ["find-me"]}))
+        await readBody(response)
+        self.assertEqual(response.headers.getRawHeaders("X-Request-Id"), ["find-me"])
+        found = {(event["event"], event["hop"]) for event in events if event.get("request_id") == "find-me"}
+        expected = {("access", "nitroproxy-host"), ("access", "nitroproxy-enclave"), ("tunnel", "nitroproxy-relay")}
+        self.assertEqual(found, expected)
 
     async def test_large_body(self) -> None:
         """8 MiB go there and come back with the same digest."""
@@ -329,7 +361,7 @@ class ChainTests(TestCase):
         """Health passes; without the enclave it is 503 and names it; with it back it passes again (F6)."""
         code, checks = await self.health()
         self.assertEqual(code, 200)
-        self.assertEqual(list(checks), ["host", "vsock", "enclave", "egress", "dns", "tls_verification"])
+        self.assertEqual(list(checks), ["host", "vsock", "enclave", "egress", "dns", "policy", "tls_verification"])
         await self.stop("enclave")
         await self.to_enclave.port.stopListening()
         code, checks = await self.health()
@@ -342,6 +374,16 @@ class ChainTests(TestCase):
         self.assertEqual((await self.health())[0], 200)
         response = await self.agent.request(b"GET", self.url("/hello"))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
+
+    async def test_policy_drift(self) -> None:
+        """An enclave whose rules are not the relay's is seen in health, as a warning."""
+        await self.stop("enclave")
+        await self.to_enclave.port.stopListening()
+        self.start("enclave", egress__deny=["bad.localhost:*"])
+        await self.tap("enclave", "enclave/5000.sock", "host")
+        code, checks = await self.health()
+        self.assertEqual((code, checks["policy"][0]["status"]), (200, "warn"))
+        self.assertIn("differ", checks["policy"][0]["output"])
 
     async def test_refusals(self) -> None:
         """What policy, address guard and certificate checks refuse is told by the hop that refused it."""

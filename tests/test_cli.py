@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -32,9 +33,9 @@ class MainTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """--version prints nitroproxy's version, before and after a command."""
-        for argv in (["--version"], ["config", "--version"]):
+        for argv in (["--version"], ["config", "--version"], ["policy", "--version"]):
             self.assertEqual(self.exit_status(*argv), 0)
-        self.assertEqual(self.out.getvalue(), f"nitroproxy {__version__}\n" * 2)
+        self.assertEqual(self.out.getvalue(), f"nitroproxy {__version__}\n" * 3)
 
     def test_help(self) -> None:
         """--help tells the commands."""
@@ -74,9 +75,26 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(main(["demo", "--proxy", "http://127.0.0.1:8080", "--help"]), 1)
         self.assertEqual(seen, [["--proxy", "http://127.0.0.1:8080", "--help"]])
 
+    def test_policy_check(self) -> None:
+        """`policy check` says of each URL what would become of it, by the configuration; status 1 if one may not."""
+        rules = ["--set", 'egress.allow=["10.0.0.0/8:443"]', "--set", "egress.allow_addresses=10.0.0.0/8"]
+        self.assertEqual(main(["policy", "check", *rules, "https://10.0.0.1/"]), 0)
+        self.assertIn("allowed: by '10.0.0.0/8:443'", self.out.getvalue())
+        self.assertEqual(main(["policy", "check", *rules, "https://10.0.0.1/", "https://a.example/"]), 1)
+        self.assertIn("403 destination_not_allowed", self.out.getvalue())
+
+    def test_policy_check_json(self) -> None:
+        """--json gives the same as a document, --no-lookup does without the resolver."""
+        self.assertEqual(main(["policy", "check", "--json", "--no-lookup", "https://nowhere.invalid/"]), 0)
+        [found] = json.loads(self.out.getvalue())
+        self.assertTrue(found["allowed"])
+
     def test_bad_usage(self) -> None:
         """No command, one that does not exist or an unknown option is status 2, with the usage on standard error."""
-        for argv in ([], ["nonsense"], ["--nonsense"], ["config", "--nonsense"], ["config", "nonsense"]):
+        for argv in (
+            *([], ["nonsense"], ["--nonsense"], ["config", "--nonsense"], ["config", "nonsense"]),
+            *(["policy"], ["policy", "check"], ["policy", "nonsense"]),
+        ):
             self.err.truncate(0)
             self.err.seek(0)
             self.assertEqual(main(argv), 2, argv)

@@ -289,15 +289,15 @@ class ProblemTests(LoadCase):
     def test_contradiction_names_its_source(self) -> None:
         """What contradicts another key is told with the source of the key to change."""
         self.assertEqual(
-            self.problems(environ={"NITROPROXY_EGRESS_PORT": "8080"}),
-            ("egress.port: expected another port than host_proxy.port, got 8080 (from env NITROPROXY_EGRESS_PORT)",),
+            self.problems(environ={"NITROPROXY_LOGGING_PORT": "5001"}),
+            ("logging.port: expected another port than egress.port, got 5001 (from env NITROPROXY_LOGGING_PORT)",),
         )
 
     def test_no_contradiction_with_what_is_wrong(self) -> None:
         """A key that is wrong in itself is not told to contradict another."""
         self.assertEqual(
-            self.problems(options=["host_proxy.port=x", "egress.port=8080"]),
-            ("host_proxy.port: expected an integer 1..65535, got 'x' (from option --set)",),
+            self.problems(options=["egress.port=x", "logging.port=5001"]),
+            ("egress.port: expected an integer 1024..4294967294, got 'x' (from option --set)",),
         )
 
 

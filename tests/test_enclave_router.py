@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -24,7 +23,7 @@ class EnclaveRouterTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.pool, self.site = OneHop().pool, Site(Resource())
         tls = TLSClient(min_version="TLSv1.3", verify=True, ca_file=None)
-        self.dialer = Dialer(MemoryReactorClock(), WaitingEndpoint(), tls, 5.0)
+        self.dialer = Dialer(WaitingEndpoint(), tls)
 
     def router(self, *, allow_plaintext: bool) -> EnclaveRouter:
         """A router with a policy."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError, TimeoutError
+from twisted.internet.error import ConnectBindError, ConnectionRefusedError, NoRouteError, TimeoutError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -139,7 +139,9 @@ class DialTests(SynchronousTestCase):
             (
                 (ConnectionRefusedError(), Kind.CONNECTION_REFUSED),
                 (TimeoutError(), Kind.CONNECTION_TIMEOUT),
-                (OSError(113, "No route to host"), Kind.UNREACHABLE),
+                (NoRouteError(113, "No route to host"), Kind.UNREACHABLE),
+                (ConnectBindError(24, "Too many open files"), Kind.UNREACHABLE),
+                (OSError(101, "Network is unreachable"), Kind.UNREACHABLE),
             )
         ):
             connecting = self.dial("a.example")

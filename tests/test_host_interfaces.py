@@ -37,3 +37,7 @@ class InterfaceTests(SynchronousTestCase):
     def test_this_machine(self) -> None:
         """This machine has at least its loopback address."""
         self.assertIn("127.0.0.1", own_addresses())
+
+    def test_no_table(self) -> None:
+        """Without the table of IPv4 nobody can say which addresses are this machine's: that is an error, not none."""
+        self.assertRaises(FileNotFoundError, own_addresses, Path(self.mktemp()))

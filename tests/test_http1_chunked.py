@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.http1.chunked import ChunkedDecoder, ChunkError, encode_chunk
+from nitroproxy.http1.chunked import LAST_CHUNK, ChunkedDecoder, ChunkError, encode_chunk
 
 #: Bodies that are no chunked bodies (S5), each for its own reason.
 MALFORMED = {
@@ -59,3 +63,18 @@ class ChunkedTests(SynchronousTestCase):
         decoder = ChunkedDecoder(100, 10)
         self.assertEqual(decoder.decode(body), (b"ab", b"next"))
         self.assertTrue(decoder.done)
+
+    @settings(deadline=None, derandomize=True, max_examples=200)
+    @given(st.lists(st.binary(min_size=1, max_size=50), max_size=6), st.lists(st.integers(0, 400), max_size=8))
+    def test_any_chunks_any_split(self, chunks: list[bytes], cuts: list[int]) -> None:
+        """However a body is chunked and however that is cut, the same content comes out, and what follows stays."""
+        coded = b"".join(b"".join(encode_chunk(chunk)) for chunk in chunks) + LAST_CHUNK
+        edges = sorted({0, len(coded), *(min(cut, len(coded)) for cut in cuts)})
+        decoder = ChunkedDecoder(100, 10)
+        content = b""
+        for start, end in itertools.pairwise(edges):
+            piece, rest = decoder.decode(coded[start:end])
+            content += piece
+            self.assertEqual(rest, b"")
+        self.assertEqual((content, decoder.done), (b"".join(chunks), True))
+        self.assertEqual(decoder.decode(b"next"), (b"", b"next"))

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import AddressGuard, PatternError, Policy
+
+LABELS = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(lambda label: "--" not in label)
+NAMES = st.lists(LABELS, min_size=1, max_size=5)
+PORTS = st.integers(1, 65535)
 
 #: Pattern, host, port, whether it matches.
 MATCHES = [
@@ -39,6 +45,8 @@ MATCHES = [
     ("[2001:db8::1]:443", "2001:db8::1", 443, True),
     ("0.0.0.0/0:443", "2001:db8::1", 443, False),
     ("*.0.0.1:443", "127.0.0.1", 443, False),
+    ("x--any--x.example:443", "a.example", 443, False),
+    ("x.example:443", "a.example", 443, False),
 ]
 MALFORMED = [
     "",
@@ -50,6 +58,7 @@ MALFORMED = [
     "a.example:20-10",
     ":443",
     "a*.example:443",
+    "*.a\u3002b:443",
     "a.**.example:443",
     "**:443",
     "127.1:443",
@@ -182,3 +191,51 @@ class AddressGuardTests(SynchronousTestCase):
         """The refusal of the metadata service says that it is that."""
         guard = AddressGuard([], frozenset)
         self.assertIn("metadata", self.assertRaises(ProxyError, guard.check, "169.254.169.254").detail)
+
+
+class PropertyTests(SynchronousTestCase):
+    """What holds for any names and ports."""
+
+    @settings(deadline=None, derandomize=True, max_examples=200)
+    @given(NAMES, PORTS, st.data())
+    def test_star_is_one_label(self, labels: list[str], port: int, data: st.DataObject) -> None:
+        """A name with one label starred matches the name, and neither a longer nor a shorter one."""
+        starred = data.draw(st.integers(0, len(labels) - 1))
+        pattern = ".".join("*" if i == starred else label for i, label in enumerate(labels))
+        if pattern == "*":
+            pattern = "*.example"
+            labels = [*labels, "example"]
+        policy = Policy([f"{pattern}:{port}"])
+        self.assertTrue(policy.decide(".".join(labels), port).allowed)
+        self.assertFalse(policy.decide(".".join([*labels, "x"]), port).allowed)
+        self.assertFalse(policy.decide(".".join(["x", *labels]), port).allowed)
+        self.assertFalse(policy.decide(".".join(labels), port % 65535 + 1).allowed)
+
+    @settings(deadline=None, derandomize=True, max_examples=200)
+    @given(NAMES, NAMES, PORTS)
+    def test_any_depth(self, below: list[str], name: list[str], port: int) -> None:
+        """**. matches every name below, and not the name itself nor one that only ends in the same letters."""
+        policy = Policy([f"**.{'.'.join(name)}:*"])
+        self.assertTrue(policy.decide(".".join([*below, *name]), port).allowed)
+        self.assertFalse(policy.decide("x" + ".".join(name), port).allowed)
+        self.assertEqual(policy.decide(".".join(name), port).allowed, False)
+
+    @settings(deadline=None, derandomize=True, max_examples=200)
+    @given(st.lists(NAMES, max_size=3), st.lists(NAMES, max_size=3), NAMES, PORTS)
+    def test_deny_only_takes_away(
+        self, allow: list[list[str]], deny: list[list[str]], name: list[str], port: int
+    ) -> None:
+        """More deny rules never allow anything, and what one of them matches is never allowed."""
+        allowed = ["*:443", *(f"{'.'.join(labels)}:*" for labels in allow)]
+        denied = [f"**.{'.'.join(labels)}:*" for labels in deny]
+        host = ".".join(name)
+        if Policy(allowed, denied).decide(host, port).allowed:
+            self.assertTrue(Policy(allowed).decide(host, port).allowed)
+        self.assertFalse(Policy(allowed, [*denied, f"{host}:*"]).decide(host, port).allowed)
+
+    def test_fingerprint(self) -> None:
+        """Equal where the rules are, in whatever order and spelling; different where they are not."""
+        one = Policy(["A.example.:443", "*:80"], ["b.example:*"]).fingerprint
+        self.assertEqual(Policy(["*:80", "a.example:443"], ["b.example:*"]).fingerprint, one)
+        for allow, deny in ((["*:80"], ["b.example:*"]), (["*:80", "a.example:443"], []), (["b.example:*"], ["*:80"])):
+            self.assertNotEqual(Policy(allow, deny).fingerprint, one)

@@ -49,6 +49,15 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(self.fired, ["b"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_stopped_from_a_callback(self) -> None:
+        """A callback may stop it all: nothing more is called, and nothing fails."""
+        called: list[str] = []
+        self.deadlines.after(1.0, self.deadlines.stop)
+        self.deadlines.after(1.0, self.deadlines.stop)
+        self.deadlines.after(1.1, lambda: called.append("later"))
+        self.clock.advance(5)
+        self.assertEqual((called, self.clock.getDelayedCalls()), ([], []))
+
     def test_rests(self) -> None:
         """Without deadlines the reactor has nothing to wake up for."""
         self.deadlines.after(0.1, lambda: None)

@@ -147,3 +147,14 @@ class RefusalTests(SynchronousTestCase):
         client.end()
         self.assertTrue(upstream.aborted)
         self.assertTrue(upstream.take().endswith(b"\r\n\r\n3\r\nabc\r\n"))
+
+    def test_cut_short_after_an_answer(self) -> None:
+        """The answer to the request before still leaves when the next request is cut short."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        client.end()
+        self.assertFalse(client.aborted)
+        self.assertTrue(client.disconnecting)
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 200 OK"))

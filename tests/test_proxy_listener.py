@@ -27,6 +27,19 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(headers[b"connection"], b"close")
         self.assertEqual(first.take(), b"")
 
+    def test_turned_away_take_no_place(self) -> None:
+        """Connections that are being turned away are none of those that count; too many of them are just ended."""
+        hop = OneHop(connections=1)
+        first = hop.client()
+        turned_away = [hop.client() for _ in range(300)]
+        first.end()
+        self.assertTrue(first.closed)
+        served = hop.client()
+        served.receive(GET)
+        hop.endpoint.accept().receive(OK)
+        self.assertTrue(served.take().startswith(b"HTTP/1.1 200 OK"))
+        self.assertEqual(sum(wire.aborted for wire in turned_away), 300 - 256)
+
     def test_peer(self) -> None:
         """A peer that may not use the listener gets no protocol: its connection is closed unread (S17)."""
         hop = OneHop()
@@ -45,6 +58,8 @@ class DrainTests(SynchronousTestCase):
         busy.receive(GET)
         upstream = hop.endpoint.accept()
         done = hop.factory.drain(30.0)
+        self.assertFalse(idle.disconnecting, "a request may be on its way")
+        hop.pass_time(0.1)
         idle.settle()
         self.assertTrue(idle.closed)
         self.assertNoResult(done)

@@ -21,12 +21,15 @@ class LocalTests(SynchronousTestCase):
         self.health = Health("nitroproxy-test", "1", {"host": Check("pass")})
         self.answer: Deferred[None] | None = None
         root = LocalRoot("nitroproxy-test")
-        root.putChild(b"health", HealthResource(self.examine))
+        root.putChild(b"health", HealthResource("nitroproxy-test", self.examine))
         self.site = Site(root)
         self.hop = OneHop(self.route)
         self.client = self.hop.client()
 
+    examined = 0
+
     async def examine(self) -> Health:
+        self.examined += 1
         if self.answer is not None:
             await self.answer
         return self.health
@@ -92,3 +95,48 @@ class LocalTests(SynchronousTestCase):
         self.client.receive(request + request)
         self.answer.callback(None)
         self.assertEqual(self.client.take().count(b"200 OK"), 2)
+
+    def test_body_that_never_comes(self) -> None:
+        """A request body for a page has a time limit, and the client may ask for leave to send it."""
+        head = b"POST /health HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        self.client.receive(head)
+        self.assertEqual(self.client.take(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.hop.pass_time(60.1)
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 408 "))
+
+    def test_large_body(self) -> None:
+        """A body larger than a page takes is refused, whether it says its length or not."""
+        for head in (b"Content-Length: 65537\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n10001\r\n" + b"x" * 65537):
+            client = self.hop.client()
+            client.receive(b"POST /health HTTP/1.1\r\nHost: a\r\n" + head)
+            self.assertTrue(client.take().startswith(b"HTTP/1.1 413 "))
+            self.assertTrue(client.half_closed)
+
+    def test_below_health(self) -> None:
+        """Nothing is below a page that has nothing below it."""
+        self.assertEqual(self.ask(GET.replace(b"/thing", b"/health/nonsense"))[0], b"HTTP/1.1 404 Not Found")
+        self.assertEqual(self.ask(GET.replace(b"/thing", b"/health/"))[0], b"HTTP/1.1 200 OK")
+
+    def test_method(self) -> None:
+        """A method that a page does not have is a problem document, and says which it has."""
+        for method in (b"POST", b"PUT", b"PURGE"):
+            client = self.hop.client()
+            client.receive(GET.replace(b"/thing", b"/health").replace(b"GET", method))
+            start, headers, body = split_head(client.take())
+            self.assertEqual(headers[b"content-type"], b"application/problem+json")
+            self.assertNotIn(b"server", headers)
+            self.assertEqual(start, b"HTTP/1.1 405 Method Not Allowed")
+            self.assertEqual(headers[b"allow"], b"GET, HEAD")
+            self.assertEqual(json.loads(body)["error"], "method_not_allowed")
+
+    def test_asked_by_many(self) -> None:
+        """Those who ask at the same time are told of one examination."""
+        self.answer = Deferred()
+        clients = [self.hop.client() for _ in range(50)]
+        for client in clients:
+            client.receive(GET.replace(b"/thing", b"/health"))
+        self.answer.callback(None)
+        self.assertEqual([client.take().count(b"200 OK") for client in clients], [1] * 50)
+        self.assertEqual(self.examined, 1)
+        self.assertEqual(self.ask(GET.replace(b"/thing", b"/health"))[0], b"HTTP/1.1 200 OK")
+        self.assertEqual(self.examined, 2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.route import Dial, Route
-from tests.wire import OneHop, WaitingEndpoint, Wire, split_head
+from tests.wire import GET, OneHop, WaitingEndpoint, Wire, split_head
 
 CONNECT = b"CONNECT site.example:443 HTTP/1.1\r\nHost: site.example:443\r\n\r\n"
 
@@ -58,6 +60,7 @@ class ConnectTests(SynchronousTestCase):
         """A connection that breaks breaks the other."""
         upstream = self.tunnel()
         upstream.lose()
+        self.hop.pass_time(0.1)
         self.assertTrue(self.client.aborted)
 
     def test_clean_end_is_passed_on(self) -> None:
@@ -104,15 +107,65 @@ class ConnectTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(done))
 
     def test_refused(self) -> None:
-        """A destination that cannot be had is a problem document, and the connection may be used again."""
-        self.client.receive(CONNECT)
+        """A destination that cannot be had is a problem document and the end of the connection: what the client has
+        sent for the tunnel is not read as a request."""
+        self.client.receive(CONNECT + b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         self.destination.refuse(ProxyError(Kind.CONNECTION_REFUSED, "no", hop="nitroproxy-relay"))
         start, headers, body = split_head(self.client.take())
         self.assertEqual(start, b"HTTP/1.1 502 Bad Gateway")
         self.assertEqual(headers[b"proxy-status"], b"nitroproxy-relay; error=connection_refused")
         self.assertIn(b'"hop": "nitroproxy-relay"', body)
-        self.assertFalse(self.client.disconnecting)
-        self.tunnel()
+        self.assertEqual(headers[b"connection"], b"close")
+        self.assertTrue(self.client.half_closed)
+        self.client.receive(GET)
+        self.assertEqual(self.client.take(), b"")
+
+    def test_reset_after_an_answer(self) -> None:
+        """What had arrived before a reset still leaves, then the reset is passed on."""
+        upstream = self.tunnel()
+        upstream.receive(b"413 and good bye")
+        upstream.lose()
+        self.assertFalse(self.client.aborted)
+        self.assertEqual(self.client.take(), b"413 and good bye")
+        self.hop.pass_time(0.1)
+        self.assertTrue(self.client.aborted)
+
+    def test_half_close_towards_tls(self) -> None:
+        """TLS cannot end one direction alone: the client's half-close stays here until the other side ends too."""
+        upstream = self.tunnel()
+        directlyProvides(upstream, ISSLTransport)
+        self.client.end()
+        self.assertFalse(upstream.half_closed)
+        upstream.receive(b"answer")
+        self.assertEqual(self.client.take(), b"answer")
+        upstream.end()
+        self.client.settle()
+        upstream.settle()
+        self.assertTrue(self.client.closed)
+        self.assertTrue(upstream.closed)
+
+    def test_denied(self) -> None:
+        """Nor when the CONNECT is refused before anything is dialled."""
+
+        def refuse(request: Request) -> Route:
+            raise ProxyError(Kind.DESTINATION_DENIED, "no")
+
+        hop = OneHop(refuse)
+        client = hop.client()
+        client.receive(CONNECT + GET)
+        self.assertEqual(client.take().count(b"HTTP/1.1 "), 1)
+        self.assertTrue(client.half_closed)
+
+    def test_made_while_draining(self) -> None:
+        """A tunnel that comes about while the listener drains ends like those that were there before."""
+        self.client.receive(CONNECT)
+        done = self.hop.factory.drain(30.0)
+        upstream = self.destination.accept()
+        self.hop.pass_time(5.1)
+        self.assertTrue(self.client.aborted)
+        self.client.settle()
+        upstream.settle()
+        self.assertTrue(self.successResultOf(done))
 
     def test_timeout(self) -> None:
         """A destination that does not answer in time is given up, once."""
@@ -163,6 +216,7 @@ class UpgradeTests(SynchronousTestCase):
         client.receive(b"\x81\x80")
         self.assertEqual(upstream.take(), b"\x81\x80")
         upstream.lose()
+        hop.pass_time(0.1)
         self.assertTrue(client.aborted)
         client.settle()
         self.assertEqual(hop.pool.open, 0)

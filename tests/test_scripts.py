@@ -26,7 +26,24 @@ class DevTests(SynchronousTestCase):
         """help names every command, and is what there is without one."""
         done = self.run_script("help")
         self.assertEqual(done.returncode, 0)
-        for command in ["deps", "local", "test", "lint", "start", "stop", "restart", "status", "logs", "clean", "help"]:
+        for command in [
+            "deps",
+            "local",
+            "test",
+            "clients",
+            "lint",
+            "bench",
+            "load",
+            "soak",
+            "fuzz",
+            "start",
+            "stop",
+            "restart",
+            "status",
+            "logs",
+            "clean",
+            "help",
+        ]:
             self.assertIn(f"\n  {command} ", done.stdout)
         self.assertEqual(self.run_script().stdout, done.stdout)
 

@@ -8,7 +8,17 @@ from pathlib import Path
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.settings import Egress, Enclave, HostProxy, Settings, Tls, Transport, contradictions, json_schema
+from nitroproxy.settings import (
+    Egress,
+    Enclave,
+    HostProxy,
+    Logging,
+    Settings,
+    Tls,
+    Transport,
+    contradictions,
+    json_schema,
+)
 
 ETC = Path(__file__).parent.parent / "etc"
 
@@ -78,9 +88,10 @@ class ContradictionTests(SynchronousTestCase):
             self.assertEqual(self.first_keys(settings), [] if right else ["enclave.cid"], (cid, parent))
 
     def test_ports(self) -> None:
-        """The host's two ports differ."""
-        settings = Settings(host_proxy=HostProxy(port=5001), egress=Egress(port=5001))
-        self.assertEqual(self.first_keys(settings), ["egress.port"])
+        """The host's two vsock ports differ; a TCP port is another matter."""
+        settings = Settings(logging=Logging(port=5001), egress=Egress(port=5001))
+        self.assertEqual(self.first_keys(settings), ["logging.port"])
+        self.assertEqual(self.first_keys(Settings(host_proxy=HostProxy(port=5001), egress=Egress(port=5001))), [])
 
     def test_socket_path(self) -> None:
         """The directory of UNIX sockets leaves room for their names; with vsock there are none."""

@@ -163,3 +163,13 @@ class ParseTests(SynchronousTestCase):
             return
         self.assertTrue(host.isascii())
         self.assertEqual(normalize_host(f"[{host}]" if ":" in host else host), host)
+
+    def test_options_of_the_server(self) -> None:
+        """OPTIONS of a URL without a path is about the server: ``*`` at the destination (RFC 9112 section 3.2.4)."""
+        for raw in (b"https://a.example", b"/https://a.example"):
+            target = parse_target(b"OPTIONS", raw)
+            assert target is not None
+            self.assertEqual((target.path, target.url), (b"*", b"https://a.example"))
+        target = parse_target(b"OPTIONS", b"https://a.example/")
+        assert target is not None
+        self.assertEqual(target.path, b"/")

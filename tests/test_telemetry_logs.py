@@ -1,34 +1,127 @@
-"""Where log events go."""
+"""Log events as lines."""
 
 from __future__ import annotations
 
-import io
 import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.telemetry.logs import log_observer
+from nitroproxy.telemetry.logs import EventLog, Lines, journal_reads, json_line, text_line, timestamp
 
 
-class LogTests(SynchronousTestCase):
-    """The configured observer."""
+class EventTests(SynchronousTestCase):
+    """Events and their fields."""
 
-    def lines(self, level: str, form: str) -> list[str]:
-        output = io.StringIO()
-        log = Logger("test", observer=log_observer(level, form, output))
-        log.debug("a debug {word}", word="event")
-        log.warn("a warning")
-        return output.getvalue().splitlines()
+    def setUp(self) -> None:
+        self.seen: list[Mapping[str, Any]] = []
+        self.observer = EventLog("INFO", [self.seen.append])
+        self.log = Logger("test", observer=self.observer)
 
     def test_level(self) -> None:
-        """Events below the level are left out."""
-        self.assertEqual(len(self.lines("DEBUG", "text")), 2)
-        [line] = self.lines("WARN", "text")
-        self.assertIn("a warning", line)
-        self.assertEqual(self.lines("CRITICAL", "text"), [])
+        """Events below the level are left out; it can change."""
+        self.log.debug("no")
+        self.log.info("yes")
+        self.observer.set_level("DEBUG")
+        self.log.debug("now")
+        self.observer.set_level("CRITICAL")
+        self.log.error("no more")
+        self.assertEqual([fields["message"] for fields in self.seen], ["yes", "now"])
 
     def test_json(self) -> None:
-        """A JSON line holds the event's fields."""
-        event = json.loads(self.lines("DEBUG", "json")[0])
-        self.assertEqual((event["word"], event["log_namespace"]), ("event", "test"))
+        """A line of JSON is flat: time, level, name, message, and the event's own fields."""
+        self.log.warn("{hop} is {state}", event="changed", hop="x", state="up", count=3, where=object)
+        fields = json.loads(json_line(self.seen[0]))
+        self.assertRegex(fields.pop("time"), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+        self.assertEqual(
+            fields,
+            {
+                "level": "warn",
+                "event": "changed",
+                "message": "x is up",
+                "logger": "test",
+                "hop": "x",
+                "state": "up",
+                "count": 3,
+                "where": "<class 'object'>",
+            },
+        )
+
+    def test_text(self) -> None:
+        """A line of text is time, level and message; an event from an enclave says from which."""
+        self.log.info("a {word}", word="b")
+        line = text_line({**self.seen[0], "time": "T"})
+        self.assertEqual(line, b"T info  a b\n")
+        self.assertEqual(text_line({**self.seen[0], "time": "T", "cid": 16}), b"T info  [enclave 16] a b\n")
+
+    def test_one_line(self) -> None:
+        """What comes from outside begins no line of its own (S18)."""
+        self.log.info("{name}", name="a\r\n2026 fake\x1b[2J\u2028b")
+        for form in (text_line, json_line):
+            self.assertEqual(form(self.seen[0]).count(b"\n"), 1)
+            self.assertNotIn(b"\x1b", form(self.seen[0]))
+        self.assertEqual(len(text_line(self.seen[0]).decode().splitlines()), 1)
+
+    def test_failure(self) -> None:
+        """A failure's traceback is a field, or indented lines."""
+        self.log.failure("it broke", Failure(ValueError("why")))
+        self.assertIn("ValueError: why", json.loads(json_line(self.seen[0]))["failure"])
+        first, *rest = text_line(self.seen[0]).splitlines()
+        self.assertTrue(first.endswith(b"critical it broke"))
+        self.assertTrue(rest and all(line.startswith(b"    ") for line in rest))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 0)
+
+    def test_timestamp(self) -> None:
+        """UTC, with milliseconds."""
+        self.assertEqual(timestamp(0.9999), "1970-01-01T00:00:00.999Z")
+
+
+class LinesTests(SynchronousTestCase):
+    """Lines on their way out."""
+
+    def test_priorities(self) -> None:
+        """For the journal each line begins with its priority, those of a traceback too."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+        lines = Lines("text", writer, priorities=True)
+        log = Logger("test", observer=EventLog("DEBUG", [lines.take]))
+        log.debug("a")
+        log.error("b")
+        log.failure("c", Failure(ValueError("why")))
+        self.assertTrue(lines.sink.flush(5))
+        first, second, third, *rest = os.read(reader, 65536).splitlines()
+        self.assertEqual([line[:3] for line in (first, second, third)], [b"<7>", b"<3>", b"<2>"])
+        self.assertTrue(rest and all(line.startswith(b"<2>    ") for line in rest))
+
+    def test_drops_are_told(self) -> None:
+        """After lines were dropped, a line says how many."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        lines = Lines("json", writer, priorities=False)
+        log = Logger("test", observer=EventLog("INFO", [lines.take]))
+        for _ in range(30_000):
+            log.info("x" * 100)
+        self.assertGreater(lines.sink.dropped, 0)
+        found: list[bytes] = []
+        until = time.monotonic() + 20
+        while not any(b"log_lines_dropped" in line for line in found) and time.monotonic() < until:
+            found += os.read(reader, 1 << 20).splitlines()
+        [told] = [json.loads(line) for line in found if b"log_lines_dropped" in line]
+        self.assertEqual(told["count"], lines.sink.dropped)
+        os.close(writer)
+
+    def test_journal(self) -> None:
+        """The journal reads where JOURNAL_STREAM says so of this very descriptor."""
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+        self.addCleanup(os.close, writer)
+        status = os.fstat(writer)
+        self.assertTrue(journal_reads(writer, f"{status.st_dev}:{status.st_ino}"))
+        self.assertFalse(journal_reads(writer, f"{status.st_dev}:{status.st_ino + 1}"))
+        self.assertFalse(journal_reads(writer, None))

@@ -7,7 +7,13 @@ from collections.abc import Callable
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -20,18 +26,19 @@ from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward, Route
-from nitroproxy.proxy.upstream import Pool
+from nitroproxy.proxy.upstream import Pool, PoolSettings
 
 
 class Wire(StringTransport):
     """The transport of one protocol. Closing it takes effect when the test calls `settle`, as in a reactor."""
 
-    def __init__(self, protocol: IProtocol) -> None:
-        super().__init__(peerAddress=IPv4Address("TCP", "192.0.2.1", 4321))
+    def __init__(self, protocol: IProtocol, peer: IAddress | None = None) -> None:
+        super().__init__(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 4321))
         self.protocol = protocol
         self.aborted = False
         self.half_closed = False
         self.closed = False
+        self._half_closing = False
         protocol.makeConnection(self)
 
     def unregisterProducer(self) -> None:
@@ -41,6 +48,7 @@ class Wire(StringTransport):
     def loseWriteConnection(self) -> None:
         """Half-close."""
         self.half_closed = True
+        self._half_closing = True
 
     def abortConnection(self) -> None:
         """Close at once."""
@@ -49,6 +57,10 @@ class Wire(StringTransport):
 
     def settle(self) -> None:
         """Let a close that was asked for take effect."""
+        if self._half_closing and not self.closed:
+            self._half_closing = False
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.writeConnectionLost()
         if (self.aborted or (self.disconnecting and self.producer is None)) and not self.closed:
             self.closed = True
             reason = ConnectionAborted() if self.aborted else ConnectionDone()
@@ -136,11 +148,8 @@ class OneHop:
         self.pool = Pool(
             lambda key, identity: self.endpoint,
             self.deadlines,
-            limits=Limits(),
-            connect_timeout=10.0,
-            idle_timeout=30.0,
-            most=10,
-            end_is_proof=end_is_proof,
+            PoolSettings(most=10),
+            end_is_proof=lambda key: end_is_proof,
         )
         self._route = route
         settings = ListenerSettings(

@@ -15,7 +15,7 @@ from nitroproxy.demo.results import CaseResult, Outcome, Report, percentile
 
 _MARKS: Final = (50, 90, 99)
 _WIDTH: Final = 860
-_LABELS: Final = 190
+_LABELS: Final = 215
 _VALUES: Final = 90
 _BAR_ROW: Final = 26
 _PLOT: Final = _WIDTH - _LABELS - _VALUES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from nitroproxy.http1.messages import Headers
 from nitroproxy.proxy.connect import ConnectEndpoint
@@ -16,25 +16,25 @@ class Dialer:
     """Knows the way out of the enclave.
 
     :param relay: the egress relay's endpoint.
-    :param connect_timeout: seconds for a TLS handshake.
     """
 
-    def __init__(
-        self, reactor: IReactorTime, relay: IStreamClientEndpoint, tls: TLSClient, connect_timeout: float
-    ) -> None:
-        self._reactor = reactor
+    def __init__(self, relay: IStreamClientEndpoint, tls: TLSClient) -> None:
         self._relay = relay
         self._tls = tls
-        self._connect_timeout = connect_timeout
 
     def tunnel(self, target: Target, identity: Headers) -> IStreamClientEndpoint:
         """A plain connection to *target*; *identity* is sent along to the relay."""
         return ConnectEndpoint(self._relay, target.authority, identity)
+
+    @staticmethod
+    def verifies_end(key: Hashable) -> bool:
+        """Whether an end of input from *key* is one that the destination meant: TLS says so (close_notify)."""
+        return isinstance(key, Target) and key.scheme == "https"
 
     def endpoint_for(self, key: Hashable, identity: Headers) -> IStreamClientEndpoint:
         """A connection to the `Target` *key* (its path aside), ready for HTTP: verified TLS for https."""
         assert isinstance(key, Target)
         tunnel = self.tunnel(key, identity)
         if key.scheme == "https":
-            return self._tls.wrap(tunnel, key.host, self._connect_timeout, self._reactor)
+            return self._tls.wrap(tunnel, key.host)
         return tunnel

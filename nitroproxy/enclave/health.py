@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from nitroproxy.errors import ProxyError
-from nitroproxy.http1.messages import Limits
+from nitroproxy.policy import Policy
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
-from nitroproxy.proxy.upstream import Pool
-from nitroproxy.telemetry.health import Check, Health, read_health, tls_verification
+from nitroproxy.proxy.upstream import Pool, PoolSettings
+from nitroproxy.telemetry.health import Check, Health, read_health, same_policy, tls_verification
 
 #: Seconds that the relay may take to say how it is: less than the host waits for all of this.
 _RELAY_TIMEOUT = 0.6
@@ -19,19 +21,24 @@ class HealthOfEnclave:
     """Examines the enclave daemon and the relay beyond it."""
 
     def __init__(
-        self, relay: IStreamClientEndpoint, deadlines: Deadlines, version: str, limits: Limits, *, verifies: bool
+        self,
+        relay: IStreamClientEndpoint,
+        policy: Policy,
+        deadlines: Deadlines,
+        version: str,
+        settings: PoolSettings,
+        *,
+        verifies: bool,
     ) -> None:
+        self._policy = policy
         self._deadlines = deadlines
         self._version = version
         self._verifies = verifies
         self._pool = Pool(
             lambda key, identity: relay,
             deadlines,
-            limits=limits,
-            connect_timeout=_RELAY_TIMEOUT,
-            idle_timeout=_RELAY_TIMEOUT,
-            most=16,
-            end_is_proof=False,
+            replace(settings, connect_timeout=_RELAY_TIMEOUT, most=16),
+            end_is_proof=lambda key: False,
         )
 
     async def __call__(self) -> Health:
@@ -39,7 +46,10 @@ class HealthOfEnclave:
         health = Health("nitroproxy-enclave", self._version, {"enclave": Check("pass")})
         try:
             _, body = await fetch(self._pool, "relay", b"/health", self._deadlines, _RELAY_TIMEOUT)
-            health.checks.update(read_health(body))
+            theirs = read_health(body)
+            health.checks.update(theirs)
+            if "policy" in theirs:
+                health.checks["policy"] = same_policy(self._policy.fingerprint, theirs["policy"].output)
         except ProxyError as error:
             health.checks["egress"] = Check("fail", f"the egress relay does not answer: {error.detail}")
         except ValueError as error:

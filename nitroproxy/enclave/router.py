@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from prometheus_client.core import Metric
 from twisted.web.server import Site
 
 from nitroproxy.enclave.dialer import Dialer
@@ -15,6 +17,17 @@ from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Forward, Local, Route
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.target import parse_target
+from nitroproxy.telemetry.exposition import MetricsResource
+from nitroproxy.telemetry.health import Health, HealthResource, LocalRoot
+
+
+def enclave_site(examine: Callable[[], Awaitable[Health]], collect: Callable[[], Awaitable[Sequence[Metric]]]) -> Site:
+    """The enclave daemon's own pages."""
+    hop = "nitroproxy-enclave"
+    root = LocalRoot(hop)
+    root.putChild(b"health", HealthResource(hop, examine))
+    root.putChild(b"metrics", MetricsResource(hop, collect))
+    return Site(root)
 
 
 class EnclaveRouter:

@@ -3,37 +3,40 @@ them."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
 from twisted.application.service import IService
 from twisted.logger import Logger
-from twisted.web.server import Site
 
 from nitroproxy import __version__
-from nitroproxy.daemon import (
-    Daemon,
-    Listener,
-    OnlyFrom,
-    exit_with,
-    head_limits,
-    hop_client,
-    hop_server,
-    listener_settings,
-    tcp_server,
-)
+from nitroproxy.config import Configuration, Settings
+from nitroproxy.daemon import Daemon, Listener, exit_with
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.health import HealthOfEnclave
-from nitroproxy.enclave.router import EnclaveRouter
+from nitroproxy.enclave.router import EnclaveRouter, enclave_site
 from nitroproxy.errors import Kind
+from nitroproxy.notify import Notifier
 from nitroproxy.options import DaemonOptions
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.upstream import Pool
-from nitroproxy.telemetry.health import HealthResource, LocalRoot
+from nitroproxy.reload import Reloader, Unloadable
+from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.instruments import Instruments
+from nitroproxy.telemetry.metrics import TLSMetrics, one_counter, pool_metrics
+from nitroproxy.telemetry.shipping import LogShipper, post_to
 from nitroproxy.tls import TLSClient, TrustError
+from nitroproxy.wiring import HOP_FIELDS, OnlyFrom, hop_client, hop_server, listener_settings, pool_settings, tcp_server
 
-_log = Logger()
-_HOP = "nitroproxy-enclave"
+_log: Final = Logger()
+_HOP: Final = "nitroproxy-enclave"
 
 
 class Options(DaemonOptions):
@@ -42,51 +45,140 @@ class Options(DaemonOptions):
     longdesc = "The enclave side of nitroproxy: the proxy whose TLS starts inside the enclave."
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What the configuration makes, and a reload makes anew."""
+
+    pool: Pool
+    router: EnclaveRouter
+
+
+class _Enclave:
+    """What lasts as long as the daemon.
+
+    :raises Unloadable: when the trust roots cannot be loaded.
+    """
+
+    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+        self.reactor = reactor
+        settings = self.settings = configuration.settings
+        logging = settings.logging
+        self.deadlines = Deadlines(reactor)
+        self.instruments = Instruments(
+            reactor, "enclave", __version__, level=logging.level, form=logging.format, access=logging.access
+        )
+        self.connects = self.instruments.watch_connects("relay")
+        self.handshakes = TLSMetrics()
+        self.parts = self.build(settings)
+        observer = self.instruments.observer(_HOP)
+        self.from_parent, self.from_enclave = (
+            DownstreamFactory(_HOP, self.parts.router, listener_settings(settings), self.deadlines, observer)
+            for _ in range(2)
+        )
+        self.limit(settings)
+        self.instruments.metrics.sources += [
+            self.handshakes.collect,
+            pool_metrics("destinations", lambda: self.parts.pool),
+        ]
+        self.shipper = self.ship_log(settings) if logging.port else None
+
+    def build(self, settings: Settings) -> _Parts:
+        """The parts that depend on the configuration."""
+        limits, deadlines = settings.limits, self.deadlines
+        endpoint, place = hop_client(self.reactor, settings, "host", settings.egress.port)
+        failure = f"cannot reach the egress relay at {place}"
+        relay = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, limits.buffer_bytes, self.connects)
+        try:
+            tls = TLSClient(
+                min_version=settings.tls.min_version,
+                verify=settings.tls.verify_certificates,
+                ca_file=settings.tls.ca_file,
+                shook_hands=self.handshakes.shook_hands,
+            )
+        except TrustError as error:
+            raise Unloadable(f"tls.ca_file: {error}") from error
+        dialer = Dialer(relay, tls)
+        pool = Pool(dialer.endpoint_for, deadlines, pool_settings(limits), end_is_proof=dialer.verifies_end)
+        policy = Policy(settings.egress.allow, settings.egress.deny)
+        health = HealthOfEnclave(
+            relay, policy, deadlines, __version__, pool_settings(limits), verifies=settings.tls.verify_certificates
+        )
+        site = enclave_site(health, partial(own_metrics, self.instruments.metrics))
+        return _Parts(pool, EnclaveRouter(policy, pool, dialer, site, allow_plaintext=settings.tls.allow_plaintext))
+
+    def limit(self, settings: Settings) -> None:
+        """Put the limits in force; requests that have begun keep theirs."""
+        self.from_parent.settings = listener_settings(settings, OnlyFrom(settings.transport.parent_cid), HOP_FIELDS)
+        self.from_enclave.settings = listener_settings(settings)
+
+    def prepare(self, configuration: Configuration) -> Callable[[], None]:
+        """Everything new, to be put in force at once. See `Reloader`."""
+        settings = configuration.settings
+        parts = self.build(settings)
+
+        def commit() -> None:
+            old, self.parts, self.settings = self.parts, parts, settings
+            self.from_parent.router = self.from_enclave.router = parts.router
+            self.limit(settings)
+            self.instruments.log.set_level(settings.logging.level)
+            old.pool.retire()
+
+        return commit
+
+    def retire(self) -> None:
+        """Let go of the connections to destinations."""
+        self.parts.pool.retire()
+
+    def ship_log(self, settings: Settings) -> LogShipper:
+        """The log's way to the host."""
+        endpoint, place = hop_client(self.reactor, settings, "host", settings.logging.port)
+        tried = self.instruments.watch_connects("logs")
+        failure = f"cannot reach the host's log listener at {place}"
+        host = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, settings.limits.buffer_bytes, tried)
+        pool = Pool(
+            lambda key, identity: host, self.deadlines, pool_settings(settings.limits), end_is_proof=lambda key: False
+        )
+        shipper = LogShipper(post_to(pool, self.deadlines), self.reactor)
+        self.instruments.takers.append(shipper.take)
+        lost = one_counter("log_lines_not_shipped", "Log lines lost before the host had them.", lambda: shipper.dropped)
+        self.instruments.metrics.sources.append(lost)
+        return shipper
+
+    def listeners(self) -> list[Listener]:
+        """Where the host and where applications in the enclave find the proxy."""
+        settings, enclave = self.settings, self.settings.enclave
+        listeners = [Listener(*hop_server(self.reactor, settings, "enclave", enclave.port), self.from_parent)]
+        if enclave.proxy_port:
+            server = tcp_server(self.reactor, enclave.proxy_interface, enclave.proxy_port)
+            listeners.append(Listener(*server, self.from_enclave))
+        return listeners
+
+
 def makeService(options: Options) -> IService:
     """The enclave daemon, ready to start."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as global_reactor
 
-    settings = options.configuration.settings
-    limits = settings.limits
-    deadlines = Deadlines(reactor)
-    if not settings.tls.verify_certificates:
-        _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified")
-
-    endpoint, place = hop_client(reactor, settings, "host", settings.egress.port)
-    relay = HopEndpoint(
-        endpoint, Kind.RELAY_UNAVAILABLE, f"cannot reach the egress relay at {place}", limits.buffer_bytes
-    )
+    reactor: Any = global_reactor
+    configuration = options.configuration
     try:
-        tls = TLSClient(
-            min_version=settings.tls.min_version, verify=settings.tls.verify_certificates, ca_file=settings.tls.ca_file
-        )
-    except TrustError as error:
-        exit_with(f"{_HOP}: tls.ca_file: {error}")
-    dialer = Dialer(reactor, relay, tls, limits.connect_timeout)
-    pool = Pool(
-        dialer.endpoint_for,
-        deadlines,
-        limits=head_limits(limits),
-        connect_timeout=limits.connect_timeout,
-        idle_timeout=limits.idle_timeout / 2,
-        most=limits.connections,
-        end_is_proof=True,
+        enclave = _Enclave(reactor, configuration)
+    except Unloadable as error:
+        exit_with(f"{_HOP}: {error}")
+    if not configuration.settings.tls.verify_certificates:
+        _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified", event="not_verifying")
+    shipper = enclave.shipper
+    daemon = Daemon(
+        reactor,
+        [enclave.listeners()],
+        enclave.instruments,
+        Notifier(os.environ),
+        lambda: enclave.settings.limits.drain_timeout,
+        [
+            enclave.retire,
+            *([shipper.flush, shipper.stop] if shipper is not None else []),
+            enclave.deadlines.stop,
+        ],
     )
-    health = HealthOfEnclave(
-        relay, deadlines, __version__, head_limits(limits), verifies=settings.tls.verify_certificates
-    )
-    daemon = Daemon(settings.logging, [pool.close_idle, deadlines.stop])
-    root = LocalRoot(_HOP)
-    root.putChild(b"health", HealthResource(health))
-    policy = Policy(settings.egress.allow, settings.egress.deny)
-    router = EnclaveRouter(policy, pool, dialer, Site(root), allow_plaintext=settings.tls.allow_plaintext)
-
-    server, place = hop_server(reactor, settings, "enclave", settings.enclave.port)
-    from_parent = listener_settings(settings, accepts=OnlyFrom(settings.transport.parent_cid))
-    factory = DownstreamFactory(_HOP, router, from_parent, deadlines)
-    Listener(server, place, factory, limits.drain_timeout).setServiceParent(daemon)
-    if settings.enclave.proxy_port:
-        server, place = tcp_server(reactor, settings.enclave.proxy_interface, settings.enclave.proxy_port)
-        factory = DownstreamFactory(_HOP, router, listener_settings(settings), deadlines)
-        Listener(server, place, factory, limits.drain_timeout).setServiceParent(daemon)
+    daemon.reload = Reloader(configuration, options.load, enclave.prepare, time.time)
+    enclave.instruments.metrics.sources.append(daemon.reload.collect)
     return daemon

@@ -14,7 +14,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TCPTimedOutError, TimeoutError
+from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError, TCPTimedOutError, TimeoutError
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -39,18 +39,20 @@ _STAGGER: Final = 0.25
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
 
-def system_lookup(reactor: IReactorFromThreads, threads: ThreadPool) -> Lookup:
-    """The system's resolver, in threads of its own: one slow name holds up no other until all of them are taken.
+def look_up(host: str) -> Sequence[str]:
+    """The addresses that the system's resolver gives for *host*. Blocks.
 
-    The lookup raises `socket.gaierror`.
+    :raises socket.gaierror: when it gives none.
     """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
-    def resolve(host: str) -> list[str]:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+def system_lookup(reactor: IReactorFromThreads, threads: ThreadPool) -> Lookup:
+    """`look_up` in threads of its own: one slow name holds up no other until all of them are taken."""
 
     async def lookup(host: str) -> Sequence[str]:
-        return await deferToThreadPool(reactor, threads, resolve, host)
+        return await deferToThreadPool(reactor, threads, look_up, host)
 
     return lookup
 
@@ -143,7 +145,7 @@ class CheckedEndpoint:
                 ) from error
             except (TimeoutError, TCPTimedOutError) as error:
                 raise ProxyError(Kind.CONNECTION_TIMEOUT, f"{self._host}:{self._port} did not answer") from error
-            except OSError as error:
+            except (ConnectError, OSError) as error:
                 raise ProxyError(Kind.UNREACHABLE, f"{self._host}:{self._port}: {error}") from error
             transport = protocol.transport  # type: ignore[attr-defined]
             if ITCPTransport.providedBy(transport):

@@ -13,6 +13,21 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Local, Route
 from nitroproxy.target import parse_target
+from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot
+
+
+def relay_site(resolver: Resolver, policy: Policy, version: str) -> Site:
+    """The relay's own pages: its health, for the enclave to ask."""
+
+    async def examine() -> Health:
+        dns = Check("pass") if resolver.trouble is None else Check("warn", resolver.trouble)
+        checks = {"egress": Check("pass"), "dns": dns, "policy": Check("pass", policy.fingerprint)}
+        return Health("nitroproxy-relay", version, checks)
+
+    hop = "nitroproxy-relay"
+    root = LocalRoot(hop)
+    root.putChild(b"health", HealthResource(hop, examine))
+    return Site(root)
 
 
 class EgressRouter:

@@ -10,12 +10,13 @@ from typing import Final
 _LOCAL_IPV4: Final = re.compile(r"\|-- (\d+\.\d+\.\d+\.\d+)\n\s+/32 host LOCAL")
 
 
-def own_addresses(proc: Path = Path("/proc/net")) -> frozenset[str]:
+def own_addresses(proc: Path = Path("/proc/self/net")) -> frozenset[str]:
     """Every address of every interface, in canonical text.
 
-    :param proc: where the kernel's network tables are; a table that is missing (a kernel without IPv6) has no address.
+    :param proc: where the kernel's network tables are.
+    :raises OSError: when they cannot be read; a kernel without IPv6 has no table of that and no address.
     """
-    ipv4 = _LOCAL_IPV4.findall(_read(proc / "fib_trie"))
+    ipv4 = _LOCAL_IPV4.findall((proc / "fib_trie").read_text("ascii"))
     ipv6 = [str(IPv6Address(bytes.fromhex(line.split()[0]))) for line in _read(proc / "if_inet6").splitlines()]
     return frozenset(ipv4 + ipv6)
 

@@ -1,23 +1,29 @@
 """The gateway's own pages: ``/`` says how to use it, ``/health`` how each layer is, ``/health/live`` and
-``/health/ready`` the same for orchestrators."""
+``/health/ready`` the same for orchestrators, ``/metrics`` what both daemons count."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
+from typing import Final
 
-from twisted.web.resource import Resource
+from prometheus_client.core import Metric
 from twisted.web.server import Request, Site
 
-from nitroproxy.errors import ProxyError
+from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.gateway import ENCLAVE
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.exposition import MetricsResource, metrics_of_both
 from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot, read_health, tls_verification
+from nitroproxy.telemetry.metrics import Metrics
 
 #: Seconds that the enclave may take to say how it is: `/health` itself answers within one.
 _ENCLAVE_TIMEOUT = 0.85
+
+#: Failures that mean that there was no connection to the enclave at all.
+_NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT})
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>nitroproxy</title>
@@ -26,7 +32,8 @@ padding:0 1rem}}</style>
 <h1>nitroproxy {version}</h1>
 <p>The gateway to the enclave. Put a URL after the slash: <code>curl http://{host}/https://httpbin.org/get</code>,
 or use it as an HTTP proxy.</p>
-<p><a href="/health">health</a> · <a href="/health/live">live</a> · <a href="/health/ready">ready</a></p>
+<p><a href="/health">health</a> · <a href="/health/live">live</a> · <a href="/health/ready">ready</a> ·
+<a href="/metrics">metrics</a></p>
 </html>
 """
 
@@ -47,8 +54,8 @@ class HealthOfHost:
             _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT)
             theirs = read_health(body)
         except ProxyError as error:
-            connected = not error.kind.public_name.endswith("_unavailable") and "connect" not in error.kind.public_name
-            health.checks["vsock"] = Check("pass") if connected else Check("fail", error.detail)
+            unreachable = error.kind in _NO_CONNECTION
+            health.checks["vsock"] = Check("fail", error.detail) if unreachable else Check("pass")
             health.checks["enclave"] = Check("fail", f"the enclave does not answer: {error.detail}")
         except ValueError as error:
             health.checks["vsock"] = Check("pass")
@@ -64,29 +71,44 @@ class HealthOfHost:
         return Health("nitroproxy-host", self._version, {"host": Check("pass")})
 
 
-def gateway_site(examine: Callable[[], Awaitable[Health]], live: Callable[[], Awaitable[Health]], version: str) -> Site:
-    """The gateway's resource tree."""
-    root = LocalRoot("nitroproxy-host")
-    root.putChild(b"", _Index(version))
-    root.putChild(b"health", health_tree(examine, live))
+class MetricsOfBoth:
+    """What this daemon counts, and what the enclave's does, in one."""
+
+    def __init__(self, own: Metrics, pool: Pool, deadlines: Deadlines) -> None:
+        self._own = own
+        self._pool = pool
+        self._deadlines = deadlines
+
+    async def __call__(self) -> Sequence[Metric]:
+        """Collect; an enclave that is down is a metric."""
+        return await metrics_of_both(self._own, self._ask)
+
+    async def _ask(self) -> bytes | None:
+        try:
+            status, body = await fetch(self._pool, ENCLAVE, b"/metrics", self._deadlines, _ENCLAVE_TIMEOUT)
+        except ProxyError:
+            return None
+        return body if status == 200 else None
+
+
+def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str) -> Site:
+    """The gateway's resource tree: ``/``, ``/metrics``, ``/health`` with ``/health/live`` and ``/health/ready``."""
+    hop = "nitroproxy-host"
+    tree = HealthResource(hop, health)
+    tree.putChild(b"ready", HealthResource(hop, health))
+    tree.putChild(b"live", HealthResource(hop, health.live))
+    root = LocalRoot(hop)
+    root.putChild(b"", _Index(hop, version))
+    root.putChild(b"health", tree)
+    root.putChild(b"metrics", MetricsResource(hop, metrics))
     return Site(root)
 
 
-def health_tree(examine: Callable[[], Awaitable[Health]], live: Callable[[], Awaitable[Health]]) -> Resource:
-    """``health`` with ``live`` and ``ready`` below it."""
-    tree = HealthResource(examine)
-    tree.isLeaf = False
-    tree.putChild(b"", HealthResource(examine))
-    tree.putChild(b"ready", HealthResource(examine))
-    tree.putChild(b"live", HealthResource(live))
-    return tree
-
-
-class _Index(Resource):
+class _Index(LocalRoot):
     isLeaf = True
 
-    def __init__(self, version: str) -> None:
-        super().__init__()
+    def __init__(self, hop: str, version: str) -> None:
+        super().__init__(hop)
         self._version = version
 
     def render_GET(self, request: Request) -> bytes:

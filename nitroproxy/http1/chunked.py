@@ -90,7 +90,9 @@ class ChunkedDecoder:
         return content, data[position:]
 
     def _keep_partial_line(self, rest: bytes) -> None:
-        longest = {_State.SIZE: _SIZE_LINE_BYTES, _State.DATA_END: 1}.get(self._state, self._trailer_bytes)
+        if self._state is _State.DATA_END and rest != b"\r":
+            raise ChunkError("a chunk is longer than its size says")
+        longest = _SIZE_LINE_BYTES if self._state is _State.SIZE else self._trailer_bytes
         if len(rest) > longest:
             raise ChunkError("a line of the chunked coding is too long or not terminated")
         self._carry = rest

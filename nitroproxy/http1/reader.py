@@ -27,11 +27,9 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _HEAD_BYTES: Final = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 _DIGITS: Final = re.compile(rb"[0-9]{1,19}")
 _LONGEST_BODY: Final = (1 << 63) - 1
-#: A server may send any number of empty lines before a message; a robust recipient skips one (RFC 9112 section 2.2).
-_EMPTY_LINES: Final = 2
-
 #: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
 #: recipients (CGI and its children) read it so.
 _ACTED_ON: Final = frozenset(
@@ -84,12 +82,14 @@ class _Reader(ABC):
     #: What a violation is: the client's fault or the upstream's.
     _blame: Kind
     _too_large: Kind
+    #: Empty lines that are skipped before a message.
+    _skipped: int
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buffer = b""
         self._searched = 0
-        self._empty_lines = _EMPTY_LINES
+        self._empty_lines = self._skipped
         self._left = 0
         self._chunks: ChunkedDecoder | None = None
         self._in_body = False
@@ -114,7 +114,7 @@ class _Reader(ABC):
         self._in_body = False
         self._chunks = None
         self._searched = 0
-        self._empty_lines = _EMPTY_LINES
+        self._empty_lines = self._skipped
 
     def take_rest(self) -> bytes:
         """Everything taken and not handed out: the first bytes of a tunnel."""
@@ -181,6 +181,9 @@ class _Reader(ABC):
             parser_type(framing).feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # It stops after the head of a CONNECT or an upgrade, which is all there is.
+        except httptools.HttpParserInvalidMethodError as error:
+            kind = Kind.METHOD_NOT_ALLOWED if _METHOD.match(head) else self._blame
+            raise self._fail(kind, "the method is none that is known here") from error
         except httptools.HttpParserError as error:
             raise self._fail(self._blame, str(error.__context__ or error)) from error
         if len(framing.headers) > self._limits.header_count:
@@ -205,11 +208,20 @@ class _Reader(ABC):
     def _check_partial_head(self, partial: bytes) -> None: ...
 
 
+def _upgrade(values: list[bytes]) -> bytes | None:
+    """The protocols that a client offers; without HTTP/2, to which nothing here could switch (RFC 9113 section 3.1) and
+    which would take what follows out of a destination's sight."""
+    protocols = [protocol.strip(b" \t") for value in values for protocol in value.split(b",")]
+    return b", ".join(protocol for protocol in protocols if protocol and protocol.lower() != b"h2c") or None
+
+
 class RequestReader(_Reader):
     """Reads the requests of one client connection."""
 
     _blame = Kind.MALFORMED_REQUEST
     _too_large = Kind.HEADERS_TOO_LARGE
+    #: Old clients send one too many after a body; a server should skip at least one (RFC 9112 section 2.2).
+    _skipped = 2
 
     def read_head(self) -> Request | None:
         """The next request's head, or None until it has arrived whole.
@@ -257,7 +269,7 @@ class RequestReader(_Reader):
         expectations = acted_on.get(b"expect")
         if expectations is not None and b",".join(expectations).lower() != b"100-continue":
             raise self._fail(Kind.EXPECTATION_FAILED, "the only expectation understood is '100-continue'")
-        upgrade = acted_on.get(b"upgrade") if b"upgrade" in options and not http10 else None
+        upgrade = _upgrade(acted_on.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
         return Request(
             method=method,
             target=target,
@@ -267,7 +279,7 @@ class RequestReader(_Reader):
             keep_alive=b"close" not in options and (not http10 or b"keep-alive" in options),
             connection_options=options,
             expects_continue=expectations is not None and not http10 and bool(length),
-            upgrade=b", ".join(upgrade) if upgrade else None,
+            upgrade=upgrade,
         )
 
     def _check_partial_head(self, partial: bytes) -> None:
@@ -283,6 +295,7 @@ class ResponseReader(_Reader):
 
     _blame = Kind.HTTP_PROTOCOL_ERROR
     _too_large = Kind.HTTP_RESPONSE_HEADERS_TOO_LARGE
+    _skipped = 0
 
     def read_head(self, method: bytes) -> Response | None:
         """The next response's head, or None until it has arrived whole. An interim response is `complete` at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, cast
 
 from twisted.internet.defer import Deferred
@@ -34,9 +35,18 @@ class HopEndpoint:
     :param kind: the failure to report, `Kind.ENCLAVE_UNAVAILABLE` or `Kind.RELAY_UNAVAILABLE`.
     :param name: what the hop is called in the failure's detail, with its address.
     :param buffer_bytes: most that the connection holds, each way.
+    :param tried: told of each attempt: its failure, or None when it succeeded.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, kind: Kind, name: str, buffer_bytes: int) -> None:
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        kind: Kind,
+        name: str,
+        buffer_bytes: int,
+        tried: Callable[[Failure | None], object] = lambda failure: None,
+    ) -> None:
+        self._tried = tried
         self._endpoint = endpoint
         self._kind = kind
         self._name = name
@@ -49,12 +59,14 @@ class HopEndpoint:
         return connecting
 
     def _connected(self, protocol: IProtocol) -> IProtocol:
+        self._tried(None)
         transport = protocol.transport  # type: ignore[attr-defined]
         if transport is not None:
             transport.bufferSize = self._buffer_bytes // 2
         return protocol
 
     def _failed(self, failure: Failure) -> Failure:
+        self._tried(failure)
         reason = failure.getErrorMessage() or (failure.type.__name__ if failure.type else "unknown failure")
         return Failure(ProxyError(self._kind, f"{self._name}: {reason}"))
 

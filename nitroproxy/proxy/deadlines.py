@@ -44,6 +44,7 @@ class Deadlines:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._slots: dict[int, set[Deadline]] = {}
+        self._turning: set[Deadline] = set()
         self._next: IDelayedCall | None = None
 
     def seconds(self) -> float:
@@ -63,6 +64,7 @@ class Deadlines:
     def stop(self) -> None:
         """Forget every deadline."""
         self._slots = {}
+        self._turning.clear()
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -71,13 +73,16 @@ class Deadlines:
         self._next = None
         now = math.floor(self._clock.seconds() / TICK)
         for tick in sorted(tick for tick in self._slots if tick <= now):
-            slot = self._slots.pop(tick)
+            slot = self._slots.pop(tick, None)
+            if slot is None:
+                return  # A callback has stopped it all.
+            self._turning = slot
             while slot:
                 deadline = slot.pop()
                 try:
                     deadline.fire()
                 except Exception:
-                    _log.failure("a deadline's callback failed")
+                    _log.failure("a deadline's callback failed", event="callback_failed")
         for tick in [tick for tick, slot in self._slots.items() if not slot]:
             del self._slots[tick]
         if self._slots and self._next is None:

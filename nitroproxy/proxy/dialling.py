@@ -61,12 +61,13 @@ class Dialling:
     def _failed(self, failure: Failure) -> None:
         if not self._over:
             self._finish()
-            self._downstream.send_problem(as_proxy_error(failure), True)
+            # Not complete: what the client sent for the tunnel must not be read as a request.
+            self._downstream.send_problem(as_proxy_error(failure), False)
 
     def _time_out(self) -> None:
         late = ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {self._timeout:g} seconds")
         self.abandon()
-        self._downstream.send_problem(late, True)
+        self._downstream.send_problem(late, False)
 
     def _finish(self) -> None:
         self._over = True

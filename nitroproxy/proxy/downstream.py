@@ -11,9 +11,8 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,6 +24,7 @@ from nitroproxy.proxy.deadlines import Deadline
 from nitroproxy.proxy.dialling import Dialling
 from nitroproxy.proxy.exchange import Exchange
 from nitroproxy.proxy.local import LocalExchange
+from nitroproxy.proxy.problem import METHODS
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.route import ClientExchange, Dial, Forward
@@ -36,9 +36,10 @@ from nitroproxy.proxy.upstream import UpstreamConnection
 if TYPE_CHECKING:
     from nitroproxy.proxy.listener import DownstreamFactory
 
-_log: Final = Logger()
-#: Seconds that a client may go on sending to a connection that has had its last response.
+#: Seconds that a client may go on sending to a connection once its last response has left.
 _LINGER: Final = 2.0
+#: Seconds in which what has been written of a broken response may leave.
+_LAST_BYTES: Final = 0.05
 #: Seconds of silence after which a drain takes a tunnel for one that nobody waits for.
 _QUIET: Final = 5.0
 
@@ -51,18 +52,56 @@ class _State(enum.Enum):
     LINGER = enum.auto()
 
 
+@implementer(IPushProducer)
+class _Pace:
+    """How fast the client reads: the producer of its transport for as long as the connection is HTTP.
+
+    :ivar full: the client has not read enough of what was written.
+    """
+
+    def __init__(self, on_change: Callable[[], object]) -> None:
+        self.full = False
+        self._source: IPushProducer | None = None
+        self._on_change = on_change
+
+    def follow(self, source: IPushProducer | None) -> None:
+        """From now on *source* is paused and resumed with the client."""
+        self._source = source
+        if source is not None and self.full:
+            source.pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """The client reads too slowly."""
+        self.full = True
+        if self._source is not None:
+            self._source.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has caught up."""
+        self.full = False
+        if self._source is not None:
+            self._source.resumeProducing()
+        self._on_change()
+
+    def stopProducing(self) -> None:
+        """The client has gone: its connection's end tells everybody."""
+
+
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class Downstream(Protocol):
     """One client's connection.
 
     :ivar response: writes what this client is answered.
     :ivar record: of the request at hand.
+    :ivar peer: who is at the other end.
+    :ivar upstream_full: the upstream connection has enough to send of this client's body.
     """
 
     factory: DownstreamFactory
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
     response: ResponseWriter
     record: Record | None = None
+    peer: IAddress
 
     def __init__(self, factory: DownstreamFactory) -> None:
         self.factory = factory
@@ -76,7 +115,8 @@ class Downstream(Protocol):
         self._tunnel: Tunnel | None = None
         self._read_ended = False
         self._reading = True
-        self._upstream_full = False
+        self._pace = _Pace(self._advance)
+        self.upstream_full = False
         self._advancing = False
         #: The upstream connection had enough at some time since this was last set to False.
         self.was_held_back = False
@@ -85,7 +125,9 @@ class Downstream(Protocol):
 
     def connectionMade(self) -> None:
         self.transport.bufferSize = self._settings.buffer_bytes // 2
+        self.peer = self.transport.getPeer()
         self.response = ResponseWriter(self.transport, self.factory.hop, self.factory.pseudonym)
+        self.transport.registerProducer(self._pace, True)
         refusal = self.factory.admit(self)
         if refusal is not None:
             self._refuse_head(ProxyError(refusal, "no more connections are accepted at present"))
@@ -109,10 +151,12 @@ class Downstream(Protocol):
             self._close()
         elif self._state is _State.BODY:
             self._client_gone()
-            self.abort()
+            self._close()  # Not an abort: the answer to the request before may still be on its way.
 
     def writeConnectionLost(self) -> None:
-        """Our own half-close has been carried out: nothing to do."""
+        """Our own half-close has been carried out: the last response has left."""
+        if self._state is _State.LINGER:
+            self._set_deadline(_LINGER, self.abort)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_deadline()
@@ -163,6 +207,8 @@ class Downstream(Protocol):
 
     def _step(self) -> bool:
         if self._state is _State.HEAD:
+            if self._pace.full:
+                return False  # No more answers for a client that does not read those it has.
             request = self._reader.read_head()
             if request is None:
                 self._head_is_late()
@@ -203,15 +249,20 @@ class Downstream(Protocol):
         record = self._begin_record(request, request_id_of(request))
         record.traceparent = traceparent_of(request, make=settings.make_traceparent)
         try:
+            if request.method == b"OPTIONS" and request.get(b"max-forwards") == b"0":
+                self._answer_options()
+                return
             self._exchange = self._exchange_for(request, record)
         except ProxyError as error:
-            self.send_problem(error, not request.content_length)
+            # What follows a CONNECT was meant for the tunnel: it must not be read as a request.
+            self.send_problem(error, not request.content_length and request.method != b"CONNECT")
         else:
             self._exchange.start()
 
     def _begin_record(self, request: Request | None, request_id: bytes) -> Record:
         method = request.method if request is not None else b""
         record = self.record = Record(self.factory.deadlines.seconds(), request_id, method)
+        record.peer = self.peer
         self.response.for_request(request, request_id)
         self.factory.observer.began(record)
         return record
@@ -227,7 +278,13 @@ class Downstream(Protocol):
             return Dialling(self, route, record, settings.connect_timeout, deadlines)
         if isinstance(route, Forward):
             return Exchange(self, request, route, record, settings.exchange, deadlines, self.factory.pseudonym)
-        return LocalExchange(self, request, route.site)
+        return LocalExchange(self, request, route, settings.exchange.response_timeout, deadlines)
+
+    def _answer_options(self) -> None:
+        """The client asks this very hop (RFC 9110 section 7.6.2)."""
+        self.answering(204)
+        self.response.local_head(204, b"No Content", [(b"Allow", METHODS)])
+        self._response_done(self._reader.complete)
 
     def take_body(self) -> None:
         """The exchange can take the request's body now."""
@@ -237,11 +294,11 @@ class Downstream(Protocol):
 
     def _update_reading(self) -> None:
         if self._state is _State.BODY:
-            wanted = self._exchange is not None and self._exchange.wants_body and not self._upstream_full
+            wanted = self._exchange is not None and self._exchange.wants_body and not self.upstream_full
         elif self._state is _State.RESPONDING:
             wanted = not self._reader.buffered
         else:
-            wanted = True
+            wanted = self._state is not _State.HEAD or not self._pace.full
         if wanted != self._reading and not self._read_ended:
             self._reading = wanted
             if wanted:
@@ -251,16 +308,20 @@ class Downstream(Protocol):
 
     def pauseProducing(self) -> None:
         """The upstream connection has enough to send."""
-        self._upstream_full = self.was_held_back = True
+        self.upstream_full = self.was_held_back = True
         self._update_reading()
 
     def resumeProducing(self) -> None:
         """The upstream connection has caught up."""
-        self._upstream_full = False
+        self.upstream_full = False
         self._update_reading()
 
     def stopProducing(self) -> None:
         """The upstream connection has gone: the exchange is told by itself."""
+
+    def read_response_from(self, source: IPushProducer | None) -> None:
+        """The response's body comes from *source*, at the pace at which the client reads; None: no more of it does."""
+        self._pace.follow(source)
 
     # The response, as the exchange has it.
 
@@ -293,7 +354,7 @@ class Downstream(Protocol):
         if self.record is not None:
             self.record.failed(error, self.factory.hop)
             self._end_record()
-        self.abort()
+        self._break_off()
 
     def send_problem(self, error: ProxyError, request_complete: bool) -> None:
         """Answer with the failure instead of a response."""
@@ -305,7 +366,7 @@ class Downstream(Protocol):
         self._response_done(request_complete)
 
     def _response_done(self, request_complete: bool) -> None:
-        self._upstream_full = False
+        self.upstream_full = False
         self._end_record()
         if not request_complete:
             self._linger()
@@ -324,16 +385,26 @@ class Downstream(Protocol):
     # Ending the connection.
 
     def _close(self) -> None:
-        self._cancel_deadline()
+        """End the connection when what has been written has left, which a client that does not read cannot put off."""
         self._state = _State.LINGER
+        self.transport.unregisterProducer()
         self.transport.loseConnection()
+        self._set_deadline(self._settings.idle_timeout, self.abort)
+
+    def _break_off(self) -> None:
+        """End the connection so that nobody takes the response for complete; but a moment later: where an abort is but
+        a close, its head would else not get out and the failure be told as another."""
+        self._state = _State.LINGER
+        self.transport.unregisterProducer()
+        self._set_deadline(_LAST_BYTES, self.abort)
 
     def _linger(self) -> None:
         """Close without a reset overtaking the response: stop writing, read and forget what still comes."""
         self._state = _State.LINGER
         self._update_reading()
+        self.transport.unregisterProducer()
         self.transport.loseWriteConnection()
-        self._set_deadline(_LINGER, self.abort)
+        self._set_deadline(self._settings.idle_timeout, self.abort)
 
     def _client_gone(self) -> None:
         self._drop_exchange()
@@ -373,13 +444,17 @@ class Downstream(Protocol):
         self._exchange = None
         self._state = _State.TUNNEL
         self._update_reading()
+        self.transport.unregisterProducer()
         assert self.record is not None
-        self.record.tunnel = True
         upstream.bufferSize = self._settings.buffer_bytes // 2
         self._tunnel = Tunnel(
             self.transport, upstream, self.factory.deadlines, self._settings.idle_timeout, on_end=self._tunnel_ended
         )
+        if self.factory.draining:
+            self._tunnel.end_when_quiet(_QUIET)
         self._side = self._tunnel.downstream
+        self.record.sides = self._tunnel.downstream, self._tunnel.upstream
+        self.factory.observer.switched(self.record)
         if rest:
             self._tunnel.upstream.received(rest)
         join(self._tunnel.upstream)
@@ -389,7 +464,7 @@ class Downstream(Protocol):
         if self._read_ended:
             self._side.ended()
 
-    def _tunnel_ended(self, tunnel: Tunnel) -> None:
+    def _tunnel_ended(self) -> None:
         if self.record is not None:
-            self.record.received, self.record.sent = tunnel.downstream.bytes, tunnel.upstream.bytes
+            self.record.received, self.record.sent = self.record.moved
             self._end_record()

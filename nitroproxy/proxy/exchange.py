@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 #: A next hop that cannot be reached may be back in a moment; nothing of the request has left.
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
+#: Fields that are made from what was understood of the request, not passed on.
+_WRITTEN_ANEW: Final = frozenset({b"host", b"content-length", b"x-request-id", b"traceparent", b"expect"})
 _JITTER: Final = random.SystemRandom()
 #: Seconds over which a request body's rate is looked at.
 _RATE_WINDOW: Final = 5.0
@@ -85,6 +87,8 @@ class Exchange:
         self._retries = 0
         self._pooled = False
         self._request_sent = request.content_length == 0
+        #: Nothing tells the client to wait before it sends its body.
+        self._may_send = not request.expects_continue
         self._request_flows = False
         self._response_flows = False
         self._response_begun = False
@@ -144,11 +148,16 @@ class Exchange:
     def _headers(self) -> Headers:
         request = self._request
         headers = [(b"Host", self._route.host)]
+        length = request.get(b"content-length")
+        if length is not None:
+            headers.append((b"Content-Length", b"%d" % int(length)))
         headers += [
             header
             for header in end_to_end(request.headers, request.connection_options)
-            if header[0].lower() not in (b"host", b"x-request-id", b"traceparent", b"expect")
+            if header[0].lower() not in _WRITTEN_ANEW
         ]
+        if request.method == b"OPTIONS":
+            headers = [_one_hop_less(header) for header in headers]
         if request.expects_continue:
             headers.append((b"Expect", b"100-continue"))
         if request.content_length == CHUNKED:
@@ -197,13 +206,19 @@ class Exchange:
 
     def response_interim(self, response: Response) -> None:
         """A 1xx other than 101."""
+        self._may_send = True
         self._downstream.response.interim(response)
 
     def response_head(self, response: Response) -> None:
         """The final response's head."""
         self._response_begun = True
-        self._cancel_deadline()
+        if response.content_length or self._request_flows:
+            self._watch()
+        else:
+            self._cancel_deadline()
         self._downstream.answering(response.status)
+        if not self._request_sent and response.status >= 400:
+            self._downstream.response.close_after = True  # Nobody wants the rest of the body.
         self._downstream.response.head(response, end_to_end(response.headers, response.connection_options))
 
     def response_data(self, data: bytes, last: bool) -> None:
@@ -215,8 +230,7 @@ class Exchange:
         self._last_moved = self._deadlines.seconds()
         if not self._response_flows:
             self._response_flows = True
-            self._watch()
-            self._downstream.transport.registerProducer(self._connection, True)
+            self._downstream.read_response_from(self._connection)
 
     def response_end(self, reusable: bool) -> None:
         """The whole response has been read."""
@@ -263,24 +277,35 @@ class Exchange:
 
     def _look_later(self) -> None:
         self._received_before = self._record.received
-        self._downstream.was_held_back = False
-        left = self._last_moved + self._settings.idle_timeout - self._deadlines.seconds()
+        self._downstream.was_held_back = self._downstream.upstream_full or not self._may_send
+        left = self._last_moved + self._patience - self._deadlines.seconds()
         wait = min(left, _RATE_WINDOW) if self._request_flows and self._settings.min_body_rate else left
         self._deadline = self._deadlines.after(wait, self._check_progress)
 
     def _check_progress(self) -> None:
-        settings = self._settings
-        if self._deadlines.seconds() >= self._last_moved + settings.idle_timeout:
-            kind = Kind.HTTP_RESPONSE_INCOMPLETE if self._response_begun else Kind.REQUEST_TIMEOUT
-            self._fail(ProxyError(kind, f"nothing moved for {settings.idle_timeout:g} seconds"))
+        if self._deadlines.seconds() >= self._last_moved + self._patience:
+            if self._response_begun:
+                kind = Kind.HTTP_RESPONSE_INCOMPLETE
+            elif self._may_send and not self._downstream.upstream_full:
+                kind = Kind.REQUEST_TIMEOUT
+            else:
+                kind = Kind.HTTP_RESPONSE_TIMEOUT  # It was for the upstream to read on, or to say 100.
+            self._fail(ProxyError(kind, f"nothing moved for {self._patience:g} seconds"))
         elif self._request_flows and self._too_slow():
-            detail = f"the request body comes at less than {settings.min_body_rate} bytes a second"
+            detail = f"the request body comes at less than {self._settings.min_body_rate} bytes a second"
             self._fail(ProxyError(Kind.REQUEST_TIMEOUT, detail))
         else:
             self._look_later()
 
+    @property
+    def _patience(self) -> float:
+        """Seconds in which something has to move."""
+        return self._settings.idle_timeout if self._may_send else self._settings.response_timeout
+
     def _too_slow(self) -> bool:
-        """The client sends too little, and it is not us who hold it back."""
+        """The client sends too little, nobody holds it back, and there is no response yet on which that may depend."""
+        if self._response_begun:
+            return False
         received = self._record.received - self._received_before
         return not self._downstream.was_held_back and received < self._settings.min_body_rate * _RATE_WINDOW
 
@@ -296,7 +321,7 @@ class Exchange:
         self._stop_request_flow()
         if self._response_flows:
             self._response_flows = False
-            self._downstream.transport.unregisterProducer()
+            self._downstream.read_response_from(None)
         connection, self._connection = self._connection, None
         return connection
 
@@ -313,6 +338,14 @@ class Exchange:
             connection.forget()
         if self._connecting is not None:
             self._connecting.cancel()
+
+
+def _one_hop_less(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Max-Forwards, which counts down on its way (RFC 9110 section 7.6.2)."""
+    name, value = header
+    if name.lower() != b"max-forwards" or not value.isdigit():
+        return header
+    return name, b"%d" % max(int(value) - 1, 0)
 
 
 def as_proxy_error(failure: Failure) -> ProxyError:

@@ -8,7 +8,7 @@ from typing import Final
 from twisted.internet.defer import CancelledError, Deferred
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Response
+from nitroproxy.http1.messages import Headers, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.upstream import Pool, UpstreamConnection
@@ -56,10 +56,20 @@ class _Collector:
             self.done.errback(error)
 
 
-async def fetch(pool: Pool, key: Hashable, path: bytes, deadlines: Deadlines, timeout: float) -> tuple[int, bytes]:
-    """GET *path* from the hop that *key* names, on a connection of its own.
+async def fetch(
+    pool: Pool,
+    key: Hashable,
+    path: bytes,
+    deadlines: Deadlines,
+    timeout: float,
+    post: bytes | None = None,
+    headers: Headers | None = None,
+) -> tuple[int, bytes]:
+    """GET *path* from the hop that *key* names, or POST to it, on a connection of its own.
 
     :param timeout: seconds for all of it.
+    :param post: the body to post; None: GET.
+    :param headers: fields to send along.
     :returns: the status and the body.
     :raises ProxyError: when there is no complete answer in time.
     """
@@ -79,8 +89,12 @@ async def fetch(pool: Pool, key: Hashable, path: bytes, deadlines: Deadlines, ti
     deadline = deadlines.after(timeout, time_out)
     try:
         connection = await connecting
-        connection.begin(collector, b"GET")
-        connection.transport.write(request_head(b"GET", path, [(b"Host", b"localhost"), (b"Connection", b"close")]))
+        method = b"GET" if post is None else b"POST"
+        fields = [(b"Host", b"localhost"), (b"Connection", b"close"), *(headers or [])]
+        if post is not None:
+            fields.append((b"Content-Length", b"%d" % len(post)))
+        connection.begin(collector, method)
+        connection.transport.write(request_head(method, path, fields) + (post or b""))
         return await collector.done
     except (ProxyError, CancelledError) as error:
         if late and connection is None:

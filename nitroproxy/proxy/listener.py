@@ -10,7 +10,6 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 
 from nitroproxy.errors import Kind
 from nitroproxy.http1.messages import Limits
@@ -20,7 +19,12 @@ from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.record import Observer, Unobserved
 from nitroproxy.proxy.route import Router
 
-_log: Final = Logger()
+#: Connections that may be told at a time that they are not served; of more, some are just ended.
+_MOST_TURNED_AWAY: Final = 256
+
+
+#: Seconds between the decision to drain and the end of idle connections.
+_GRACE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +76,36 @@ class DownstreamFactory(Factory):
         self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
         self.draining = False
         self.connections: set[Downstream] = set()
+        #: Those that are being told that they are not served; they do not take the place of one that could be.
+        self._turned_away: set[Downstream] = set()
         self._drained: Deferred[bool] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Downstream | None:  # type: ignore[override]  # sets factory itself
         if addr is not None and not self.settings.accepts(addr):
-            self.observer.refused(Kind.PEER_DENIED)
-            _log.warn("{hop}: refused a connection from {peer}", hop=self.hop, peer=addr)
+            self.observer.refused(Kind.PEER_DENIED, addr)
             return None
         return Downstream(self)
 
     def admit(self, connection: Downstream) -> Kind | None:
         """Count *connection* in; the reason for which it must not be served, or None."""
-        refusal: Kind | None = None
+        self.observer.opened()
         if self.draining:
             refusal = Kind.DRAINING
         elif len(self.connections) >= self.settings.connections:
             refusal = Kind.CONNECTION_LIMIT_REACHED
-        self.connections.add(connection)
-        self.observer.opened()
-        if refusal is not None:
-            self.observer.refused(refusal)
+        else:
+            self.connections.add(connection)
+            return None
+        self.observer.refused(refusal, connection.peer)
+        self._turned_away.add(connection)
+        if len(self._turned_away) > _MOST_TURNED_AWAY:
+            self._turned_away.pop().abort()
         return refusal
 
     def lost(self, connection: Downstream) -> None:
         """*connection* has ended."""
         self.connections.discard(connection)
+        self._turned_away.discard(connection)
         self.observer.closed()
         if self._drained is not None and not self.connections:
             self._drained.callback(True)
@@ -110,8 +119,8 @@ class DownstreamFactory(Factory):
         """
         self.draining = True
         drained: Deferred[bool] = Deferred()
-        for connection in list(self.connections):
-            connection.drain()
+        # A request may be on its way on a connection that looks idle: what has been sent by now is still answered.
+        self.deadlines.after(min(_GRACE, timeout), self._drain_connections)
         if not self.connections:
             drained.callback(True)
             return drained
@@ -120,14 +129,22 @@ class DownstreamFactory(Factory):
         drained.addCallback(lambda complete: self._forget_deadline(deadline, complete))
         return drained
 
+    def _drain_connections(self) -> None:
+        for connection in list(self.connections):
+            connection.drain()
+
     @staticmethod
     def _forget_deadline(deadline: Deadline, complete: bool) -> bool:
         deadline.cancel()
         return complete
 
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in [*self.connections, *self._turned_away]:
+            connection.abort()
+
     def _abort_rest(self) -> None:
         drained, self._drained = self._drained, None
-        for connection in list(self.connections):
-            connection.abort()
+        self.abort()
         if drained is not None:
             drained.callback(False)

@@ -14,22 +14,35 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as WebHeaders
 from twisted.web.server import Request as WebRequest
-from twisted.web.server import Site
 
+from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Headers, Request
+from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.route import Local
 
 if TYPE_CHECKING:
     from nitroproxy.proxy.downstream import Downstream
 
 
 class LocalExchange:
-    """One request for a local resource. A request body is read and dropped: local resources take none."""
+    """One request for a local resource.
 
-    def __init__(self, downstream: Downstream, request: Request, site: Site) -> None:
-        self.site = site
+    :param timeout: seconds for the request's body to arrive.
+    """
+
+    def __init__(
+        self, downstream: Downstream, request: Request, route: Local, timeout: float, deadlines: Deadlines
+    ) -> None:
+        self.site = route.site
         self.transport = downstream.transport
         self._downstream = downstream
         self._request = request
+        self._longest_body = route.longest_body
+        self._timeout = timeout
+        self._deadlines = deadlines
+        self._deadline: Deadline | None = None
+        self._body: list[bytes] = []
+        self._size = 0
         self._web_request: WebRequest | None = None
         self.wants_body = True
 
@@ -37,28 +50,57 @@ class LocalExchange:
         """Render, or wait until the request's body is over."""
         if not self._request.content_length:
             self.request_end()
-        else:
-            self._downstream.take_body()
+            return
+        if self._request.content_length > self._longest_body:
+            raise self._too_large()
+        if self._request.expects_continue:
+            self._downstream.response.go_on()
+        self._deadline = self._deadlines.after(self._timeout, self._time_out)
+        self._downstream.take_body()
 
     def request_data(self, data: bytes) -> None:
-        """A piece of the request's body."""
+        """A piece of the request's body.
+
+        :raises ProxyError: when it is longer than the resource takes.
+        """
+        self._size += len(data)
+        if self._size > self._longest_body:
+            raise self._too_large()
+        self._body.append(data)
+
+    def _too_large(self) -> ProxyError:
+        return ProxyError(Kind.CONTENT_TOO_LARGE, f"this page takes a body of at most {self._longest_body} bytes")
+
+    def _time_out(self) -> None:
+        late = ProxyError(Kind.REQUEST_TIMEOUT, f"no complete request body within {self._timeout:g} seconds")
+        self.abandon()
+        self._downstream.send_problem(late, False)
 
     def request_end(self) -> None:
         """The request is complete: find its resource and render it."""
+        self._stop_deadline()
         web_request = self._web_request = WebRequest(self)
         for name, value in self._request.headers:
             web_request.requestHeaders.addRawHeader(name, value)
         assert self._downstream.record is not None
         web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._downstream.record.request_id])
-        web_request.gotLength(0)
+        web_request.gotLength(self._size)
+        for data in self._body:
+            web_request.handleContentChunk(data)
         version = b"HTTP/1.0" if self._request.http10 else b"HTTP/1.1"
         web_request.requestReceived(self._request.method, self._request.target, version)
 
     def abandon(self) -> None:
-        """The client has gone."""
+        """The client has gone, or has been told."""
+        self._stop_deadline()
         web_request, self._web_request = self._web_request, None
         if web_request is not None:
             web_request.connectionLost(Failure(ConnectionDone()))
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     # What a twisted.web Request asks of its channel.
 

@@ -8,11 +8,14 @@ from nitroproxy.errors import RETRY_AFTER_SECONDS, Kind, ProxyError
 from nitroproxy.http1.messages import Headers
 
 _LONGEST_DETAIL = 512
+#: What is passed on.
+METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"
 
 
-def problem(error: ProxyError, hop: str, request_id: str) -> tuple[Headers, bytes]:
+def problem(error: ProxyError, hop: str, request_id: str, methods: bytes = METHODS) -> tuple[Headers, bytes]:
     """The headers and the body of the response to a request that failed with *error*.
 
+    :param methods: what is allowed where the method was not.
     :param hop: who answers, and who found out unless the error says otherwise.
     """
     kind = error.kind
@@ -36,7 +39,7 @@ def problem(error: ProxyError, hop: str, request_id: str) -> tuple[Headers, byte
     if kind in RETRY_AFTER_SECONDS:
         headers.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS[kind]))
     if kind is Kind.METHOD_NOT_ALLOWED:
-        headers.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"))
+        headers.append((b"Allow", methods))
     return headers, body
 
 

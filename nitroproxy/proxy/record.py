@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from twisted.internet.interfaces import IAddress
+
 from nitroproxy.errors import Kind, ProxyError
+
+
+class Counted(Protocol):
+    """One side of a tunnel: what has come from it so far."""
+
+    bytes: int
 
 
 class Record:
@@ -15,9 +23,11 @@ class Record:
 
     :ivar request_id: the id that travels from hop to hop.
     :ivar traceparent: the W3C trace context that came with the request or was made here, empty if there is none.
+    :ivar peer: who asked.
     :ivar host: where it went, with *port*; empty for the proxy's own pages and for requests that named nothing usable.
     :ivar status: what the client was answered; 0 when it left before.
     :ivar error: the kind of failure that ended it, or None; *detail* says more and *found_by* which hop found out.
+    :ivar sides: of the tunnel that the exchange became: the client's and the other; None if it became none.
     :ivar client_gone: the client left before its response was complete.
     :ivar opened_by: the request id for which the upstream connection was made: its own unless one was reused.
     :ivar connected: when there was a connection to the next hop; 0.0 if there never was.
@@ -34,14 +44,15 @@ class Record:
         "host",
         "method",
         "opened_by",
+        "peer",
         "port",
         "received",
         "request_id",
         "sent",
+        "sides",
         "started",
         "status",
         "traceparent",
-        "tunnel",
     )
 
     def __init__(self, started: float, request_id: bytes, method: bytes = b"") -> None:
@@ -49,6 +60,7 @@ class Record:
         self.request_id = request_id
         self.method = method
         self.traceparent = b""
+        self.peer: IAddress | None = None
         self.host = ""
         self.port = 0
         self.status = 0
@@ -61,7 +73,15 @@ class Record:
         self.answered = 0.0
         self.received = 0
         self.sent = 0
-        self.tunnel = False
+        self.sides: tuple[Counted, Counted] | None = None
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes received from the client and sent to it, until now."""
+        if self.sides is None:
+            return self.received, self.sent
+        client, other = self.sides
+        return client.bytes, other.bytes
 
     def failed(self, error: ProxyError, hop: str) -> None:
         """Note what went wrong; *hop* found out unless the error says otherwise."""
@@ -79,18 +99,58 @@ class Observer(Protocol):
     def closed(self) -> None:
         """A connection has ended."""
 
-    def refused(self, kind: Kind) -> None:
-        """A connection was turned away."""
+    def refused(self, kind: Kind, peer: IAddress) -> None:
+        """A connection of *peer*'s was turned away."""
 
     def began(self, record: Record) -> None:
         """An exchange has begun."""
+
+    def switched(self, record: Record) -> None:
+        """It has become a tunnel."""
 
     def ended(self, record: Record, now: float) -> None:
         """It is over."""
 
 
+class Observers:
+    """Several, told one after the other."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def opened(self) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.opened()
+
+    def closed(self) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.closed()
+
+    def refused(self, kind: Kind, peer: IAddress) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.refused(kind, peer)
+
+    def began(self, record: Record) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.began(record)
+
+    def switched(self, record: Record) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.switched(record)
+
+    def ended(self, record: Record, now: float) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.ended(record, now)
+
+
 class Unobserved:
-    """Nobody watches."""
+    """Nobody watches; or the base of one who watches only some of it."""
 
     def opened(self) -> None:
         """See `Observer`."""
@@ -98,10 +158,13 @@ class Unobserved:
     def closed(self) -> None:
         """See `Observer`."""
 
-    def refused(self, kind: Kind) -> None:
+    def refused(self, kind: Kind, peer: IAddress) -> None:
         """See `Observer`."""
 
     def began(self, record: Record) -> None:
+        """See `Observer`."""
+
+    def switched(self, record: Record) -> None:
         """See `Observer`."""
 
     def ended(self, record: Record, now: float) -> None:

@@ -8,6 +8,7 @@ from twisted.web.http import datetimeToString
 
 from nitroproxy.errors import ProxyError
 from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
+from nitroproxy.http1.headers import end_to_end
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Request, Response
 from nitroproxy.http1.writer import reason_phrase, response_head
 from nitroproxy.proxy.problem import problem
@@ -15,7 +16,8 @@ from nitroproxy.proxy.transport import StreamTransport
 
 _OURS: Final = frozenset({b"x-request-id"})
 _OURS_AND_LENGTH: Final = _OURS | {b"content-length"}
-_OURS_AND_CONNECTION: Final = _OURS | {b"connection"}
+#: twisted.web's own fields that a local page does without.
+_NOT_OF_LOCAL: Final = _OURS | {b"connection", b"server"}
 
 
 class ResponseWriter:
@@ -49,26 +51,34 @@ class ResponseWriter:
     def interim(self, response: Response) -> None:
         """Pass a 1xx on (RFC 9110 section 15.2), unless the client would not understand it."""
         if self._request is not None and not self._request.http10:
-            headers = _without(response.headers, frozenset({b"connection", b"upgrade"}))
-            self._transport.write(response_head(response.status, response.reason, headers))
+            self._transport.write(response_head(response.status, response.reason, _of_interim(response)))
+
+    def go_on(self) -> None:
+        """Tell a client that asked (Expect: 100-continue) to send its body."""
+        self._transport.write(response_head(100, b"Continue", []))
 
     def head(self, response: Response, headers: Headers) -> None:
         """Begin a response that was forwarded; *headers* are its end-to-end fields."""
         assert self._request is not None
         length_unknown = response.content_length in (CHUNKED, UNTIL_CLOSE)
-        headers = _without(headers, _OURS_AND_LENGTH if length_unknown or response.status == 204 else _OURS)
-        if length_unknown:
-            if self._request.http10:
-                self.close_after = True
-            else:
-                self._chunked = True
-                headers.append((b"Transfer-Encoding", b"chunked"))
+        length = next((int(value) for name, value in headers if name.lower() == b"content-length"), None)
+        headers = _without(headers, _OURS_AND_LENGTH)
+        if not length_unknown:
+            if length is not None and response.status != 204:
+                headers.append((b"Content-Length", b"%d" % length))
+        elif self._request.http10:
+            self.close_after = True
+        else:
+            self._chunked = True
+            headers.append((b"Transfer-Encoding", b"chunked"))
         headers.append((b"Via", self._via))
+        if not any(name.lower() == b"date" for name, _ in headers):
+            headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
         self._write_head(response.status, response.reason, headers)
 
     def local_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Begin the response of a local resource, which frames its body itself."""
-        self._write_head(status, reason, _without(headers, _OURS_AND_CONNECTION))
+        self._write_head(status, reason, _without(headers, _NOT_OF_LOCAL))
 
     def body(self, data: bytes) -> None:
         """A piece of the body, not empty."""
@@ -97,7 +107,9 @@ class ResponseWriter:
 
     def switching(self, response: Response) -> None:
         """Pass a 101 on: from here on the connection is no longer HTTP."""
-        self._transport.write(response_head(101, response.reason, [*_without(response.headers, _OURS), self._id()]))
+        protocols = [header for header in response.headers if header[0].lower() == b"upgrade"]
+        headers = [*_of_interim(response), (b"Connection", b"upgrade"), *protocols, self._id()]
+        self._transport.write(response_head(101, response.reason, headers))
 
     def connected(self) -> None:
         """Answer CONNECT: from here on the connection is a tunnel (RFC 9110 section 9.3.6)."""
@@ -114,6 +126,11 @@ class ResponseWriter:
         elif self._request is not None and self._request.http10:
             headers.append((b"Connection", b"keep-alive"))
         self._transport.write(response_head(status, reason, headers))
+
+
+def _of_interim(response: Response) -> Headers:
+    """The fields of a 1xx that go on: it has no body, so nothing may say that it has (RFC 9110 section 8.6)."""
+    return _without(end_to_end(response.headers, response.connection_options), _OURS_AND_LENGTH)
 
 
 def _without(headers: Headers, names: frozenset[bytes]) -> Headers:

@@ -45,9 +45,13 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Answer from the resource tree of *site*."""
+    """Answer from the resource tree of *site*.
+
+    :ivar longest_body: bytes of a request's body that the resource is given; a longer one is refused.
+    """
 
     site: Site
+    longest_body: int = 65536
 
 
 Route = Forward | Dial | Local

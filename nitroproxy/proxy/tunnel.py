@@ -1,6 +1,7 @@
 """Two connections joined: bytes go both ways until both have ended (RFC 9110 section 9.3.6).
 
-A half-close is passed on as a half-close, an abort as an abort. Backpressure is the transports' own: each is the
+A half-close is passed on as a half-close, an abort as an abort (where the transport has one: on vsock and UNIX sockets
+the other end sees a close). Backpressure is the transports' own: each is the
 other's producer. Nothing here looks at the bytes.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -20,6 +21,8 @@ from nitroproxy.proxy.transport import StreamTransport
 
 #: Seconds that the second connection may take to send what it holds once the first has gone.
 _LAST_WORDS: Final = 10.0
+#: Seconds in which what has arrived from a connection that was then reset may leave on the other.
+_LAST_BYTES: Final = 0.05
 
 
 class Side:
@@ -54,7 +57,8 @@ class Side:
         self.other.transport.unregisterProducer()
         if self.other.read_ended:
             self.tunnel.finish()
-        else:
+        elif not ISSLTransport.providedBy(self.other.transport):
+            # TLS as Twisted has it cannot end one direction alone; there the other end is not told.
             self.other.transport.loseWriteConnection()
 
     def lost(self, reason: Failure) -> None:
@@ -69,7 +73,7 @@ class Tunnel:
     :param downstream: the client's transport.
     :param upstream: the other transport.
     :param idle_timeout: seconds without a byte either way after which both are aborted.
-    :param on_end: called once, with the tunnel, when both connections are gone.
+    :param on_end: called once, when both connections are gone.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class Tunnel:
         upstream: StreamTransport,
         deadlines: Deadlines,
         idle_timeout: float,
-        on_end: Callable[[Tunnel], object],
+        on_end: Callable[[], object],
     ) -> None:
         self.downstream = Side(downstream, self)
         self.upstream = Side(upstream, self)
@@ -117,7 +121,7 @@ class Tunnel:
             if not side.gone:
                 side.transport.unregisterProducer()
                 side.transport.loseConnection()
-        self._bound_last_words()
+        self._bound_last_words(_LAST_WORDS)
 
     def side_lost(self, side: Side, *, clean: bool) -> None:
         """One connection has gone: the other follows, after its last bytes when the first ended cleanly."""
@@ -126,19 +130,20 @@ class Tunnel:
             if self._idle is not None:
                 self._idle.cancel()
                 self._idle = None
-            self._on_end(self)
+            self._on_end()
             return
         other.transport.unregisterProducer()
         if clean:
             other.transport.loseConnection()
-            self._bound_last_words()
+            self._bound_last_words(_LAST_WORDS)
         else:
-            other.transport.abortConnection()
+            # An abort, but not of what had arrived before it.
+            self._bound_last_words(_LAST_BYTES)
 
-    def _bound_last_words(self) -> None:
+    def _bound_last_words(self, seconds: float) -> None:
         if self._idle is not None:
             self._idle.cancel()
-            self._idle = self._deadlines.after(_LAST_WORDS, self.abort)
+            self._idle = self._deadlines.after(seconds, self.abort)
 
     def _check_idle(self) -> None:
         left = self._last_moved + self._idle_timeout - self._deadlines.seconds()

@@ -7,6 +7,7 @@ written to it is the exchange's business. It knows nothing of the client.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any, Final
 from typing import Protocol as Interface
 
@@ -46,7 +47,6 @@ class UpstreamConnection(Protocol):
 
     :ivar key: what the pool keeps it under.
     :ivar opened_by: the id of the request for which it was made.
-    :ivar used: an exchange has been completed on it.
     """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
@@ -54,7 +54,6 @@ class UpstreamConnection(Protocol):
     def __init__(self, pool: Pool, key: Hashable, opened_by: bytes) -> None:
         self.key = key
         self.opened_by = opened_by
-        self.used = False
         self.idle_deadline: Deadline | None = None
         self._pool = pool
         self._reader = ResponseReader(pool.limits)
@@ -76,6 +75,7 @@ class UpstreamConnection(Protocol):
     def forget(self) -> None:
         """End the connection at once; its receiver is told nothing more."""
         self._receiver = None
+        self._pool.withdraw(self)
         if not self.gone:
             self.transport.abortConnection()
 
@@ -123,7 +123,7 @@ class UpstreamConnection(Protocol):
                 raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, f"more than {_MOST_INTERIM} interim responses")
             self._reader.next_message()
             receiver.response_interim(response)
-        elif response.content_length == UNTIL_CLOSE and not self._pool.end_is_proof:
+        elif response.content_length == UNTIL_CLOSE and not self._pool.end_is_proof(self.key):
             raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, "the response says neither its length nor that it is chunked")
         else:
             self._response = response
@@ -135,7 +135,6 @@ class UpstreamConnection(Protocol):
         receiver, self._receiver = self._receiver, None
         reusable = self._response.keep_alive and not self._reader.buffered and not self.gone
         self._reader.next_message()
-        self.used = True
         receiver.response_end(reusable)
 
     def _fail(self, error: ProxyError) -> None:
@@ -149,6 +148,7 @@ class UpstreamConnection(Protocol):
         if self._side is not None:
             self._side.ended()
         else:
+            self._pool.withdraw(self)
             self._input_ended(clean=True)
             if not self.gone:
                 self.transport.loseConnection()
@@ -199,38 +199,46 @@ class UpstreamConnection(Protocol):
             self.resumeProducing()
 
 
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How many connections are kept and how long. Times in seconds.
+
+    :ivar limits: of the responses' heads.
+    :ivar connect_timeout: until a connection must be up, TLS included.
+    :ivar idle_timeout: that an unused connection is kept.
+    :ivar most: connections open at once; at the cap a request is refused.
+    :ivar most_idle: unused connections kept for one key.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    connect_timeout: float = 10.0
+    idle_timeout: float = 30.0
+    most: int = 4000
+    most_idle: int = 128
+
+
 class Pool:
     """Connections to next hops, kept alive between exchanges.
 
     :param endpoint_for: the endpoint that a key stands for, given also the fields that identify the request.
-    :param connect_timeout: seconds until a connection must be up, TLS included.
-    :param idle_timeout: seconds that an unused connection is kept.
-    :param most: connections open at once; at the cap a request is refused.
-    :param most_idle: unused connections kept for one key.
-    :param end_is_proof: the end of a connection may be taken for the end of a body without a length. Not so where a
-        reset reads as an end (vsock).
+    :param end_is_proof: whether the end of a connection to a key may be taken for the end of a body without a length.
+        Not so where a reset reads as an end: without TLS on vsock and UNIX sockets.
     """
 
     def __init__(
         self,
         endpoint_for: Callable[[Hashable, Headers], IStreamClientEndpoint],
         deadlines: Deadlines,
+        settings: PoolSettings,
         *,
-        limits: Limits,
-        connect_timeout: float,
-        idle_timeout: float,
-        most: int,
-        most_idle: int = 128,
-        end_is_proof: bool,
+        end_is_proof: Callable[[Hashable], bool],
     ) -> None:
-        self.limits = limits
+        self.limits = settings.limits
         self.end_is_proof = end_is_proof
         self._endpoint_for = endpoint_for
         self._deadlines = deadlines
-        self._connect_timeout = connect_timeout
-        self._idle_timeout = idle_timeout
-        self._most = most
-        self._most_idle = most_idle
+        self._settings = settings
+        self._retired = False
         self._idle: dict[Hashable, list[UpstreamConnection]] = {}
         self._open = 0
 
@@ -263,10 +271,9 @@ class Pool:
         The Deferred fails with `ProxyError` (the cap, the deadline) or with whatever the endpoint fails with.
         """
         connecting: Deferred[UpstreamConnection] = Deferred()
-        if self._open >= self._most and not self._drop_one_idle():
-            connecting.errback(
-                ProxyError(Kind.CONNECTION_LIMIT_REACHED, f"all {self._most} upstream connections are in use")
-            )
+        most = self._settings.most
+        if self._open >= most and not self._drop_one_idle():
+            connecting.errback(ProxyError(Kind.CONNECTION_LIMIT_REACHED, f"all {most} upstream connections are in use"))
             return connecting
         self._open += 1
         opened_by = identity[0][1] if identity else b""
@@ -282,12 +289,13 @@ class Pool:
             timed_out = True
             connecting.cancel()
 
-        deadline = self._deadlines.after(self._connect_timeout, time_out)
+        timeout = self._settings.connect_timeout
+        deadline = self._deadlines.after(timeout, time_out)
 
         def failed(failure: Failure) -> Failure:
             self._open -= 1
             if timed_out:
-                detail = f"no connection within {self._connect_timeout:g} seconds"
+                detail = f"no connection within {timeout:g} seconds"
                 return Failure(ProxyError(Kind.CONNECTION_TIMEOUT, detail))
             return failure
 
@@ -301,16 +309,23 @@ class Pool:
 
     def release(self, connection: UpstreamConnection) -> None:
         """Keep *connection* for another exchange."""
+        if self._retired:
+            connection.forget()
+            return
         idle = self._idle.setdefault(connection.key, [])
-        if len(idle) >= self._most_idle:
+        if len(idle) >= self._settings.most_idle:
             idle.pop(0).forget()
         connection.rest()
-        connection.idle_deadline = self._deadlines.after(self._idle_timeout, connection.forget)
+        connection.idle_deadline = self._deadlines.after(self._settings.idle_timeout, connection.forget)
         idle.append(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:
-        """*connection* has ended: do not hand it out."""
+        """*connection* has ended."""
         self._open -= 1
+        self.withdraw(connection)
+
+    def withdraw(self, connection: UpstreamConnection) -> None:
+        """Do not hand *connection* out any more."""
         if connection.idle_deadline is not None:
             connection.idle_deadline.cancel()
         idle = self._idle.get(connection.key)
@@ -319,8 +334,9 @@ class Pool:
             if not idle:
                 del self._idle[connection.key]
 
-    def close_idle(self) -> None:
-        """End the connections that no exchange uses."""
+    def retire(self) -> None:
+        """End the connections that no exchange uses, now and from now on: those in use when theirs is over."""
+        self._retired = True
         while self._drop_one_idle():
             pass
 

@@ -7,17 +7,18 @@ afresh for every request, so what it says is never older than the request.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.proxy.problem import problem
+from nitroproxy.proxy.problem import METHODS, problem
 
 _log: Final = Logger()
 
@@ -62,6 +63,14 @@ def tls_verification(verifies: bool) -> Check:
     return Check("pass", "on") if verifies else Check("warn", "OFF: upstream certificates are not verified")
 
 
+def same_policy(enclave: str, relay: str) -> Check:
+    """The check that says whether enclave and relay enforce the same rules, given the fingerprints of theirs. Where
+    they differ, what passes is what both allow."""
+    if enclave == relay:
+        return Check("pass", enclave)
+    return Check("warn", f"egress.allow and egress.deny differ: the enclave has {enclave}, the relay {relay}")
+
+
 def read_health(body: bytes) -> dict[str, Check]:
     """The checks in another daemon's health document.
 
@@ -78,44 +87,8 @@ def read_health(body: bytes) -> dict[str, Check]:
         raise ValueError("not a health document") from error
 
 
-class HealthResource(Resource):
-    """Serves *examine*'s result: 200 while nothing fails, 503 otherwise."""
-
-    isLeaf = True
-
-    def __init__(self, examine: Callable[[], Awaitable[Health]]) -> None:
-        super().__init__()
-        self._examine = examine
-
-    def render_GET(self, request: Request) -> int:
-        """Examine, then answer."""
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
-
-        async def answer() -> None:
-            health = await self._examine()
-            if gone:
-                return
-            request.setResponseCode(503 if health.status == "fail" else 200)
-            request.setHeader("Content-Type", "application/health+json")
-            request.setHeader("Cache-Control", "no-store")
-            body = health.to_json()
-            request.setHeader("Content-Length", str(len(body)))
-            request.write(body)
-            request.finish()
-
-        def failed(failure: Any) -> None:
-            _log.failure("health could not be examined", failure)
-            if not gone:
-                request.setResponseCode(500)
-                request.finish()
-
-        Deferred.fromCoroutine(answer()).addErrback(failed)
-        return NOT_DONE_YET
-
-
 class LocalRoot(Resource):
-    """The root of a daemon's own pages; what is not there is a problem document.
+    """The root of a daemon's own pages; what is not there, or not so to be had, is a problem document.
 
     :param hop: the daemon's name in problem documents.
     """
@@ -127,6 +100,15 @@ class LocalRoot(Resource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Nothing is there."""
         return _NotFound(self._hop)
+
+    def render(self, request: Request) -> bytes | int:
+        """Render, if the method is one that the page has."""
+        if hasattr(self, f"render_{request.method.decode('ascii', 'replace')}"):
+            page: bytes | int = super().render(request)
+            return page
+        allowed = ", ".join(name for name in ("GET", "HEAD", "POST") if hasattr(self, f"render_{name}"))
+        error = ProxyError(Kind.METHOD_NOT_ALLOWED, f"this page knows {allowed}")
+        return _problem_page(error, self._hop, request, allowed.encode("ascii"))
 
 
 class _NotFound(Resource):
@@ -140,8 +122,79 @@ class _NotFound(Resource):
         error = ProxyError(
             Kind.NOT_FOUND, "not a page of this proxy; to reach a site put its URL after the slash: /https://host/path"
         )
-        headers, body = problem(error, self._hop, request.getHeader("x-request-id") or "")
-        request.setResponseCode(error.kind.status)
-        for name, value in headers:
-            request.responseHeaders.addRawHeader(name, value)
-        return body
+        return _problem_page(error, self._hop, request)
+
+
+def _problem_page(error: ProxyError, hop: str, request: Request, methods: bytes = METHODS) -> bytes:
+    headers, body = problem(error, hop, request.getHeader("x-request-id") or "", methods)
+    request.setResponseCode(error.kind.status)
+    for name, value in headers:
+        request.responseHeaders.addRawHeader(name, value)
+    return body
+
+
+class HealthResource(LocalRoot):
+    """Serves *examine*'s result: 200 while nothing fails, 503 otherwise. May have pages below it.
+
+    Those who ask at the same time are told of the same examination.
+    """
+
+    def __init__(self, hop: str, examine: Callable[[], Awaitable[Health]]) -> None:
+        super().__init__(hop)
+        self._examine = examine
+        self._asking: list[Deferred[Health]] = []
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Itself, with a slash at the end; else nothing is there."""
+        return self if not path else super().getChild(path, request)
+
+    def render_GET(self, request: Request) -> int:
+        """Examine, then answer."""
+        return answer_later(request, self._answer(request))
+
+    async def _answer(self, request: Request) -> bytes:
+        health = await self._examined()
+        request.setResponseCode(503 if health.status == "fail" else 200)
+        request.setHeader("Content-Type", "application/health+json")
+        request.setHeader("Cache-Control", "no-store")
+        return health.to_json()
+
+    async def _examined(self) -> Health:
+        mine: Deferred[Health] = Deferred()
+        self._asking.append(mine)
+        if len(self._asking) == 1:
+            examined = Deferred.fromCoroutine(self._examine_once())
+            examined.addBoth(self._tell)
+        return await mine
+
+    async def _examine_once(self) -> Health:
+        return await self._examine()
+
+    def _tell(self, outcome: Health | Failure) -> None:
+        asking, self._asking = self._asking, []
+        for waiting in asking:
+            if isinstance(outcome, Failure):
+                waiting.errback(outcome)
+            else:
+                waiting.callback(outcome)
+
+
+def answer_later(request: Request, answer: Coroutine[Any, Any, bytes]) -> int:
+    """Answer *request* with the body that *answer* gives when it is there."""
+    gone: list[object] = []
+    request.notifyFinish().addErrback(gone.append)
+
+    def write(body: bytes) -> None:
+        if not gone:
+            request.setHeader("Content-Length", str(len(body)))
+            request.write(body)
+            request.finish()
+
+    def failed(failure: Failure) -> None:
+        _log.failure("a page could not be made", failure, event="page_failed")
+        if not gone:
+            request.setResponseCode(500)
+            request.finish()
+
+    Deferred.fromCoroutine(answer).addCallbacks(write, failed)
+    return NOT_DONE_YET

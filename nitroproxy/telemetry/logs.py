@@ -1,34 +1,158 @@
-"""Where the daemons' log events go: standard output, above a level, as text for people or JSON lines for machines."""
+"""Log events as lines: text for people, flat JSON for machines; with systemd's priorities when the journal reads them.
+
+Events come from `twisted.logger`. Ours have a field ``event``, their name, by which the operations guide lists them.
+What comes from outside is escaped: a line is one event.
+"""
 
 from __future__ import annotations
 
-import sys
-from typing import Final, TextIO
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
+import msgspec
 from twisted.logger import (
-    FilteringLogObserver,
     ILogObserver,
+    LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
-    jsonFileLogObserver,
-    textFileLogObserver,
+    PredicateResult,
+    formatEvent,
 )
+from zope.interface import implementer
 
-#: The configuration's level names, as twisted.logger calls them.
+from nitroproxy.telemetry.sink import LogSink
+
+#: The configuration's level names, as twisted.logger calls them, and syslog's priority for each (sd-daemon(3)).
 _LEVELS: Final = {
-    "DEBUG": LogLevel.debug,
-    "INFO": LogLevel.info,
-    "WARN": LogLevel.warn,
-    "ERROR": LogLevel.error,
-    "CRITICAL": LogLevel.critical,
+    "DEBUG": (LogLevel.debug, 7),
+    "INFO": (LogLevel.info, 6),
+    "WARN": (LogLevel.warn, 4),
+    "ERROR": (LogLevel.error, 3),
+    "CRITICAL": (LogLevel.critical, 2),
 }
+_PRIORITIES: Final = dict(_LEVELS.values())
+#: Fields that are twisted.logger's or its older cousin's, not the event's.
+_NOT_THE_EVENTS: Final = frozenset({"message", "isError", "time", "system", "format", "text", "why", "failure"})
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LOG: Final = msgspec.json.Encoder(enc_hook=str)
+
+#: Turns an event's fields into a line.
+Form = Callable[[Mapping[str, Any]], bytes]
 
 
-def log_observer(level: str, form: str, output: TextIO = sys.stdout) -> ILogObserver:
-    """An observer that writes events of *level* and above to *output*.
+def printable(text: str) -> str:
+    """*text* with its control characters escaped."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339, in UTC, to the millisecond."""
+    whole = int(seconds)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+
+
+def fields_of(event: LogEvent) -> dict[str, Any]:
+    """The event as flat fields: time, level, name, message, those of its own, and the traceback of a failure."""
+    level = event.get("log_level", LogLevel.info)
+    text = event.get("text")
+    fields: dict[str, Any] = {
+        "time": timestamp(event.get("log_time", 0.0)),
+        "level": level.name,
+        "event": event.get("event", "log"),
+        "message": text if text is not None else formatEvent(event),
+        "logger": event.get("log_namespace", ""),
+    }
+    for name, value in event.items():
+        if not name.startswith("log_") and name not in fields and name not in _NOT_THE_EVENTS:
+            fields[name] = value
+    failure = event.get("log_failure")
+    if failure is not None:
+        fields["failure"] = failure.getTraceback()
+    return fields
+
+
+def json_line(fields: Mapping[str, Any]) -> bytes:
+    """One JSON object."""
+    return _LOG.encode(fields) + b"\n"
+
+
+def text_line(fields: Mapping[str, Any]) -> bytes:
+    """For a person; a traceback follows on lines that are indented."""
+    origin = f" [enclave {fields['cid']}]" if "cid" in fields else ""
+    line = f"{fields['time']} {fields['level']:5}{origin} {printable(str(fields['message']))}\n"
+    for trace in str(fields.get("failure", "")).splitlines():
+        line += f"    {printable(trace)}\n"
+    return line.encode("utf-8", "backslashreplace")
+
+
+FORMS: Final[Mapping[str, Form]] = {"text": text_line, "json": json_line}
+
+
+def journal_reads(descriptor: int, stream: str | None) -> bool:
+    """Whether the journal is at the other end of *descriptor* (systemd.exec(5), ``$JOURNAL_STREAM``)."""
+    if not stream:
+        return False
+    status = os.fstat(descriptor)
+    return stream == f"{status.st_dev}:{status.st_ino}"
+
+
+class Lines:
+    """Fields to lines to a sink.
+
+    :param form: ``text`` or ``json``.
+    :param priorities: begin each line with its priority for the journal.
+    """
+
+    def __init__(self, form: str, descriptor: int, *, priorities: bool) -> None:
+        self._form = FORMS[form]
+        self._priorities = priorities
+        self.sink = LogSink(descriptor, self._notice)
+
+    def take(self, fields: Mapping[str, Any]) -> None:
+        """Write one event."""
+        self.sink.write(self._line(fields))
+
+    def _line(self, fields: Mapping[str, Any]) -> bytes:
+        line = self._form(fields)
+        if self._priorities:
+            prefix = b"<%d>" % _PRIORITIES.get(_named(fields["level"]), 6)
+            line = b"".join(prefix + part for part in line.splitlines(keepends=True))
+        return line
+
+    def _notice(self, count: int) -> bytes:
+        message = f"{count} log lines were dropped: what reads them does not keep up"
+        fields = {"time": timestamp(time.time()), "level": "warn", "event": "log_lines_dropped", "message": message}
+        return self._line({**fields, "logger": __name__, "count": count})
+
+
+def _named(level: str) -> Any:
+    return _LEVELS.get(level.upper(), _LEVELS["INFO"])[0]
+
+
+@implementer(ILogObserver)
+class EventLog:
+    """The daemon's log observer: events of the level and above go to every taker.
 
     :param level: ``DEBUG``, ``INFO``, ``WARN``, ``ERROR`` or ``CRITICAL``.
-    :param form: ``text``, or ``json`` (one object a line).
+    :param takers: called with the fields of each event.
     """
-    observer = jsonFileLogObserver(output, "") if form == "json" else textFileLogObserver(output)
-    return FilteringLogObserver(observer, [LogLevelFilterPredicate(_LEVELS[level])])
+
+    def __init__(self, level: str, takers: Sequence[Callable[[Mapping[str, Any]], object]]) -> None:
+        self._predicate = LogLevelFilterPredicate()
+        self.set_level(level)
+        self._takers = takers
+
+    def set_level(self, level: str) -> None:
+        """Leave out what is less severe from now on."""
+        self._predicate.setLogLevelForNamespace("", _LEVELS[level][0])
+
+    def __call__(self, event: LogEvent) -> None:
+        """See `ILogObserver`."""
+        if self._predicate(event) is PredicateResult.no:
+            return
+        fields = fields_of(event)
+        for take in self._takers:
+            take(fields)

@@ -1,0 +1,69 @@
+"""`python -m benchmarks.handshaker KIND PORT CA SECONDS`: TLS handshakes with localhost:PORT, one after the other.
+
+KIND is ``nitroproxy`` (`nitroproxy.tls`) or ``stock`` (Twisted's optionsForClientTLS). Each connection asks for one
+small page and is closed. Prints how many there were and the seconds of CPU that they took.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import defer, task
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.python.failure import Failure
+
+from nitroproxy.tls import TLSClient
+
+_REQUEST = b"GET /1k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+_HOST = "localhost"
+
+
+class _Ask(Protocol):
+    """Asks for the page and waits for the end."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.done: defer.Deferred[None] = defer.Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(_REQUEST)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.done.callback(None)
+
+
+def _endpoints(kind: str, reactor: Any, port: int, ca: Path) -> Callable[[], IStreamClientEndpoint]:
+    def plain() -> TCP4ClientEndpoint:
+        return TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+
+    if kind == "stock":
+        trust = trustRootFromCertificates([Certificate.loadPEM(ca.read_bytes())])
+        return lambda: wrapClientTLS(optionsForClientTLS(_HOST, trust), plain())
+    client = TLSClient(min_version="TLSv1.3", verify=True, ca_file=str(ca))
+    return lambda: client.wrap(plain(), _HOST)
+
+
+async def _run(reactor: Any, kind: str, port: str, ca: str, seconds: str) -> None:
+    endpoint_of = _endpoints(kind, reactor, int(port), Path(ca))
+    factory = Factory.forProtocol(_Ask)
+    factory.noisy = False
+    count = 0
+    until = reactor.seconds() + float(seconds)
+    before = time.process_time()
+    while reactor.seconds() < until:
+        protocol: Any = await endpoint_of().connect(factory)
+        await protocol.done
+        count += 1
+    print(count, time.process_time() - before)
+
+
+if __name__ == "__main__":
+    task.react(lambda reactor: defer.ensureDeferred(_run(reactor, *sys.argv[1:])))

@@ -1,0 +1,121 @@
+"""`python -m benchmarks.raw PORT`: a TCP server without a protocol, behind tunnels and relays.
+
+A connection's first line says what it is for: ``DOWN n`` is sent *n* bytes, of ``UP n`` *n* bytes are read and
+answered with one, ``ECHO`` gets back what it sends. ``POST`` is an HTTP upload: its bodies are read and answered.
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+import socket
+import sys
+import threading
+from typing import Final
+
+_BLOCK: Final = 1 << 20
+
+
+def _send(connection: socket.socket, count: int) -> None:
+    block = memoryview(bytes(_BLOCK))
+    while count:
+        connection.sendall(block[: min(count, _BLOCK)])
+        count -= min(count, _BLOCK)
+
+
+def _receive(connection: socket.socket, count: int) -> None:
+    block = memoryview(bytearray(_BLOCK))
+    while count:
+        got = connection.recv_into(block[: min(count, _BLOCK)])
+        if not got:
+            raise ConnectionError
+        count -= got
+
+
+def _uploads(connection: socket.socket, data: bytes) -> None:
+    while True:
+        while b"\r\n\r\n" not in data:
+            more = connection.recv(65536)
+            if not more:
+                return
+            data += more
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        if length is None:
+            raise ConnectionError
+        _receive(connection, int(length[1]) - len(body))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        data = b""
+
+
+def _serve_bulk(connection: socket.socket, command: bytes, early: bytes) -> None:
+    try:
+        connection.setblocking(True)
+        if command.startswith(b"POST"):
+            _uploads(connection, early)
+        elif command.startswith(b"DOWN"):
+            _send(connection, int(command.split()[1]))
+        else:
+            _receive(connection, int(command.split()[1]) - len(early))
+            connection.sendall(b".")
+    except (OSError, ValueError):
+        return  # It went away, or said something else.
+    finally:
+        connection.close()
+
+
+def serve(port: int) -> None:
+    """Serve for ever on *port* of loopback."""
+    selector = selectors.DefaultSelector()
+    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
+    listener.setblocking(False)
+    selector.register(listener, selectors.EVENT_READ)
+    echoing: set[socket.socket] = set()
+
+    def drop(connection: socket.socket) -> None:
+        selector.unregister(connection)
+        echoing.discard(connection)
+
+    def first(connection: socket.socket, data: bytes) -> None:
+        command, _, rest = data.partition(b"\n")
+        if command == b"ECHO":
+            echoing.add(connection)
+            if rest:
+                connection.sendall(rest)
+            return
+        drop(connection)
+        early = data if command.startswith(b"POST") else rest
+        threading.Thread(target=_serve_bulk, args=(connection, command, early), daemon=True).start()
+
+    def readable(connection: socket.socket) -> None:
+        try:
+            data = connection.recv(65536)
+            if not data:
+                raise ConnectionError
+            if connection in echoing:
+                connection.sendall(data)
+            else:
+                first(connection, data)
+        except BlockingIOError:
+            return
+        except OSError:
+            drop(connection)
+            connection.close()
+
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is not listener:
+                assert isinstance(key.fileobj, socket.socket)
+                readable(key.fileobj)
+                continue
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                continue
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(connection, selectors.EVENT_READ)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

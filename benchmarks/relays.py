@@ -1,0 +1,59 @@
+"""What the cases about tunnels share: nitroproxy's relay and the others, each with a door for our own clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from benchmarks import ours, peers
+from benchmarks.clients import Door
+from benchmarks.figures import Sample, Unmeasured
+from benchmarks.pairs import Run, prepare
+from benchmarks.proc import CPUMeter
+from benchmarks.processes import Crew, Process
+
+SUBJECT: Final = "nitroproxy relay"
+HAPROXY: Final = "haproxy (tcp, splice-auto)"
+
+#: Measures a relay once, entered by a door.
+Measure = Callable[[Door, Process], Sample]
+
+
+def our_relay(crew: Crew, destination: str, name: str = "nitroproxy") -> tuple[Door, Process]:
+    """A host daemon, and the door of its relay to *destination* (``host:port``)."""
+    place = ours.place(crew, crew.directory / "ca.pem", name)
+    return ours.relay_door(place, destination), ours.start_host(crew, place, f"{name}-host")
+
+
+def relay_runs(crew: Crew, raw: int, measure: Measure) -> dict[str, Run | Unmeasured]:
+    """Start every relay, each leading to the raw server's port, and warm it up."""
+
+    def starting(start: Callable[[], tuple[Door, Process]]) -> Callable[[], Run]:
+        def started() -> Run:
+            door, process = start()
+            return lambda: measure(door, process)
+
+        return started
+
+    runs = {SUBJECT: prepare(starting(lambda: our_relay(crew, f"127.0.0.1:{raw}")))}
+    for name, start in peers.RELAYS.items():
+        runs[name] = prepare(starting(lambda start=start: start(crew, raw)))  # type: ignore[misc]
+    return runs
+
+
+def timed(process: Process, seconds: float, client: Callable[[], list[float]]) -> Sample:
+    """Run *client* and say what each of the things it did took: CPU of *process* in µs, and time.
+
+    :param client: gives the seconds that each took.
+    :param seconds: that it runs.
+    """
+    meter = CPUMeter({"relay": process.pid})
+    meter.start()
+    took = sorted(client())
+    cpu = meter.stop()["relay"] / len(took) * 1e6
+    return {
+        "cpu": cpu,
+        "rate": len(took) / seconds,
+        "p50": took[len(took) // 2] * 1e3,
+        "p99": took[len(took) * 99 // 100] * 1e3,
+    }

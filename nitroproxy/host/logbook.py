@@ -1,0 +1,103 @@
+"""Takes the enclave's log events and gives them to the host's own log, marked with the enclave's CID.
+
+What comes is believed in nothing but its words: the CID is the connection's, values are cut to size, and control
+characters are escaped when a line is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, Metric
+from twisted.web.server import Request, Site
+
+from nitroproxy.http1.messages import Request as ProxyRequest
+from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.route import Local, Route
+from nitroproxy.telemetry.health import LocalRoot
+from nitroproxy.telemetry.shipping import BATCH_BYTES
+
+#: Fields of an event at most, and characters of a value.
+_MOST_FIELDS: Final = 64
+_LONGEST_VALUE: Final = 16384
+_NEEDED: Final = ("time", "level", "event", "message")
+
+
+class LogIntake(LocalRoot):
+    """``POST /logs``: lines of JSON, numbered from the field Log-First on within the session Log-Session; 204 when they
+    have been taken.
+
+    :param cid: the enclave's, for connections that do not tell it.
+    :param take: given the fields of each event.
+    """
+
+    isLeaf = True
+
+    def __init__(self, cid: int, take: Callable[[Mapping[str, Any]], object]) -> None:
+        super().__init__("nitroproxy-logs")
+        self._cid = cid
+        self._take = take
+        self._session = ""
+        self._next = 0
+        self._taken = 0
+        self._missed = 0
+        self._malformed = 0
+
+    def render_POST(self, request: Request) -> bytes:
+        """Take the lines."""
+        session = request.getHeader("log-session") or ""
+        try:
+            number = int(request.getHeader("log-first") or "")
+        except ValueError:
+            request.setResponseCode(400)
+            return b""
+        if session != self._session:
+            self._session, self._next = session, number
+        self._missed += max(number - self._next, 0)
+        assert request.content is not None
+        cid = getattr(request.getClientAddress(), "cid", self._cid)
+        for line in request.content.read().splitlines():
+            if number >= self._next:
+                self._take_line(line, cid)
+            number += 1
+        self._next = max(self._next, number)
+        request.setResponseCode(204)
+        return b""
+
+    def _take_line(self, line: bytes, cid: int) -> None:
+        try:
+            fields = msgspec.json.decode(line, type=dict[str, str | int | float | bool | None])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._malformed += 1
+            return
+        if len(fields) > _MOST_FIELDS or not all(isinstance(fields.get(name), str) for name in _NEEDED):
+            self._malformed += 1
+            return
+        cut = {
+            name[:_MOST_FIELDS]: value[:_LONGEST_VALUE] if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
+        self._taken += 1
+        self._take({**cut, "cid": cid})
+
+    def collect(self) -> Iterator[Metric]:
+        """Lines taken, and lines that were lost on the way."""
+        family = CounterMetricFamily("nitroproxy_enclave_log_lines", "Log lines of the enclave.", labels=["outcome"])
+        for outcome, count in (("taken", self._taken), ("missed", self._missed), ("malformed", self._malformed)):
+            family.add_metric([outcome], count)
+        yield family
+
+
+class LogRouter:
+    """The log listener's routing: everything goes to the intake's resource tree."""
+
+    def __init__(self, intake: LogIntake) -> None:
+        root = LocalRoot("nitroproxy-logs")
+        root.putChild(b"logs", intake)
+        self._site = Site(root)
+
+    def route(self, request: ProxyRequest, record: Record) -> Route:
+        """See `nitroproxy.proxy.route.Router.route`."""
+        return Local(self._site, longest_body=BATCH_BYTES)

@@ -1,0 +1,157 @@
+"""How the running stack is, for a terminal: `nitroproxy status`. Asks the gateway for its health and metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+#: Seconds that the gateway may take: it answers for the enclave within one.
+_TIMEOUT: Final = 3.0
+_MARKS: Final = {"pass": "ok", "warn": "WARN", "fail": "FAIL"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the way out."""
+
+    name: str
+    status: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was found.
+
+    :ivar reachable: whether the gateway answered at all; if not, *problem* says why.
+    :ivar up_since: when each daemon started, in seconds since the epoch, by role.
+    :ivar totals: counts since then, by name.
+    """
+
+    url: str
+    reachable: bool
+    problem: str = ""
+    status: str = "fail"
+    layers: Sequence[Layer] = ()
+    up_since: Mapping[str, float] = field(default_factory=dict)
+    totals: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing fails."""
+        return self.reachable and self.status != "fail"
+
+    def to_dict(self) -> dict[str, object]:
+        """For a machine."""
+        return {
+            "url": self.url,
+            "reachable": self.reachable,
+            "problem": self.problem,
+            "status": self.status,
+            "layers": {layer.name: {"status": layer.status, "output": layer.output} for layer in self.layers},
+            "up_since": dict(self.up_since),
+            "totals": dict(self.totals),
+        }
+
+
+def look(url: str) -> Status:
+    """Ask the gateway at *url*."""
+    try:
+        document: Any = json.loads(_get(f"{url}/health"))
+        layers = [
+            Layer(name, str(entries[0]["status"]), str(entries[0].get("output", "")))
+            for name, entries in document["checks"].items()
+        ]
+        status = str(document["status"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        return Status(url, False, f"the gateway does not answer as one: {error}")
+    since, totals = _counts(url)
+    return Status(url, True, "", status, layers, since, totals)
+
+
+def _counts(url: str) -> tuple[dict[str, float], dict[str, float]]:
+    since: dict[str, float] = {}
+    totals: dict[str, float] = {}
+    try:
+        families = list(text_string_to_metric_families(_get(f"{url}/metrics")))
+    except (OSError, ValueError):
+        return since, {}
+    for family in families:
+        for sample in family.samples:
+            labels = sample.labels
+            if sample.name == "process_start_time_seconds":
+                since[labels["role"]] = sample.value
+            if labels.get("hop") not in ("nitroproxy-host", "nitroproxy-enclave"):
+                continue
+            if sample.name in ("nitroproxy_requests_total", "nitroproxy_errors_total", "nitroproxy_connections_open"):
+                name = sample.name.removeprefix("nitroproxy_").removesuffix("_total")
+                totals[f"{labels['role']}_{name}"] = totals.get(f"{labels['role']}_{name}", 0.0) + sample.value
+            elif sample.name == "nitroproxy_bytes_total":
+                name = f"{labels['role']}_{labels['direction']}_bytes"
+                totals[name] = totals.get(name, 0.0) + sample.value
+    return since, totals
+
+
+def _get(url: str) -> str:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=_TIMEOUT) as answer:
+            return str(answer.read().decode("utf-8"))
+    except urllib.error.HTTPError as error:
+        return error.read().decode("utf-8")
+
+
+def render(status: Status, now: float) -> str:
+    """For a person.
+
+    :param now: seconds since the epoch.
+    """
+    if not status.reachable:
+        return f"{status.url}: {status.problem}"
+    lines = [f"{status.url}: {status.status}"]
+    for layer in status.layers:
+        mark = _MARKS.get(layer.status, layer.status)
+        lines.append(f"  {mark:4}  {layer.name:17} {layer.output}".rstrip())
+    for role, since in status.up_since.items():
+        counts = {
+            name: int(status.totals.get(f"{role}_{name}", 0))
+            for name in ("requests", "errors", "connections_open", "received_bytes", "sent_bytes")
+        }
+        lines.append(
+            f"  {role}: up {_duration(now - since)}, {counts['requests']} requests, {counts['errors']} errors, "
+            f"{counts['connections_open']} connections, {_size(counts['received_bytes'])} in, "
+            f"{_size(counts['sent_bytes'])} out"
+        )
+    return "\n".join(lines)
+
+
+def watch(url: str, interval: float) -> None:
+    """Show the status again and again until interrupted."""
+    while True:
+        print(f"\x1b[H\x1b[2J{render(look(url), time.time())}", flush=True)
+        time.sleep(interval)
+
+
+def _duration(seconds: float) -> str:
+    whole = max(int(seconds), 0)
+    days, rest = divmod(whole, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,75 @@
+"""Metrics over HTTP, in Prometheus's text format or OpenMetrics as the scraper asks for (Accept)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from nitroproxy.telemetry.health import LocalRoot, answer_later
+from nitroproxy.telemetry.metrics import Metrics, merge
+
+_log: Final = Logger()
+
+
+class _Collected:
+    """What an encoder asks of a registry."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Metric]:
+        return self._families
+
+
+class MetricsResource(LocalRoot):
+    """Serves what *collect* gives."""
+
+    isLeaf = True
+
+    def __init__(self, hop: str, collect: Callable[[], Awaitable[Sequence[Metric]]]) -> None:
+        super().__init__(hop)
+        self._collect = collect
+
+    def render_GET(self, request: Request) -> int:
+        """Collect, then answer."""
+        return answer_later(request, self._answer(request))
+
+    async def _answer(self, request: Request) -> bytes:
+        families = await self._collect()
+        encode, content_type = choose_encoder(request.getHeader("Accept") or "")
+        request.setHeader("Content-Type", content_type)
+        return encode(_Collected(families))
+
+
+async def own_metrics(metrics: Metrics) -> Sequence[Metric]:
+    """What one daemon counts."""
+    return metrics.collect()
+
+
+async def metrics_of_both(metrics: Metrics, ask_peer: Callable[[], Awaitable[bytes | None]]) -> Sequence[Metric]:
+    """What this daemon counts and what the other does, which may be down: then ``nitroproxy_up`` of its role is 0.
+
+    :param ask_peer: gives the enclave's metrics in the text format, or None.
+    """
+    theirs: list[Metric] = []
+    body = await ask_peer()
+    if body is not None:
+        try:
+            theirs = list(text_string_to_metric_families(body.decode("utf-8")))
+        except ValueError as error:
+            _log.warn("the enclave's metrics cannot be read: {error}", event="metrics_unreadable", error=str(error))
+            body = None
+    up = GaugeMetricFamily("nitroproxy_up", "Whether the daemon of that role answered this scrape.", labels=[])
+    up.add_metric([], 1)
+    peer_up = GaugeMetricFamily("nitroproxy_up", up.documentation, labels=[])
+    peer_up.add_metric([], 0 if body is None else 1)
+    families: list[tuple[str, Metric]] = [(metrics.role, up), ("enclave", peer_up)]
+    families += [(metrics.role, family) for family in metrics.collect()]
+    families += [("enclave", family) for family in theirs if family.name != up.name]
+    return merge(families)

@@ -1,0 +1,283 @@
+"""What the daemons count, as Prometheus metrics.
+
+Counting is a few additions on plain numbers, so that it costs next to nothing on the way of a request; metric families
+are made of them when somebody asks. Labels are from closed sets: no host name, path or address ever becomes one.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import CollectorRegistry
+from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
+
+from nitroproxy.errors import Kind
+from nitroproxy.proxy.record import Record, Unobserved
+from nitroproxy.proxy.upstream import Pool
+
+#: Methods that are a label of their own; any other is "other".
+_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT"})
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LONG_SECONDS: Final = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
+_BYTES: Final = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 16777216.0, 268435456.0)
+#: What of the policy refused, by the failure it is told as.
+_DENIALS: Final = {
+    Kind.DESTINATION_DENIED: "deny",
+    Kind.DESTINATION_NOT_ALLOWED: "allow",
+    Kind.ADDRESS_DENIED: "address",
+    Kind.PLAINTEXT_DESTINATION: "plaintext",
+}
+#: Hops that can have found a failure; what another names itself is "other".
+_HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay"})
+
+#: Gives metric families when asked.
+Source = Callable[[], Iterable[Metric]]
+
+
+class Distribution:
+    """A histogram on plain numbers."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count *value*."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def into(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Give what was counted to *family*."""
+        names = [*(str(bound) for bound in self._bounds), "+Inf"]
+        buckets = list(zip(names, accumulate(self._counts), strict=True))
+        family.add_metric(labels, buckets, self._sum)
+
+
+class HopMetrics(Unobserved):
+    """Counts what happens on one hop's listeners.
+
+    :param hop: the role's name, which is the label.
+    """
+
+    def __init__(self, hop: str) -> None:
+        self.hop = hop
+        self._accepted = 0
+        self._open = 0
+        self._refused: Counter[str] = Counter()
+        self._requests: Counter[tuple[str, str]] = Counter()
+        self._errors: Counter[tuple[Kind, str]] = Counter()
+        self._under_way: set[Record] = set()
+        self._bytes: Counter[tuple[str, str]] = Counter()
+        self._seconds = Distribution(_SECONDS)
+        self._tunnel_seconds = Distribution(_LONG_SECONDS)
+        self._request_bytes = Distribution(_BYTES)
+        self._response_bytes = Distribution(_BYTES)
+
+    def opened(self) -> None:
+        """See `Observer`."""
+        self._accepted += 1
+        self._open += 1
+
+    def closed(self) -> None:
+        """See `Observer`."""
+        self._open -= 1
+
+    def refused(self, kind: Kind, peer: IAddress) -> None:
+        """See `Observer`."""
+        self._refused[kind.public_name] += 1
+
+    def began(self, record: Record) -> None:
+        """See `Observer`."""
+        self._under_way.add(record)
+
+    def ended(self, record: Record, now: float) -> None:
+        """See `Observer`."""
+        self._under_way.discard(record)
+        method = record.method.decode("ascii") if record.method in _METHODS else "other"
+        self._requests[method, f"{record.status // 100}xx" if record.status else "none"] += 1
+        kind = "request"
+        if record.sides is not None:
+            kind = "tunnel"
+            self._tunnel_seconds.add(now - record.started)
+        else:
+            self._seconds.add(now - record.started)
+            self._request_bytes.add(record.received)
+            self._response_bytes.add(record.sent)
+        self._bytes["received", kind] += record.received
+        self._bytes["sent", kind] += record.sent
+        if record.error is not None:
+            self._errors[record.error, record.found_by if record.found_by in _HOPS else "other"] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        hop = self.hop
+        yield _counter("connections", "Connections accepted.", ["hop"], [([hop], self._accepted)])
+        yield _gauge("connections_open", "Connections that are open.", ["hop"], [([hop], self._open)])
+        refused = [([hop, reason], count) for reason, count in self._refused.items()]
+        yield _counter("connections_refused", "Connections turned away.", ["hop", "reason"], refused)
+        requests = [([hop, method, code], count) for (method, code), count in self._requests.items()]
+        yield _counter(
+            "requests", "Requests that are over, none: the client left.", ["hop", "method", "code"], requests
+        )
+        under_way = [([hop], len(self._under_way))]
+        yield _gauge("requests_in_flight", "Requests and tunnels under way.", ["hop"], under_way)
+        yield from self._distributions()
+        moved = Counter(self._bytes)
+        for record in self._under_way:
+            kind = "tunnel" if record.sides is not None else "request"
+            received, sent = record.moved
+            moved["received", kind] += received
+            moved["sent", kind] += sent
+        both = [([hop, direction, kind], count) for (direction, kind), count in moved.items()]
+        yield _counter("bytes", "Bytes of bodies and tunnels, as clients sent and received them.", _DIRECTIONS, both)
+        errors = [
+            ([hop, error.public_name, error.proxy_status, found_by], count)
+            for (error, found_by), count in self._errors.items()
+        ]
+        labels = ["hop", "error", "proxy_status", "found_by"]
+        yield _counter("errors", "Failures told to clients, and the hop that found out.", labels, errors)
+        rows = [([hop, rule], self._errors[denial, hop]) for denial, rule in _DENIALS.items()]
+        yield _counter("policy_denials", "Requests that this hop's policy refused.", ["hop", "rule"], rows)
+
+    def _distributions(self) -> Iterator[Metric]:
+        for name, text, distribution in (
+            ("request_duration_seconds", "From a request's head to the end of its response.", self._seconds),
+            ("tunnel_duration_seconds", "From a CONNECT or upgrade to the tunnel's end.", self._tunnel_seconds),
+            ("request_body_bytes", "Sizes of request bodies.", self._request_bytes),
+            ("response_body_bytes", "Sizes of response bodies.", self._response_bytes),
+        ):
+            family = HistogramMetricFamily(f"nitroproxy_{name}", text, labels=["hop"])
+            distribution.into(family, [self.hop])
+            yield family
+
+
+_DIRECTIONS: Final = ["hop", "direction", "kind"]
+
+
+class ConnectMetrics:
+    """Counts connections to one other hop.
+
+    :param peer: ``enclave``, ``relay`` or ``logs``.
+    """
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._made = 0
+        self._failed: Counter[str] = Counter()
+
+    def tried(self, failure: Failure | None) -> None:
+        """Count an attempt to connect."""
+        if failure is None:
+            self._made += 1
+            return
+        number = getattr(failure.value, "osError", None) or getattr(failure.value, "errno", None)
+        self._failed[errno.errorcode.get(number, "other") if isinstance(number, int) else "other"] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        made = [([self._peer], self._made)]
+        yield _counter("hop_connects", "Connections made to another hop.", ["peer"], made)
+        failed = [([self._peer, name], count) for name, count in self._failed.items()]
+        yield _counter("hop_connect_failures", "Connections that could not be made.", ["peer", "errno"], failed)
+
+
+class TLSMetrics:
+    """Counts handshakes with destinations."""
+
+    def __init__(self) -> None:
+        self._handshakes: Counter[tuple[str, str]] = Counter()
+
+    def shook_hands(self, error: Kind | None, resumed: bool) -> None:
+        """Count a handshake that is over.
+
+        :param resumed: it took up an earlier session.
+        """
+        self._handshakes["ok" if error is None else error.public_name, str(resumed).lower()] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        rows = [([result, resumed], count) for (result, resumed), count in self._handshakes.items()]
+        yield _counter("tls_handshakes", "TLS handshakes with destinations.", ["result", "resumed"], rows)
+
+
+def pool_metrics(name: str, current: Callable[[], Pool]) -> Source:
+    """The connections of the pool that leads to *name*."""
+
+    def collect() -> Iterator[Metric]:
+        pool = current()
+        rows = [([name, "idle"], pool.idle), ([name, "in_use"], pool.open - pool.idle)]
+        yield _gauge("pool_connections", "Connections kept to the next hop.", ["pool", "state"], rows)
+
+    return collect
+
+
+def process_metrics() -> Source:
+    """The process's CPU time, memory and descriptors, by the names that Prometheus clients use."""
+    return ProcessCollector(registry=CollectorRegistry()).collect
+
+
+def one_gauge(name: str, text: str, value: Callable[[], float]) -> Source:
+    """A gauge without labels of its own."""
+    return lambda: [_gauge(name, text, [], [([], value())])]
+
+
+def one_counter(name: str, text: str, value: Callable[[], float]) -> Source:
+    """A counter without labels of its own."""
+    return lambda: [_counter(name, text, [], [([], value())])]
+
+
+class Metrics:
+    """All that one daemon counts.
+
+    :param role: ``host`` or ``enclave``: a label on every sample.
+    """
+
+    def __init__(self, role: str, version: str) -> None:
+        self.role = role
+        self._version = version
+        self.sources: list[Source] = [self._build, process_metrics()]
+
+    def _build(self) -> Iterator[Metric]:
+        yield _gauge("build_info", "The version that runs.", ["version"], [([self._version], 1)])
+
+    def collect(self) -> list[Metric]:
+        """Every family, each with its role."""
+        return merge((self.role, family) for source in self.sources for family in source())
+
+
+def merge(families: Iterable[tuple[str, Metric]]) -> list[Metric]:
+    """Families of one name made one, each sample labelled with the role that it came with."""
+    merged: dict[str, Metric] = {}
+    for role, family in families:
+        whole = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type, family.unit))
+        if whole.type == family.type:
+            whole.samples += [sample._replace(labels={**sample.labels, "role": role}) for sample in family.samples]
+    return list(merged.values())
+
+
+_Rows = Iterable[tuple[Sequence[str], float]]
+
+
+def _counter(name: str, text: str, labels: Sequence[str], rows: _Rows) -> Metric:
+    family = CounterMetricFamily(f"nitroproxy_{name}", text, labels=labels)
+    for values, count in rows:
+        family.add_metric(values, count)
+    return family
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], rows: _Rows) -> Metric:
+    family = GaugeMetricFamily(f"nitroproxy_{name}", text, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family

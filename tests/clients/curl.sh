@@ -1,0 +1,2 @@
+#!/bin/sh
+curl -sS --fail --cacert "$CA_FILE" "$URL"

@@ -1,0 +1,2 @@
+#!/bin/sh
+curl -sS --fail --request-target "$URL" "$HTTPS_PROXY"

@@ -1,0 +1,2 @@
+#!/bin/sh
+curl -sS --fail "$HTTPS_PROXY/$URL"

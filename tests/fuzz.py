@@ -1,0 +1,294 @@
+"""Random and mutated bytes for what reads them: the HTTP readers, the relay's preamble, the configuration.
+
+`python -m tests.fuzz [SECONDS] [--seed N]` (``scripts/dev.sh fuzz``) goes on until the time is over or something is
+found; a finding is printed with the bytes and the seed that lead to it. Besides never failing in any way but its own,
+a reader must read the same however the bytes were cut, and what it takes for a request another implementation (h11)
+must take for the same request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import h11
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from nitroproxy.config import ConfigurationError, load
+from nitroproxy.errors import ProxyError
+from nitroproxy.host.dial import Resolver
+from nitroproxy.host.egress import EgressRouter
+from nitroproxy.http1.messages import Limits, Request, Response
+from nitroproxy.http1.reader import RequestReader, ResponseReader
+from nitroproxy.policy import AddressGuard, Policy
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
+from tests.wire import Wire
+
+_VECTORS: Final = Path(__file__).parent / "vectors"
+_CONFIGURATIONS: Final = Path(__file__).parent.parent / "etc"
+#: What mutations put in: the bytes and words on which readers differ.
+_WORDS: Final = (
+    *(bytes([byte]) for byte in b'\r\n\t\0 :;,="\\%#?@/[]\x7f\x80\xff0aZ'),
+    *(
+        b"\r\n",
+        b"\n\n",
+        b"\r\n\r\n",
+        b" \r\n",
+        b"0\r\n\r\n",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+    ),
+    *(b"Host: b\r\n", b"Connection: close\r\n", b"HTTP/1.0", b"HTTP/1.1", b"chunked", b"18446744073709551616", b"-1"),
+    *(b"169.254.169.254", b"127.1", b"0x7f.1", b"[::1]", b"[::ffff:10.0.0.1]", b"localhost", b"https://", b"CONNECT "),
+)
+#: Allowed around a chunk's extensions (RFC 9112 section 7.1.1); h11 refuses it.
+_BAD_WHITESPACE: Final = re.compile(rb"[ \t][;=]|[;=][ \t]")
+
+
+class Finding(AssertionError):
+    """Something that must not be."""
+
+
+def seeds(*names: str) -> list[bytes]:
+    """The messages of these vector files."""
+    return [
+        case["bytes"].encode("latin-1")
+        for name in names
+        for case in json.loads((_VECTORS / f"{name}.json").read_text("ascii"))
+    ]
+
+
+def mutate(chance: random.Random, corpus: list[bytes]) -> bytes:
+    """A message of *corpus*, changed here and there."""
+    data = bytearray(chance.choice(corpus))
+    for _ in range(chance.choice((0, 1, 1, 2, 3, 8))):
+        at = chance.randrange(len(data) + 1)
+        match chance.randrange(5):
+            case 0:
+                data[at:at] = chance.choice(_WORDS)
+            case 1:
+                del data[at : at + chance.choice((1, 1, 2, 10))]
+            case 2:
+                data[at : at + 1] = bytes([chance.randrange(256)])
+            case 3:
+                data[at:at] = data[chance.randrange(len(data) + 1) :][: chance.randrange(40)]
+            case _:
+                other = chance.choice(corpus)
+                data[at:] = other[chance.randrange(len(other) + 1) :]
+    return bytes(data)
+
+
+def cuts(chance: random.Random, data: bytes) -> Iterator[list[bytes]]:
+    """*data* whole, byte by byte, and cut somewhere."""
+    yield [data]
+    yield [data[i : i + 1] for i in range(len(data))]
+    edges = sorted({0, len(data), *(chance.randrange(len(data) + 1) for _ in range(4))})
+    yield [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+def requests_in(pieces: list[bytes]) -> list[Any]:
+    """Every request that is read, with its body; at the end the failure's status, if it failed: then how much of the
+    last body was read before depends on the cut, and it is left out."""
+    reader = RequestReader(Limits())
+    found: list[Any] = []
+    current: Request | None = None
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            while True:
+                if current is None:
+                    current = reader.read_head()
+                    if current is None:
+                        break
+                    found.append([current.method, current.target, tuple(current.headers), b""])
+                found[-1][3] += reader.read_body()
+                if not reader.complete:
+                    break
+                current = None
+                reader.next_message()
+    except ProxyError as error:
+        if found:
+            found[-1][-1] = b""
+        found.append(error.kind.status)
+    return found
+
+
+def response_in(pieces: list[bytes]) -> list[Any]:
+    """The response that is read, with its body; at the end the failure's status, if it failed, and then no body."""
+    reader = ResponseReader(Limits())
+    response: Response | None = None
+    found: list[Any] = []
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            if response is None:
+                response = reader.read_head(b"GET")
+                if response is not None:
+                    found.append([response.status, tuple(response.headers), b""])
+            if response is not None and response.status >= 200:
+                found[-1][2] += reader.read_body()
+    except ProxyError as error:
+        if found:
+            found[-1][-1] = b""
+        found.append(error.kind.status)
+    return found
+
+
+def agrees(mine: list[Any], data: bytes) -> None:
+    """What h11 makes of the first request must be the same.
+
+    :raises Finding: if it is not.
+    """
+    if not mine or not isinstance(mine[0], list):
+        return
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection.receive_data(data.lstrip(b"\r\n"))  # Empty lines before a request are ignored (RFC 9112 section 2.2).
+    method, target, headers, body = mine[0]
+    refused = len(mine) > 1 and not isinstance(mine[1], list)  # After the head; h11 may well be laxer there.
+    try:
+        request = connection.next_event()
+        theirs = b""
+        while isinstance(event := connection.next_event(), h11.Data):
+            theirs += event.data
+    except h11.RemoteProtocolError as error:
+        if refused or _BAD_WHITESPACE.search(data):
+            return
+        raise Finding(f"h11 refuses it: {error}") from error
+    if not isinstance(request, h11.Request):
+        raise Finding("h11 does not see a request")
+    seen, theirs_seen = (
+        [(name.lower(), value.lower()) for name, value in fields] for fields in (headers, request.headers)
+    )
+    if (request.method, request.target, theirs_seen) != (method, target, seen):
+        raise Finding(f"h11 reads {request!r}")
+    if refused:
+        return
+    complete = isinstance(event, h11.EndOfMessage)
+    if theirs != body if complete else not (theirs.startswith(body) or body.startswith(theirs)):
+        raise Finding(f"h11 reads the body {theirs!r}, not {body!r}")
+
+
+def fuzz_requests(chance: random.Random, data: bytes) -> None:
+    """The request reader."""
+    outcomes = [requests_in(pieces) for pieces in cuts(chance, data)]
+    if any(outcome != outcomes[0] for outcome in outcomes):
+        raise Finding(f"it depends on the cut: {outcomes}")
+    agrees(outcomes[0], data)
+
+
+def fuzz_responses(chance: random.Random, data: bytes) -> None:
+    """The response reader."""
+    outcomes = [response_in(pieces) for pieces in cuts(chance, data)]
+    if any(outcome != outcomes[0] for outcome in outcomes):
+        raise Finding(f"it depends on the cut: {outcomes}")
+
+
+def fuzz_relay(chance: random.Random, data: bytes) -> None:
+    """The relay's preamble: whatever is said to it, nothing is dialled that policy and guard do not allow."""
+    reactor: Any = MemoryReactorClock()
+    deadlines = Deadlines(reactor)
+    names = {"good.example": "93.184.215.14", "inner.example": "10.0.0.1"}
+
+    async def lookup(host: str) -> list[str]:
+        return [names.get(host, "127.0.0.1")]
+
+    resolver = Resolver(lookup, AddressGuard([], frozenset), deadlines, 5.0)
+    policy = Policy(["*:443"], ["denied.example:*"])
+    router = EgressRouter(reactor, resolver, policy, deadlines, 5.0, Site(Resource()))
+    factory = DownstreamFactory("nitroproxy-fuzz", router, ListenerSettings(), deadlines)
+    for pieces in cuts(chance, data):
+        protocol = factory.buildProtocol(None)
+        assert protocol is not None
+        wire = Wire(protocol)
+        for piece in pieces:
+            if wire.closed:
+                break
+            wire.receive(piece)
+        reactor.advance(60)
+        wire.settle()
+        wire.lose()
+        for host, port, *_ in reactor.tcpClients:
+            if (host, port) != ("93.184.215.14", 443) and AddressGuard([], frozenset).reason_against(host) is not None:
+                raise Finding(f"dialled {host}:{port}")
+            if port != 443:
+                raise Finding(f"dialled port {port}")
+    if factory.connections:
+        raise Finding("a connection was left")
+
+
+def fuzz_configuration(chance: random.Random, data: bytes) -> None:
+    """A configuration file."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            load(file.name, environ={})
+        except ConfigurationError as error:
+            if not error.problems:
+                raise Finding("refused without a reason") from error
+
+
+_RELAY_SEEDS: Final = [
+    b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (authority, authority)
+    for authority in (
+        *(b"good.example:443", b"denied.example:443", b"inner.example:443", b"good.example:22", b"10.0.0.1:443"),
+        *(b"93.184.215.14:443", b"[::ffff:10.0.0.1]:443", b"[2606:4700::1]:443", b"127.1:443", b"0x7f.1:443"),
+    )
+]
+
+#: Each target: what it is called, what does it, what its mutations start from.
+TARGETS: Final[dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]]] = {
+    "requests": (fuzz_requests, seeds("requests_accepted", "requests_refused")),
+    "responses": (fuzz_responses, seeds("responses")),
+    "relay": (fuzz_relay, [*_RELAY_SEEDS, *seeds("requests_refused")]),
+    "configuration": (fuzz_configuration, [path.read_bytes() for path in sorted(_CONFIGURATIONS.glob("*.json"))]),
+}
+
+
+def run(seconds: float, seed: int) -> dict[str, int]:
+    """Fuzz every target for its share of *seconds*; how many inputs each had.
+
+    :raises Finding: at the first finding, with a note of what led to it.
+    """
+    counts: dict[str, int] = {}
+    for name, (examine, corpus) in TARGETS.items():
+        chance = random.Random(f"{seed}/{name}")
+        until = time.monotonic() + seconds / len(TARGETS)
+        counts[name] = 0
+        while time.monotonic() < until or not counts[name]:
+            data = mutate(chance, corpus)
+            try:
+                examine(chance, data)
+            except Exception as error:
+                error.add_note(f"{name}, seed {seed}, input {counts[name]}: {data!r}")
+                raise
+            counts[name] += 1
+    return counts
+
+
+def main() -> int:
+    """Fuzz; the exit status is 1 after a finding."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("seconds", nargs="?", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    for name, count in run(arguments.seconds, arguments.seed).items():
+        print(f"{name}: {count} inputs, nothing found")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

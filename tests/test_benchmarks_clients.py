@@ -1,0 +1,89 @@
+"""benchmarks.clients against benchmarks.raw, without a proxy between them; and the command's words."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.cases import CASES
+from benchmarks.chart import PANELS
+from benchmarks.clients import Door, churn, idle_tunnels, round_trips, transfer
+from benchmarks.figures import Unmeasured
+from benchmarks.main import main
+from benchmarks.origin import start_raw
+from benchmarks.processes import Crew, listens
+
+
+class RawTests(SynchronousTestCase):
+    """Real sockets on loopback."""
+
+    def setUp(self) -> None:
+        self.crew = Crew(Path(self.mktemp()))
+        self.addCleanup(self.crew.__exit__, None, None, None)
+        self.door = Door(("127.0.0.1", start_raw(self.crew)))
+
+    def test_bulk(self) -> None:
+        """Every byte gets there, both ways."""
+        for direction in ("DOWN", "UP"):
+            self.assertGreater(transfer(self.door, direction, 5 << 20, 2), 0)
+
+    def test_churn(self) -> None:
+        """Connections that echo a byte are counted, all of them closed at the end."""
+        self.assertGreater(len(churn(self.door, 0.1, 4)), 4)
+
+    def test_round_trips(self) -> None:
+        """Messages come back."""
+        self.assertGreater(len(round_trips(self.door, 0.1, 2, 64)), 2)
+
+    def test_idle(self) -> None:
+        """Tunnels are held as long as the block lasts."""
+        with idle_tunnels(self.door, 3):
+            pass
+
+    def test_refused(self) -> None:
+        """A door behind which nobody understands CONNECT is a reason, no figure."""
+        with self.assertRaisesRegex(Unmeasured, "ended before a byte had come back"):
+            churn(Door(self.door.address, "example.org:443"), 0.1, 1)
+
+
+class CrewTests(SynchronousTestCase):
+    """Programs in the background."""
+
+    def test_not_installed(self) -> None:
+        """A program that is not there is a reason, no traceback."""
+        with Crew(Path(self.mktemp())) as crew, self.assertRaisesRegex(Unmeasured, "nonsense is not installed"):
+            crew.launch("x", ["nonsense"])
+
+    def test_dies(self) -> None:
+        """A program that ends says its last words."""
+        command = [sys.executable, "-c", "raise SystemExit('no such file')"]
+        with Crew(Path(self.mktemp())) as crew, self.assertRaisesRegex(Unmeasured, "ended with 1: no such file"):
+            crew.launch("x", command, "/nonexistent")
+
+    def test_all_end(self) -> None:
+        """Leaving the block ends what was started in it."""
+        with Crew(Path(self.mktemp())) as crew:
+            port = start_raw(crew)
+            self.assertTrue(listens(("127.0.0.1", port)))
+        self.assertFalse(listens(("127.0.0.1", port)))
+
+
+class CommandTests(SynchronousTestCase):
+    """`python -m benchmarks`."""
+
+    def test_unknown_case(self) -> None:
+        """A case that there is not ends with 2 and names those that there are."""
+        words = StringIO()
+        with redirect_stderr(words), self.assertRaises(SystemExit) as ended:
+            main(["nonsense"])
+        self.assertEqual(ended.exception.code, 2)
+        self.assertIn("'nonsense'", words.getvalue())
+        self.assertIn("relay-down", words.getvalue())
+
+    def test_drawn_cases_exist(self) -> None:
+        """The chart draws cases that there are."""
+        self.assertTrue(set(PANELS) <= set(CASES))

@@ -1,0 +1,75 @@
+"""What would become of a request, without sending it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import Kind
+from nitroproxy.foresight import Foresight, foresee
+from nitroproxy.policy import AddressGuard
+from nitroproxy.settings import Egress, Settings, Tls
+
+NAMES = {"good.example": ["93.184.215.14", "2606:4700::1"], "inner.example": ["93.184.215.14", "10.0.0.1"]}
+
+
+def lookup(host: str) -> Sequence[str]:
+    """Made-up names; any other is unknown."""
+    if host not in NAMES:
+        raise OSError("no such name")
+    return NAMES[host]
+
+
+class ForesightTests(SynchronousTestCase):
+    """The decisions in the order in which a request meets them."""
+
+    settings = Settings(egress=Egress(allow=("*:443", "*:80"), deny=("**.bad.example:*",)))
+
+    def foresee(self, url: str, settings: Settings | None = None) -> Foresight:
+        return foresee(url, settings or self.settings, AddressGuard([], frozenset), lookup)
+
+    def test_allowed(self) -> None:
+        """The rule that allows it, and the addresses that would be dialled."""
+        for url in ("https://good.example/x?y=z", "good.example:443", "wss://GOOD.example/"):
+            found = self.foresee(url)
+            self.assertIs(found.error, None)
+            self.assertIn("'*:443'", found.reason)
+            self.assertEqual(found.addresses, ("93.184.215.14", "2606:4700::1"))
+            self.assertEqual(found.line, f"{url}  allowed: {found.reason}")
+
+    def test_refused(self) -> None:
+        """Each refusal is the one that the client would be told."""
+        for url, kind, word in (
+            ("https://127.1/", Kind.INVALID_TARGET, "127.1"),
+            ("nonsense", Kind.INVALID_TARGET, "host:port"),
+            ("/health", Kind.INVALID_TARGET, ""),
+            ("http://good.example/", Kind.PLAINTEXT_DESTINATION, "tls.allow_plaintext"),
+            ("https://a.bad.example/", Kind.DESTINATION_DENIED, "**.bad.example:*"),
+            ("https://good.example:22/", Kind.DESTINATION_NOT_ALLOWED, "egress.allow"),
+            ("https://nowhere.example/", Kind.DNS_ERROR, "no such name"),
+            ("https://inner.example/", Kind.ADDRESS_DENIED, "10.0.0.1"),
+            ("https://169.254.169.254/", Kind.ADDRESS_DENIED, "metadata"),
+        ):
+            found = self.foresee(url)
+            self.assertIs(found.error, kind, url)
+            self.assertIn(word, found.reason)
+            self.assertIn(f"refused: {kind.status} {kind.public_name}: ", found.line)
+
+    def test_plaintext_when_allowed(self) -> None:
+        """http destinations pass where the configuration lets them."""
+        settings = Settings(egress=self.settings.egress, tls=Tls(allow_plaintext=True))
+        self.assertIs(self.foresee("http://good.example/", settings).error, None)
+
+    def test_without_lookup(self) -> None:
+        """Without a lookup names pass and address literals are judged all the same."""
+        guard = AddressGuard([], frozenset)
+        self.assertIs(foresee("https://inner.example/", self.settings, guard, None).error, None)
+        self.assertIs(foresee("https://10.0.0.1/", self.settings, guard, None).error, Kind.ADDRESS_DENIED)
+
+    def test_to_dict(self) -> None:
+        """The same for machines."""
+        found = replace(self.foresee("https://10.0.0.1/"), reason="because")
+        expected = {"url": "https://10.0.0.1/", "allowed": False, "error": "address_denied", "reason": "because"}
+        self.assertEqual(found.to_dict(), {**expected, "addresses": []})

@@ -1,0 +1,80 @@
+"""The trials of load and faults, small, against the real daemons as processes (F1 to F10, F13)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.load.__main__ import STAGES
+
+
+class LoadTests(SynchronousTestCase):
+    """Each trial says by its exit status how it went, and prints what it measured."""
+
+    def run_trial(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.load", "--small", *arguments],
+            cwd=Path(__file__).parent.parent,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+        self.assertEqual(done.returncode, 0, f"{done.stdout}\n{done.stderr}")
+        self.assertIn("  good", done.stdout)
+
+    def test_idle(self) -> None:
+        """Idle clients cost little and hold up nobody (F1)."""
+        self.run_trial("idle")
+
+    def test_limit(self) -> None:
+        """Beyond the limit of connections a client is told so (F2)."""
+        self.run_trial("limit")
+
+    def test_bulk(self) -> None:
+        """Bodies in parallel both ways are right, in bounded memory, without files (F3)."""
+        self.run_trial("bulk")
+
+    def test_drippers(self) -> None:
+        """Heads and bodies sent by the drop are ended and hold up nobody (F5)."""
+        self.run_trial("drippers")
+
+    def test_recovery(self) -> None:
+        """A killed daemon is told of at once; when it is back, requests pass by themselves (F6)."""
+        self.run_trial("recovery")
+
+    def test_cuts(self) -> None:
+        """Whichever hop breaks off, however the body is framed, the client sees it (F7, F8)."""
+        self.run_trial("cuts")
+
+    def test_stalled(self) -> None:
+        """A hop that falls silent is not waited for beyond the idle timeout."""
+        self.run_trial("stalled")
+
+    def test_descriptors(self) -> None:
+        """Out of descriptors the daemon neither spins nor stays deaf (F9)."""
+        self.run_trial("descriptors")
+
+    def test_churn(self) -> None:
+        """Connections that come and go leave nothing behind (F10)."""
+        self.run_trial("churn")
+
+    def test_drain(self) -> None:
+        """SIGTERM loses no request under way; the exit status says whether time ran out (F13)."""
+        self.run_trial("drain")
+
+    def test_reload(self) -> None:
+        """SIGHUP puts a good file in force for the next request, and nothing of a broken one."""
+        self.run_trial("reload")
+
+    def test_soak(self) -> None:
+        """Random faults on every hop: no wrong byte, no mixed answer, nothing left (F8)."""
+        self.run_trial("--seconds", "6", "soak")
+
+    def test_all_are_run(self) -> None:
+        """Each trial there is has its test here."""
+        tests = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
+        self.assertEqual(set(STAGES) - tests, set())

@@ -1,0 +1,282 @@
+"""How a response flows through an exchange: at the reader's pace, never completed by us, never waited for for ever."""
+
+from __future__ import annotations
+
+from twisted.internet.error import ConnectionDone
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.proxy.exchange import ExchangeSettings
+from tests.wire import GET, OneHop, Wire, split_head
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class BackpressureTests(SynchronousTestCase):
+    """Neither side is read faster than the other is written."""
+
+    def test_slow_upstream_stops_the_client(self) -> None:
+        """While the upstream transport is full the client is not read."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        self.assertTrue(client.paused, "nothing is read while there is nowhere to put it")
+        upstream = hop.endpoint.accept()
+        self.assertFalse(client.paused)
+        assert upstream.producer is not None
+        upstream.producer.pauseProducing()
+        self.assertTrue(client.paused)
+        upstream.producer.resumeProducing()
+        self.assertFalse(client.paused)
+
+    def test_slow_client_stops_the_upstream(self) -> None:
+        """While the client's transport is full the upstream is not read; afterwards the connection is as new."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        assert client.producer is not None
+        client.producer.pauseProducing()
+        self.assertTrue(upstream.paused)
+        upstream.receive(b"67890")
+        self.assertFalse(upstream.paused)
+        client.take()
+        client.receive(GET)
+        self.assertEqual(
+            upstream.take().count(b"GET"), 1, "the next request waits until the client has read its answer"
+        )
+        client.producer.resumeProducing()
+        self.assertEqual(upstream.take().count(b"GET"), 1)
+
+    def test_answers_that_are_not_read(self) -> None:
+        """A client that asks and asks and does not read is not read either: nothing piles up for it."""
+        hop = OneHop()
+        client = hop.client()
+        assert client.producer is not None
+        client.producer.pauseProducing()
+        for _ in range(100):
+            client.receive(GET)
+        self.assertTrue(client.paused)
+        self.assertEqual(len(hop.endpoint.waiting), 0)
+        client.producer.resumeProducing()
+        hop.endpoint.accept().receive(OK)
+        self.assertEqual(client.take().count(b"200 OK"), 1)
+
+    def test_response_to_a_full_client(self) -> None:
+        """A response that begins while the client is still full waits at once."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        assert client.producer is not None
+        client.producer.pauseProducing()
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        self.assertTrue(upstream.paused)
+
+    def test_pipelining_is_bounded(self) -> None:
+        """A client that pipelines is not read until its request has been answered."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET + GET)
+        self.assertTrue(client.paused)
+        upstream = hop.endpoint.accept()
+        upstream.receive(OK)
+        upstream.receive(OK)
+        self.assertFalse(client.paused)
+
+
+class TruncationTests(SynchronousTestCase):
+    """What breaks off upstream breaks off downstream (S10, S16)."""
+
+    def truncated(self, head: bytes, reason: Exception | None = None) -> Wire:
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(b"HTTP/1.1 200 OK\r\n" + head + b"\r\nabc")
+        upstream.lose(reason)
+        self.assertFalse(client.aborted, "what has been written leaves first")
+        hop.pass_time(0.1)
+        client.settle()
+        return client
+
+    def test_length(self) -> None:
+        """A body shorter than its length aborts the client's connection, however cleanly the upstream ended."""
+        client = self.truncated(b"Content-Length: 10\r\n", ConnectionDone())
+        self.assertTrue(client.aborted)
+
+    def test_chunked(self) -> None:
+        """No last chunk is invented."""
+        client = self.truncated(b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        self.assertTrue(client.aborted)
+        self.assertNotIn(b"\r\n0\r\n", client.take())
+
+    def test_until_close_unclean(self) -> None:
+        """A body until the connection's end is not complete when the connection was lost."""
+        client = self.truncated(b"")
+        self.assertTrue(client.aborted)
+        self.assertNotIn(b"\r\n0\r\n", client.take())
+
+    def test_until_close_clean(self) -> None:
+        """It is complete when the peer ended it on purpose."""
+        client = self.truncated(b"", ConnectionDone())
+        self.assertFalse(client.aborted)
+        self.assertTrue(client.take().endswith(b"\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))
+
+    def test_until_close_where_an_end_proves_nothing(self) -> None:
+        """Over vsock a response without a length is refused: its end could be a reset."""
+        hop = OneHop(end_is_proof=False)
+        client = hop.client()
+        client.receive(GET)
+        hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        self.assertIn(b'"error": "http_protocol_error"', client.take())
+
+
+class PatienceTests(SynchronousTestCase):
+    """Who is waited for, and how long."""
+
+    def setUp(self) -> None:
+        self.hop = OneHop(exchange=ExchangeSettings(idle_timeout=20.0, response_timeout=20.0, min_body_rate=240))
+        self.client = self.hop.client()
+
+    def upload(self, more: bytes = b"") -> Wire:
+        self.client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n" + more + b"\r\n")
+        return self.hop.endpoint.accept()
+
+    def test_head_without_a_body(self) -> None:
+        """A response whose head came and whose body does not is given up at the idle timeout."""
+        self.client.receive(GET)
+        self.hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+        self.hop.pass_time(19)
+        self.assertFalse(self.client.aborted)
+        self.hop.pass_time(2)
+        self.assertTrue(self.client.aborted)
+
+    def test_early_head(self) -> None:
+        """A response's head that comes early does not end the watch over the request's body; but how fast that comes
+        may now depend on the response."""
+        self.upload().receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(11):
+            self.client.receive(b"x")
+            self.hop.pass_time(1)
+        self.assertFalse(self.client.aborted)
+        self.hop.pass_time(20)
+        self.assertTrue(self.client.aborted)
+
+    def test_slow_upstream_is_not_the_clients_fault(self) -> None:
+        """While the upstream does not read, the client is not blamed for sending nothing, however long that lasts."""
+        upstream = self.upload()
+        self.client.receive(b"x" * 50000)
+        assert upstream.producer is not None
+        upstream.producer.pauseProducing()
+        self.hop.pass_time(18)
+        self.assertEqual(self.client.take(), b"")
+        upstream.producer.resumeProducing()
+        self.client.receive(b"x" * 50000)
+        upstream.receive(OK)
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 200 OK"))
+
+    def test_waiting_for_100(self) -> None:
+        """A client that waits for 100 Continue is not too slow; once it has it, it may be."""
+        upstream = self.upload(b"Expect: 100-continue\r\n")
+        self.hop.pass_time(15)
+        self.assertEqual(self.client.take(), b"")
+        upstream.receive(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(self.client.take(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.hop.pass_time(11)
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 408 "))
+
+    def test_100_that_never_comes(self) -> None:
+        """An upstream that never says 100 is late with its response; it is not the client that is."""
+        self.upload(b"Expect: 100-continue\r\n")
+        self.hop.pass_time(20.1)
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 504 "))
+
+    def test_early_refusal_says_close(self) -> None:
+        """An error that comes before the end of the request's body says that the connection ends with it."""
+        self.upload().receive(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        _, headers, _ = split_head(self.client.take())
+        self.assertEqual(headers[b"connection"], b"close")
+        self.assertTrue(self.client.half_closed)
+
+    def test_last_response_to_a_slow_reader(self) -> None:
+        """The time to linger begins when the response has left, not before: a slow reader gets all of it."""
+        upstream = self.upload()
+        upstream.receive(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        self.hop.pass_time(10)
+        self.assertFalse(self.client.aborted, "it may still be read")
+        self.client.settle()
+        self.hop.pass_time(2.1)
+        self.assertTrue(self.client.aborted)
+
+    def test_client_that_never_reads_its_last_response(self) -> None:
+        """A connection that is to be closed, and whose client does not read, is ended all the same."""
+        self.client.receive(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        self.hop.endpoint.accept().receive(OK)
+        self.assertTrue(self.client.disconnecting)
+        self.hop.pass_time(60.1)
+        self.assertTrue(self.client.aborted)
+
+
+class FramingTests(SynchronousTestCase):
+    """What is said of a message is what was understood of it."""
+
+    def test_interim_fields(self) -> None:
+        """A 1xx goes on without fields that would frame a body, and without hop-by-hop ones."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 5\r\nKeep-Alive: x\r\nX-Request-Id: z\r\n\r\n"
+        )
+        self.assertEqual(client.take(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        upstream.receive(OK)
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 200 OK"))
+
+    def test_lengths_are_written_anew(self) -> None:
+        """A length with leading zeros goes on without them, both ways."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0002\r\n\r\nhi")
+        upstream = hop.endpoint.accept()
+        self.assertIn(b"Content-Length: 2\r\n", upstream.take())
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 0002\r\n\r\nok")
+        self.assertIn(b"Content-Length: 2\r\n", client.take())
+
+    def test_date(self) -> None:
+        """A response without a date is given one; one that has it keeps it (RFC 9110 section 6.6.1)."""
+        for given in (b"", b"Date: Tue, 24 Nov 2026 00:00:00 GMT\r\n"):
+            hop = OneHop()
+            client = hop.client()
+            client.receive(GET)
+            hop.endpoint.accept().receive(b"HTTP/1.1 204 No Content\r\n" + given + b"\r\n")
+            response = client.take()
+            self.assertEqual(response.count(b"\r\nDate: "), 1)
+            self.assertIn(given, response)
+
+    def test_max_forwards(self) -> None:
+        """OPTIONS counts its hops down, and is answered by the one where it ends (RFC 9110 section 7.6.2)."""
+        hop = OneHop()
+        client = hop.client()
+        asked = b"OPTIONS /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: %d\r\n\r\n"
+        client.receive(asked % 0)
+        start, headers, _ = split_head(client.take())
+        self.assertEqual(start, b"HTTP/1.1 204 No Content")
+        self.assertIn(b"OPTIONS", headers[b"allow"])
+        client.receive(asked % 5)
+        self.assertIn(b"Max-Forwards: 4\r\n", hop.endpoint.accept().take())
+
+    def test_no_switch_to_http2(self) -> None:
+        """An offer to switch to HTTP/2 stays here: what follows could not be seen through."""
+        hop = OneHop()
+        client = hop.client()
+        offer = b"Connection: upgrade, http2-settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n" + offer % b"h2c")
+        upstream = hop.endpoint.accept()
+        sent = upstream.take().lower()
+        self.assertNotIn(b"upgrade", sent)
+        self.assertNotIn(b"settings", sent)
+        upstream.receive(OK)
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n" + offer % b"H2C, websocket")
+        self.assertIn(b"Upgrade: websocket\r\n", upstream.take())

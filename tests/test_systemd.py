@@ -1,0 +1,61 @@
+"""The units, by systemd's own judgement (S20)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from nitroproxy.install import install_units
+
+ROOT = Path(__file__).parent.parent
+UNITS = sorted((ROOT / "systemd").glob("*.service"))
+#: systemd's exposure level, 0 to 10; its own word for less than 2 is OK.
+MOST_EXPOSED = 1.3
+
+
+class UnitTests(SynchronousTestCase):
+    """Each unit as it is installed."""
+
+    def setUp(self) -> None:
+        if shutil.which("systemd-analyze") is None:
+            raise SkipTest("there is no systemd-analyze here; `scripts/dev.sh lint` installs it")
+        root = Path(self.mktemp()).absolute()
+        list(install_units(ROOT, root, Path(sys.executable).parent))
+        self.units = sorted((root / "etc/systemd/system").glob("nitroproxy*"))
+        self.assertEqual(len(self.units), len(UNITS) + 1)
+
+    def analyze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["systemd-analyze", *arguments], check=False, capture_output=True, text=True)
+
+    def test_verify(self) -> None:
+        """systemd understands every line."""
+        done = self.analyze("verify", "--man=no", *map(str, self.units))
+        ours = [line for line in done.stderr.splitlines() if "nitroproxy" in line]
+        self.assertEqual((ours, done.returncode), ([], 0))
+
+    def test_exposure(self) -> None:
+        """The sandbox is as tight as it may be."""
+        for unit in self.units:
+            if unit.suffix == ".service":
+                done = self.analyze("security", "--offline=true", str(unit))
+                match = re.search(r"exposure level for .*: ([0-9.]+)", done.stdout)
+                assert match is not None, done.stderr
+                self.assertLessEqual(float(match[1]), MOST_EXPOSED, unit.name)
+
+    def test_what_breaks_the_daemons(self) -> None:
+        """AF_VSOCK is allowed where it is needed, and what breaks pyOpenSSL's callbacks is not asked for."""
+        for unit in UNITS:
+            text = unit.read_text()
+            self.assertRegex(text, r"(?m)^RestrictAddressFamilies=.*\bAF_VSOCK\b", unit.name)
+            self.assertNotRegex(text, r"(?m)^MemoryDenyWriteExecute=", unit.name)
+
+    def test_same_sandbox(self) -> None:
+        """The two daemons' units differ in nothing but their names."""
+        host, enclave = ((ROOT / f"systemd/nitroproxy-{role}.service").read_text() for role in ("host", "enclave"))
+        host = host.replace("nitroproxy-host", "X").replace("gateway and egress relay on the host", "Y")
+        self.assertEqual(host, enclave.replace("nitroproxy-enclave", "X").replace("proxy in the enclave", "Y"))

@@ -1,0 +1,134 @@
+"""The access log, from requests through the engine to events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.route import Dial, Route
+from nitroproxy.telemetry.access import AccessLog
+from nitroproxy.telemetry.logs import EventLog
+from nitroproxy.vsock.address import VsockAddress
+from tests.wire import GET, OneHop, WaitingEndpoint
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class AccessTests(SynchronousTestCase):
+    """One event for each exchange."""
+
+    def setUp(self) -> None:
+        self.events: list[Mapping[str, Any]] = []
+        observer = EventLog("DEBUG", [self.events.append])
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def hop(self, route: Any = None) -> OneHop:
+        hop = OneHop(route)
+        hop.factory.observer = AccessLog("nitroproxy-test")
+        return hop
+
+    def access(self) -> Mapping[str, Any]:
+        [event] = [event for event in self.events if event["event"] == "access"]
+        return event
+
+    def test_answered(self) -> None:
+        """Id, method, status, sizes and times; nothing of path, fields or body (S18)."""
+        hop = self.hop()
+        client = hop.client()
+        canary = b"POST /c4n4ry?c4n4ry HTTP/1.1\r\nHost: a\r\nAuthorization: c4n4ry\r\nX-Request-Id: an-id\r\n"
+        client.receive(canary + b"Content-Length: 6\r\n\r\nc4n4ry")
+        hop.pass_time(1)
+        upstream = hop.endpoint.accept()
+        hop.pass_time(2)
+        upstream.receive(OK)
+        event = self.access()
+        seen = {name: event[name] for name in ("hop", "request_id", "method", "status", "received", "sent", "tunnel")}
+        expected = {"hop": "nitroproxy-test", "request_id": "an-id", "method": "POST", "status": 200, "received": 6}
+        self.assertEqual(seen, {**expected, "sent": 2, "tunnel": False})
+        times = [event[name] for name in ("connect_seconds", "answer_seconds", "seconds")]
+        for found, wanted in zip(times, (1.0, 3.0, 3.0), strict=True):
+            self.assertAlmostEqual(found, wanted, places=3)
+        self.assertEqual(event["peer"], "192.0.2.1:4321")
+        self.assertNotIn("c4n4ry", str(self.events))
+
+    def test_level(self) -> None:
+        """A failure on the way is a warning, a page of our own for debugging."""
+        hop = self.hop()
+        client = hop.client()
+        client.receive(GET)
+        hop.endpoint.refuse(ProxyError(Kind.DNS_ERROR, "no such name", hop="nitroproxy-relay"))
+        event = self.access()
+        self.assertEqual((event["level"], event["error"], event["detail"]), ("warn", "dns_error", "no such name"))
+        self.assertEqual(event["found_by"], "nitroproxy-relay")
+        self.events.clear()
+        client.receive(GET)
+        hop.endpoint.accept().receive(OK)
+        self.assertEqual(self.access()["level"], "debug", "the test's route names no destination")
+
+    def test_client_gone(self) -> None:
+        """A client that left before its answer was complete."""
+        client = self.hop().client()
+        client.receive(GET)
+        client.lose()
+        self.assertEqual((self.access()["error"], self.access()["status"]), ("client_gone", 0))
+
+    def test_tunnel(self) -> None:
+        """A tunnel is told of when it opens, and when it is over with what passed through it."""
+        destination = WaitingEndpoint()
+
+        def route(request: Request) -> Route:
+            return Dial(lambda identity: destination)
+
+        hop = self.hop(route)
+        client = hop.client()
+        client.receive(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nX-Request-Id: an-id\r\n\r\nhello")
+        upstream = destination.accept()
+        [opened] = [event for event in self.events if event["event"] == "tunnel"]
+        self.assertEqual((opened["request_id"], opened["method"]), ("an-id", "CONNECT"))
+        upstream.receive(b"hi")
+        upstream.lose()
+        hop.pass_time(0.1)
+        client.settle()
+        event = self.access()
+        self.assertEqual((event["received"], event["sent"], event["tunnel"]), (5, 2, True))
+
+    def test_reused_connection(self) -> None:
+        """A request on a connection that another request opened says which: there the relay's event is found."""
+        hop = self.hop()
+        client = hop.client()
+        client.receive(GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: first\r\n\r\n"))
+        upstream = hop.endpoint.accept()
+        upstream.receive(OK)
+        client.receive(GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: second\r\n\r\n"))
+        upstream.receive(OK)
+        first, second = [event for event in self.events if event["event"] == "access"]
+        self.assertNotIn("opened_by", first)
+        self.assertEqual(second["opened_by"], "first")
+
+    def test_refused(self) -> None:
+        """A connection that was turned away, and whose it was."""
+        for peer, shown in (
+            (IPv4Address("TCP", "192.0.2.1", 4321), "192.0.2.1:4321"),
+            (IPv6Address("TCP", "2001:db8::1", 4321), "[2001:db8::1]:4321"),
+            (UNIXAddress("/x"), "unix"),
+            (VsockAddress(17, 5000), "vsock:17:5000"),
+        ):
+            self.events.clear()
+            AccessLog("nitroproxy-test").refused(Kind.PEER_DENIED, peer)
+            [event] = self.events
+            self.assertEqual((event["peer"], event["reason"], event["level"]), (shown, "peer_denied", "warn"))
+
+    def test_traceparent(self) -> None:
+        """A trace context is logged."""
+        record = Record(0.0, b"an-id", b"GET")
+        record.traceparent = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
+        AccessLog("nitroproxy-test").ended(record, 1.0)
+        self.assertEqual(self.access()["traceparent"], record.traceparent.decode())

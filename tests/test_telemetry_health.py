@@ -1,0 +1,56 @@
+"""Health documents."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.telemetry.health import Check, Health, read_health, same_policy, tls_verification
+
+
+class HealthTests(SynchronousTestCase):
+    """A status for each layer, the worst for the whole."""
+
+    def test_worst_counts(self) -> None:
+        """The whole is as good as its worst layer."""
+        for statuses, whole in (
+            ([], "pass"),
+            (["pass", "pass"], "pass"),
+            (["pass", "warn"], "warn"),
+            (["warn", "fail", "pass"], "fail"),
+        ):
+            checks = {str(i): Check(status) for i, status in enumerate(statuses)}  # type: ignore[arg-type]
+            self.assertEqual(Health("x", "1", checks).status, whole)
+
+    def test_round_trip(self) -> None:
+        """What one daemon writes another reads."""
+        health = Health("x", "1", {"egress": Check("warn", "slow"), "dns": Check("pass")})
+        self.assertEqual(read_health(health.to_json()), health.checks)
+        document = json.loads(health.to_json())
+        self.assertEqual((document["status"], document["serviceId"], document["version"]), ("warn", "x", "1"))
+
+    def test_not_health(self) -> None:
+        """Anything else is refused as such; a status that nobody knows is left out."""
+        for body in (
+            b"",
+            b"[]",
+            b"{}",
+            b'{"checks": []}',
+            b'{"checks": {"a": []}}',
+            b'{"checks": {"a": [{}]}}',
+            b"nul",
+        ):
+            self.assertRaises(ValueError, read_health, body)
+        self.assertEqual(read_health(b'{"checks": {"a": [{"status": "odd"}]}}'), {})
+
+    def test_policy(self) -> None:
+        """Rules that differ are a warning that says both."""
+        self.assertEqual(same_policy("abc", "abc"), Check("pass", "abc"))
+        differs = same_policy("abc", "def")
+        self.assertEqual(differs.status, "warn")
+        self.assertIn("the enclave has abc, the relay def", differs.output)
+
+    def test_tls_verification(self) -> None:
+        """Verification that is off is a warning."""
+        self.assertEqual([tls_verification(on).status for on in (True, False)], ["pass", "warn"])

@@ -1,0 +1,70 @@
+"""Log lines leave without holding anybody up (F12)."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.telemetry.sink import LogSink
+
+
+class SinkTests(SynchronousTestCase):
+    """A pipe whose reader may or may not read."""
+
+    def setUp(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.sink = LogSink(self.writer, lambda count: b"dropped %d\n" % count, most=100)
+
+    def tearDown(self) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
+
+    def test_order(self) -> None:
+        """Lines come out whole and in order."""
+        lines = [b"line %d\n" % i for i in range(100)]
+        for line in lines:
+            self.sink.write(line)
+        self.assertTrue(self.sink.flush(5))
+        self.assertEqual(os.read(self.reader, 65536), b"".join(lines))
+        self.assertEqual(self.sink.dropped, 0)
+
+    def test_blocked(self) -> None:
+        """With a reader that does not read, writing goes on, lines are dropped and counted, and flushing gives up; when
+        it reads again it is told how many it missed."""
+        for _ in range(50):
+            self.sink.write(b"x" * 65535 + b"\n")  # More than a pipe holds.
+        for _ in range(200):
+            self.sink.write(b"y\n")
+        self.assertGreater(self.sink.dropped, 0)
+        self.assertFalse(self.sink.flush(0.1))
+        found: list[bytes] = []
+
+        def read() -> None:
+            while not any(b"dropped" in piece for piece in found):
+                found.append(os.read(self.reader, 65536))
+
+        reading = threading.Thread(target=read, daemon=True)
+        reading.start()
+        reading.join(20)
+        self.assertIn(b"dropped %d\n" % self.sink.dropped, b"".join(found))
+
+    def test_nobody_reads(self) -> None:
+        """A reader that has gone is no error."""
+        os.close(self.reader)
+        self.sink.write(b"x\n")
+        self.assertTrue(self.sink.flush(5))
+        self.reader = os.open(os.devnull, os.O_RDONLY)
+
+    def test_after_a_fork(self) -> None:
+        """A daemon that has gone to the background writes there too: threads do not survive a fork."""
+        self.sink.write(b"before\n")
+        self.sink.flush(5)
+        child = os.fork()
+        if not child:
+            self.sink.write(b"after\n")
+            self.sink.flush(5)
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertEqual(os.read(self.reader, 65536), b"before\nafter\n")
