@@ -50,10 +50,10 @@ def modules_are_there(machine: Kernels) -> str:
 def host_starts(machine: Kernels) -> str:
     """The host daemon starts under its unit; the enclave's VM is still booting."""
     machine.start_upstream()
+    machine.install_units()
     machine.configure()
     machine.enclave.build()
     machine.enclave.start()
-    machine.install_units()
     run("systemctl", "start", HOST)
     wait_until("the gateway", 30, machine.alive)
     answer, failing = machine.failing_layers()
