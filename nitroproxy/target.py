@@ -108,6 +108,7 @@ def _connect_target(raw: bytes) -> Target:
     return Target("https", host, port, b"")
 
 
+@lru_cache(maxsize=1024)
 def _host_and_port(authority: bytes) -> tuple[str, int | None]:
     if b"@" in authority:
         _refuse("a user name or password in the URL is refused")

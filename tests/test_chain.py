@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -18,187 +17,23 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, UNIXServerEndpoint
-from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
-from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
-from zope.interface import implementer
+from twisted.web.server import Site
 
 import nitroproxy.enclave.service
 import nitroproxy.host.service
 from nitroproxy.demo.certificates import ThrowAwayAuthority
 from nitroproxy.telemetry.logs import EventLog
+from tests.chain import Body, Gathering, Tap, Upstream, free_port
 
 reactor: Any = global_reactor
-
-
-@implementer(IPushProducer)
-class Endless:
-    """A response that goes on as long as it may."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._paused = False
-        self.stopped = False
-        request.registerProducer(self, True)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if not self._paused and not self.stopped:
-            self._request.write(bytes(1024))
-            reactor.callLater(0, self._go_on)
-
-    def pauseProducing(self) -> None:
-        """Enough for now."""
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        """More."""
-        self._paused = False
-        self._go_on()
-
-    def stopProducing(self) -> None:
-        """Nobody reads it any more."""
-        self.stopped = True
-
-
-class Upstream(Resource):
-    """The destination: echoes, and breaks off when asked to."""
-
-    isLeaf = True
-
-    def render_GET(self, request: Request) -> bytes | int:
-        """Say hello, or break off in the middle in one of three ways."""
-        tls: Any = request.channel.transport
-        if request.path in (b"/broken", b"/stalled"):
-            request.setHeader("Content-Length", "100")
-            request.write(b"half")
-        if request.path == b"/stalled":
-            return NOT_DONE_YET
-        if request.path == b"/endless":
-            self.endless = Endless(request)
-            return NOT_DONE_YET
-        if request.path == b"/broken":
-            reactor.callLater(0.05, tls.abortConnection)
-            return NOT_DONE_YET
-        if request.path == b"/until-close":
-            tls.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
-            # The TLS connection's own transport: its FIN comes without a close_notify.
-            reactor.callLater(0.05, tls.transport.loseConnection)
-            return NOT_DONE_YET
-        return b"hello " + (request.getHeader("x-canary") or "").encode()
-
-    def render_POST(self, request: Request) -> bytes:
-        """The body's digest, then the body."""
-        assert request.content is not None
-        body: bytes = request.content.read()
-        return hashlib.sha256(body).hexdigest().encode() + body
-
-
-@implementer(IHalfCloseableProtocol)
-class TapSide(Protocol):
-    """One side of a tapped connection."""
-
-    other: TapSide | None = None
-
-    def __init__(self, recorded: list[bytes]) -> None:
-        self._recorded = recorded
-        self._waiting: list[bytes] = []
-
-    def join(self, other: TapSide) -> None:
-        """Pass on to *other* what comes, and what has come."""
-        self.other = other
-        for data in self._waiting:
-            other.transport.write(data)  # type: ignore[union-attr]
-        other.transport.registerProducer(self.transport, True)  # type: ignore[union-attr]
-
-    def dataReceived(self, data: bytes) -> None:
-        self._recorded.append(data)
-        if self.other is None:
-            self._waiting.append(data)
-        else:
-            self.other.transport.write(data)  # type: ignore[union-attr]
-
-    def readConnectionLost(self) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.unregisterProducer()  # type: ignore[attr-defined]
-            self.other.transport.loseWriteConnection()  # type: ignore[attr-defined]
-
-    def writeConnectionLost(self) -> None:
-        """Nothing to do."""
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.unregisterProducer()  # type: ignore[attr-defined]
-            self.other.transport.loseConnection()
-
-
-class Tap(Factory):
-    """Listens at one UNIX socket, connects each connection to another, and keeps all that crosses."""
-
-    noisy = False
-
-    def __init__(self, target: Path) -> None:
-        self.crossed: list[bytes] = []
-        self.sides: list[TapSide] = []
-        self._target = target
-        self.port: Any = None
-
-    def buildProtocol(self, addr: object) -> TapSide:
-        near = TapSide(self.crossed)
-        self.sides.append(near)
-        connecting: Any = UNIXClientEndpoint(reactor, str(self._target)).connect(
-            Factory.forProtocol(lambda: TapSide(self.crossed))
-        )
-
-        def connected(far: TapSide) -> None:
-            self.sides.append(far)
-            far.join(near)
-            near.join(far)
-
-        connecting.addCallbacks(connected, lambda _: near.transport.abortConnection())  # type: ignore[union-attr]
-        return near
-
-
-@implementer(IBodyProducer)
-class Body:
-    """A request body of known length."""
-
-    def __init__(self, data: bytes) -> None:
-        self.length = len(data)
-        self._data = data
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """Write all of it."""
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """It has all been written."""
-
-    def resumeProducing(self) -> None:
-        """It has all been written."""
-
-    def stopProducing(self) -> None:
-        """It has all been written."""
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ChainTests(TestCase):
@@ -212,7 +47,8 @@ class ChainTests(TestCase):
         authority = ThrowAwayAuthority()
         (self.directory / "ca.pem").write_bytes(authority.pem)
         identity = PrivateCertificate.loadPEM(authority.issue().pem)
-        self.upstream = reactor.listenSSL(0, Site(Upstream()), identity.options(), interface="127.0.0.1")
+        self.upstream_resource = Upstream()
+        self.upstream = reactor.listenSSL(0, Site(self.upstream_resource), identity.options(), interface="127.0.0.1")
         self.addCleanup(self.upstream.stopListening)
         self.port = free_port()
         self.services: dict[str, IService] = {}
@@ -271,14 +107,24 @@ class ChainTests(TestCase):
         response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/health".encode())
         return response.code, json.loads(await readBody(response))["checks"]
 
-    async def test_only_ciphertext_crosses_the_relay(self) -> None:
-        """A canary in header, path and body arrives and comes back; nothing that crossed the relay has it, and no log
-        event, metric or health document (S18)."""
-        canary = os.urandom(16).hex()
+    def events(self) -> list[Mapping[str, Any]]:
+        """What is logged from now on, by Twisted's way and by the access log's."""
         events: list[Mapping[str, Any]] = []
         observer = EventLog("DEBUG", [events.append])
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+        def emit(log: EventLog, level: str, event: str, text: str, fields: dict[str, Any]) -> None:
+            events.append({"event": event, "text": text, **fields})
+
+        self.patch(EventLog, "emit", emit)
+        return events
+
+    async def test_only_ciphertext_crosses_the_relay(self) -> None:
+        """A canary in header, path and body arrives and comes back; nothing that crossed the relay has it, and no log
+        event, metric or health document (S18)."""
+        canary = os.urandom(16).hex()
+        events = self.events()
         response: Any = await self.agent.request(b"GET", self.url(f"/hello?{canary}"), Headers({"X-Canary": [canary]}))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello " + canary.encode()))
         body = canary.encode() * 100
@@ -296,15 +142,12 @@ class ChainTests(TestCase):
         self.assertNotIn(canary.encode(), pages)
         hops = {event["hop"] for event in events if event["event"] == "access" and event["host"] == "localhost"}
         self.assertTrue(hops >= {"nitroproxy-host", "nitroproxy-enclave"}, hops)
-        ours = [event for event in events if event["logger"] != "twisted.python.log"]  # that is the upstream's own log
+        ours = [event for event in events if event.get("logger") != "twisted.python.log"]  # the upstream's own log
         self.assertNotIn(canary, str(ours))
 
     async def test_one_id_on_every_hop(self) -> None:
         """The request id that a client brings is in the events of gateway, enclave and relay."""
-        events: list[Mapping[str, Any]] = []
-        observer = EventLog("INFO", [events.append])
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        events = self.events()
         response: Any = await self.agent.request(b"GET", self.url("/hello"), Headers({"X-Request-Id": ["find-me"]}))
         await readBody(response)
         self.assertEqual(response.headers.getRawHeaders("X-Request-Id"), ["find-me"])
@@ -319,6 +162,18 @@ class ChainTests(TestCase):
         answer = await readBody(response)
         self.assertEqual(answer[:64], hashlib.sha256(body).hexdigest().encode())
         self.assertEqual(hashlib.sha256(answer[64:]).digest(), hashlib.sha256(body).digest())
+
+    async def test_event_stream(self) -> None:
+        """Server-sent events arrive one by one, each as soon as it is sent."""
+        client: Any = await TCP4ClientEndpoint(reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(Gathering))
+        path = self.url("/events").partition(f":{self.port}".encode())[2]
+        client.transport.write(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.until(b"data: 1\n\n")
+        self.upstream_resource.event_source.write(b"data: 2\n\n")
+        await client.until(b"data: 2\n\n")
+        self.upstream_resource.event_source.finish()
+        await client.until(b"\r\n0\r\n\r\n")
+        client.transport.loseConnection()
 
     async def test_stalled_reader(self) -> None:
         """A client that stops reading stops the upstream; what the daemons hold for it is at most 256 KiB (F4)."""

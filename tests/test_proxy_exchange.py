@@ -26,7 +26,7 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(start, b"GET /thing HTTP/1.1")
         self.assertEqual(headers[b"host"], b"next.example")
         self.assertEqual(headers[b"via"], b"1.1 " + hop.factory.pseudonym)
-        self.assertRegex(headers[b"x-request-id"], rb"^[0-9a-f]{16}$")
+        self.assertRegex(headers[b"x-request-id"], rb"^[0-9a-f]{12}-[0-9a-f]+$")
         upstream.receive(OK)
         start, answered, body = split_head(client.take())
         self.assertEqual((start, body), (b"HTTP/1.1 200 OK", b"ok"))

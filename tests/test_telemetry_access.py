@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
@@ -26,13 +25,11 @@ class AccessTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.events: list[Mapping[str, Any]] = []
-        observer = EventLog("DEBUG", [self.events.append])
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.log = EventLog("DEBUG", [self.events.append])
 
     def hop(self, route: Any = None) -> OneHop:
         hop = OneHop(route)
-        hop.factory.observer = AccessLog("nitroproxy-test")
+        hop.factory.observer = AccessLog("nitroproxy-test", self.log)
         return hop
 
     def access(self) -> Mapping[str, Any]:
@@ -122,7 +119,7 @@ class AccessTests(SynchronousTestCase):
             (VsockAddress(17, 5000), "vsock:17:5000"),
         ):
             self.events.clear()
-            AccessLog("nitroproxy-test").refused(Kind.PEER_DENIED, peer)
+            AccessLog("nitroproxy-test", self.log).refused(Kind.PEER_DENIED, peer)
             [event] = self.events
             self.assertEqual((event["peer"], event["reason"], event["level"]), (shown, "peer_denied", "warn"))
 
@@ -130,5 +127,5 @@ class AccessTests(SynchronousTestCase):
         """A trace context is logged."""
         record = Record(0.0, b"an-id", b"GET")
         record.traceparent = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
-        AccessLog("nitroproxy-test").ended(record, 1.0)
+        AccessLog("nitroproxy-test", self.log).ended(record, 1.0)
         self.assertEqual(self.access()["traceparent"], record.traceparent.decode())

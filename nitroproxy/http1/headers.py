@@ -28,9 +28,17 @@ HOP_BY_HOP: Final = frozenset(
 _ESSENTIAL: Final = frozenset({b"content-length", b"host", b"expect", b"cache-control", b"authorization"})
 
 
-def end_to_end(headers: Sequence[tuple[bytes, bytes]], connection_options: frozenset[bytes]) -> Headers:
-    """*headers* without the hop-by-hop ones and those that Connection names, order and spelling kept."""
-    dropped = HOP_BY_HOP | (connection_options - _ESSENTIAL) if connection_options else HOP_BY_HOP
+def end_to_end(
+    headers: Sequence[tuple[bytes, bytes]],
+    connection_options: frozenset[bytes],
+    dropped: frozenset[bytes] = HOP_BY_HOP,
+) -> Headers:
+    """*headers* without the hop-by-hop ones and those that Connection names, order and spelling kept.
+
+    :param dropped: the hop-by-hop ones, and what else is left out.
+    """
+    if connection_options:
+        dropped |= connection_options - _ESSENTIAL
     return [header for header in headers if header[0].lower() not in dropped]
 
 

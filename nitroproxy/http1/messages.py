@@ -7,7 +7,7 @@ case (RFC 9110 section 5.1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 #: A header section in order: ``(name, value)``, each name a token, each value without surrounding white space.
 Headers = list[tuple[bytes, bytes]]
@@ -45,6 +45,7 @@ class Request:
     :ivar target: the request-target exactly as it arrived (RFC 9112 section 3.2).
     :ivar http10: the client speaks HTTP/1.0.
     :ivar content_length: bytes of body to come, or `CHUNKED`; 0 when there is none.
+    :ivar has_length: it has a Content-Length field.
     :ivar keep_alive: the client wants the connection kept (RFC 9112 section 9.3).
     :ivar connection_options: what its Connection fields name, in lower case (RFC 9110 section 7.6.1).
     :ivar expects_continue: it waits for a 100 before sending its body (RFC 9110 section 10.1.1).
@@ -56,8 +57,9 @@ class Request:
     headers: Headers
     http10: bool = False
     content_length: int = 0
+    has_length: bool = False
     keep_alive: bool = True
-    connection_options: frozenset[bytes] = field(default_factory=frozenset)
+    connection_options: frozenset[bytes] = frozenset()
     expects_continue: bool = False
     upgrade: bytes | None = None
 
@@ -72,6 +74,8 @@ class Response:
 
     :ivar content_length: bytes of body to come, `CHUNKED` or `UNTIL_CLOSE`; 0 when there is none.
     :ivar keep_alive: the connection may serve another request after this one.
+    :ivar declared_length: what its Content-Length says, which to HEAD is of a body that is not sent; None without one.
+    :ivar dated: it has a Date.
     """
 
     status: int
@@ -79,7 +83,9 @@ class Response:
     headers: Headers
     content_length: int = 0
     keep_alive: bool = True
-    connection_options: frozenset[bytes] = field(default_factory=frozenset)
+    connection_options: frozenset[bytes] = frozenset()
+    declared_length: int | None = None
+    dated: bool = False
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the first header called *name* (given in lower case), or None."""

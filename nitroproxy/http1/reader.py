@@ -33,7 +33,8 @@ _LONGEST_BODY: Final = (1 << 63) - 1
 #: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
 #: recipients (CGI and its children) read it so.
 _ACTED_ON: Final = frozenset(
-    {b"connection", b"content-length", b"expect", b"host", b"keep-alive", b"te", b"trailer", b"transfer-encoding"}
+    {b"connection", b"content-length", b"date", b"expect", b"host", b"keep-alive", b"te", b"trailer"}
+    | {b"transfer-encoding"}
     | {b"upgrade", b"via", b"proxy-authorization", b"proxy-connection"}
 )
 
@@ -157,17 +158,22 @@ class _Reader(ABC):
             self._searched = 0
             self._empty_lines -= 1
         buffer = self._buffer
+        if not buffer:
+            return None
         end = buffer.find(_HEAD_END, max(0, self._searched - 3))
         seen = buffer if end < 0 else buffer[: end + 4]
         if len(seen) > self._limits.header_bytes:
             raise self._fail(self._too_large_kind(seen), f"the head is over {self._limits.header_bytes} bytes")
-        if _BARE_LF.search(seen, max(0, self._searched - 1)):
-            raise self._fail(self._blame, "a line ends in a bare LF")
         if end < 0:
+            if _BARE_LF.search(seen, max(0, self._searched - 1)):
+                raise self._fail(self._blame, "a line ends in a bare LF")
             self._searched = len(buffer)
             self._check_partial_head(buffer)
             return None
-        if seen.translate(None, _HEAD_BYTES) or seen.count(b"\r") != seen.count(b"\n"):
+        lines = seen.count(b"\r\n")
+        if seen.count(b"\n") != lines:
+            raise self._fail(self._blame, "a line ends in a bare LF")
+        if seen.count(b"\r") != lines or seen.translate(None, _HEAD_BYTES):
             raise self._fail(self._blame, "the head holds a control character or a bare CR")
         self._buffer = buffer[end + 4 :]
         self._searched = 0
@@ -276,6 +282,7 @@ class RequestReader(_Reader):
             headers=framing.headers,
             http10=http10,
             content_length=length or 0,
+            has_length=b"content-length" in acted_on,
             keep_alive=b"close" not in options and (not http10 or b"keep-alive" in options),
             connection_options=options,
             expects_continue=expectations is not None and not http10 and bool(length),
@@ -320,7 +327,7 @@ class ResponseReader(_Reader):
 
     def _response(self, status: int, reason: bytes, http10: bool, framing: _Framing, method: bytes) -> Response:
         """Decide the framing (RFC 9112 section 6.3)."""
-        length = framing.content_length()
+        length = declared = framing.content_length()
         codings = framing.transfer_codings()
         if codings is not None and (length is not None or http10 or codings != b"chunked"):
             raise ValueError("Transfer-Encoding is not one 'chunked', or stands beside Content-Length")
@@ -332,7 +339,9 @@ class ResponseReader(_Reader):
         elif length is None:
             length = UNTIL_CLOSE
         keep_alive = length != UNTIL_CLOSE and b"close" not in options and (not http10 or b"keep-alive" in options)
-        return Response(status, reason, framing.headers, length, keep_alive, options)
+        return Response(
+            status, reason, framing.headers, length, keep_alive, options, declared, b"date" in framing.acted_on
+        )
 
     def end_of_input(self, clean: bool) -> None:
         """The connection ended; a body that lasts until then is now complete.

@@ -110,6 +110,7 @@ class Downstream(Protocol):
         self._state = _State.HEAD
         self._deadline: Deadline | None = None
         self._head_begun = False
+        self._idle_since = 0.0
         self._exchange: ClientExchange | None = None
         self._side: Side | None = None
         self._tunnel: Tunnel | None = None
@@ -185,7 +186,20 @@ class Downstream(Protocol):
     def _await_head(self) -> None:
         self._state = _State.HEAD
         self._head_begun = False
-        self._set_deadline(self._settings.idle_timeout, self._close)
+        self._idle_since = self.factory.deadlines.seconds()
+        if self._deadline is None:
+            self._set_deadline(self._settings.idle_timeout, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        """One deadline for many requests: it is not set anew with each, but looks how long none has come."""
+        self._deadline = None
+        if self._state is not _State.HEAD or self._head_begun:
+            return  # The next wait for a head sets another.
+        left = self._idle_since + self._settings.idle_timeout - self.factory.deadlines.seconds()
+        if left > 0:
+            self._set_deadline(left, self._look_whether_idle)
+        else:
+            self._close()
 
     def _advance(self) -> None:
         """Read as far as the state allows. Not re-entered: an exchange that ends in here is noticed by the loop."""
@@ -243,7 +257,8 @@ class Downstream(Protocol):
         self.send_problem(error, False)
 
     def _begin(self, request: Request) -> None:
-        self._cancel_deadline()
+        if self._head_begun:
+            self._cancel_deadline()
         settings = self._settings = self.factory.settings
         self._state = _State.BODY if request.content_length else _State.RESPONDING
         record = self._begin_record(request, request_id_of(request))

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
-from nitroproxy.http1.headers import end_to_end
+from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
 from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 #: A next hop that cannot be reached may be back in a moment; nothing of the request has left.
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
-#: Fields that are made from what was understood of the request, not passed on.
-_WRITTEN_ANEW: Final = frozenset({b"host", b"content-length", b"x-request-id", b"traceparent", b"expect"})
+#: Beside the hop-by-hop fields, those that are made from what was understood of the request.
+_NOT_PASSED_ON: Final = HOP_BY_HOP | {b"host", b"content-length", b"x-request-id", b"traceparent", b"expect"}
 _JITTER: Final = random.SystemRandom()
 #: Seconds over which a request body's rate is looked at.
 _RATE_WINDOW: Final = 5.0
@@ -93,6 +93,8 @@ class Exchange:
         self._response_flows = False
         self._response_begun = False
         self._over = False
+        #: The request has been sent and its response has not begun.
+        self._waiting = False
         self._last_moved = 0.0
         self._received_before = 0
 
@@ -148,14 +150,9 @@ class Exchange:
     def _headers(self) -> Headers:
         request = self._request
         headers = [(b"Host", self._route.host)]
-        length = request.get(b"content-length")
-        if length is not None:
-            headers.append((b"Content-Length", b"%d" % int(length)))
-        headers += [
-            header
-            for header in end_to_end(request.headers, request.connection_options)
-            if header[0].lower() not in _WRITTEN_ANEW
-        ]
+        if request.has_length:
+            headers.append((b"Content-Length", b"%d" % request.content_length))
+        headers += end_to_end(request.headers, request.connection_options, _NOT_PASSED_ON)
         if request.method == b"OPTIONS":
             headers = [_one_hop_less(header) for header in headers]
         if request.expects_continue:
@@ -212,14 +209,12 @@ class Exchange:
     def response_head(self, response: Response) -> None:
         """The final response's head."""
         self._response_begun = True
-        if response.content_length or self._request_flows:
-            self._watch()
-        else:
-            self._cancel_deadline()
+        self._waiting = False
+        self._moved_now()
         self._downstream.answering(response.status)
         if not self._request_sent and response.status >= 400:
             self._downstream.response.close_after = True  # Nobody wants the rest of the body.
-        self._downstream.response.head(response, end_to_end(response.headers, response.connection_options))
+        self._downstream.response.head(response)
 
     def response_data(self, data: bytes, last: bool) -> None:
         """A piece of its body."""
@@ -264,33 +259,48 @@ class Exchange:
     # Deadlines and ends.
 
     def _await_response(self) -> None:
-        self._cancel_deadline()
-        timeout = self._settings.response_timeout
-        error = ProxyError(Kind.HTTP_RESPONSE_TIMEOUT, f"no response within {timeout:g} seconds")
-        self._deadline = self._deadlines.after(timeout, lambda: self._fail(error))
+        """The request has been sent."""
+        self._waiting = True
+        self._moved_now()
 
     def _watch(self) -> None:
         """A body moves: from now on see to it that it goes on moving."""
+        self._waiting = False
         self._last_moved = self._deadlines.seconds()
         self._cancel_deadline()
         self._look_later()
 
+    def _moved_now(self) -> None:
+        """Something happened. A deadline that is set already is late at worst by what it has left, and looks again."""
+        self._last_moved = self._deadlines.seconds()
+        if self._deadline is None:
+            self._look_later()
+
     def _look_later(self) -> None:
         self._received_before = self._record.received
         self._downstream.was_held_back = self._downstream.upstream_full or not self._may_send
+        settings = self._settings
         left = self._last_moved + self._patience - self._deadlines.seconds()
-        wait = min(left, _RATE_WINDOW) if self._request_flows and self._settings.min_body_rate else left
-        self._deadline = self._deadlines.after(wait, self._check_progress)
+        wait = min(left, _RATE_WINDOW) if self._request_flows and settings.min_body_rate else left
+        # Never longer than the shortest patience there may be need of next.
+        wait = min(wait, settings.response_timeout, settings.idle_timeout)
+        self._deadline = self._deadlines.after(max(wait, 0.0), self._check_progress)
 
     def _check_progress(self) -> None:
-        if self._deadlines.seconds() >= self._last_moved + self._patience:
+        self._deadline = None
+        patience = self._patience
+        if self._deadlines.seconds() >= self._last_moved + patience:
+            if self._waiting:
+                kind = Kind.HTTP_RESPONSE_TIMEOUT
+                self._fail(ProxyError(kind, f"no response within {patience:g} seconds"))
+                return
             if self._response_begun:
                 kind = Kind.HTTP_RESPONSE_INCOMPLETE
             elif self._may_send and not self._downstream.upstream_full:
                 kind = Kind.REQUEST_TIMEOUT
             else:
                 kind = Kind.HTTP_RESPONSE_TIMEOUT  # It was for the upstream to read on, or to say 100.
-            self._fail(ProxyError(kind, f"nothing moved for {self._patience:g} seconds"))
+            self._fail(ProxyError(kind, f"nothing moved for {patience:g} seconds"))
         elif self._request_flows and self._too_slow():
             detail = f"the request body comes at less than {self._settings.min_body_rate} bytes a second"
             self._fail(ProxyError(Kind.REQUEST_TIMEOUT, detail))
@@ -300,7 +310,8 @@ class Exchange:
     @property
     def _patience(self) -> float:
         """Seconds in which something has to move."""
-        return self._settings.idle_timeout if self._may_send else self._settings.response_timeout
+        waits = self._waiting or not self._may_send
+        return self._settings.response_timeout if waits else self._settings.idle_timeout
 
     def _too_slow(self) -> bool:
         """The client sends too little, nobody holds it back, and there is no response yet on which that may depend."""

@@ -8,14 +8,15 @@ from twisted.web.http import datetimeToString
 
 from nitroproxy.errors import ProxyError
 from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
-from nitroproxy.http1.headers import end_to_end
+from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Request, Response
 from nitroproxy.http1.writer import reason_phrase, response_head
 from nitroproxy.proxy.problem import problem
 from nitroproxy.proxy.transport import StreamTransport
 
 _OURS: Final = frozenset({b"x-request-id"})
-_OURS_AND_LENGTH: Final = _OURS | {b"content-length"}
+#: Beside the hop-by-hop fields, those that are written anew.
+_NOT_PASSED_ON: Final = HOP_BY_HOP | _OURS | {b"content-length"}
 #: twisted.web's own fields that a local page does without.
 _NOT_OF_LOCAL: Final = _OURS | {b"connection", b"server"}
 
@@ -57,22 +58,20 @@ class ResponseWriter:
         """Tell a client that asked (Expect: 100-continue) to send its body."""
         self._transport.write(response_head(100, b"Continue", []))
 
-    def head(self, response: Response, headers: Headers) -> None:
-        """Begin a response that was forwarded; *headers* are its end-to-end fields."""
+    def head(self, response: Response) -> None:
+        """Begin a response that was forwarded."""
         assert self._request is not None
-        length_unknown = response.content_length in (CHUNKED, UNTIL_CLOSE)
-        length = next((int(value) for name, value in headers if name.lower() == b"content-length"), None)
-        headers = _without(headers, _OURS_AND_LENGTH)
-        if not length_unknown:
-            if length is not None and response.status != 204:
-                headers.append((b"Content-Length", b"%d" % length))
+        headers = end_to_end(response.headers, response.connection_options, _NOT_PASSED_ON)
+        if response.content_length not in (CHUNKED, UNTIL_CLOSE):
+            if response.declared_length is not None and response.status != 204:
+                headers.append((b"Content-Length", b"%d" % response.declared_length))
         elif self._request.http10:
             self.close_after = True
         else:
             self._chunked = True
             headers.append((b"Transfer-Encoding", b"chunked"))
         headers.append((b"Via", self._via))
-        if not any(name.lower() == b"date" for name, _ in headers):
+        if not response.dated:
             headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
         self._write_head(response.status, response.reason, headers)
 
@@ -130,7 +129,7 @@ class ResponseWriter:
 
 def _of_interim(response: Response) -> Headers:
     """The fields of a 1xx that go on: it has no body, so nothing may say that it has (RFC 9110 section 8.6)."""
-    return _without(end_to_end(response.headers, response.connection_options), _OURS_AND_LENGTH)
+    return end_to_end(response.headers, response.connection_options, _NOT_PASSED_ON)
 
 
 def _without(headers: Headers, names: frozenset[bytes]) -> Headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from typing import Final
@@ -13,9 +14,14 @@ _REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+#: This process, in the ids that it makes, and how many it has made.
+_PROCESS: Final = os.urandom(6).hex().encode("ascii")
+_numbers: Final = itertools.count(1)
+
+
 def new_request_id() -> bytes:
     """An id that no other request has."""
-    return os.urandom(8).hex().encode("ascii")
+    return b"%b-%x" % (_PROCESS, next(_numbers))
 
 
 def request_id_of(request: Request) -> bytes:

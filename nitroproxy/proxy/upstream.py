@@ -47,6 +47,7 @@ class UpstreamConnection(Protocol):
 
     :ivar key: what the pool keeps it under.
     :ivar opened_by: the id of the request for which it was made.
+    :ivar idle_since: when its last exchange ended, in seconds.
     """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
@@ -54,7 +55,7 @@ class UpstreamConnection(Protocol):
     def __init__(self, pool: Pool, key: Hashable, opened_by: bytes) -> None:
         self.key = key
         self.opened_by = opened_by
-        self.idle_deadline: Deadline | None = None
+        self.idle_since = 0.0
         self._pool = pool
         self._reader = ResponseReader(pool.limits)
         self._receiver: ResponseReceiver | None = None
@@ -239,6 +240,7 @@ class Pool:
         self._deadlines = deadlines
         self._settings = settings
         self._retired = False
+        self._sweep: Deadline | None = None
         self._idle: dict[Hashable, list[UpstreamConnection]] = {}
         self._open = 0
 
@@ -260,8 +262,6 @@ class Pool:
         connection = idle.pop()
         if not idle:
             del self._idle[key]
-        if connection.idle_deadline is not None:
-            connection.idle_deadline.cancel()
         return connection
 
     def connect(self, key: Hashable, identity: Headers) -> Deferred[UpstreamConnection]:
@@ -316,8 +316,22 @@ class Pool:
         if len(idle) >= self._settings.most_idle:
             idle.pop(0).forget()
         connection.rest()
-        connection.idle_deadline = self._deadlines.after(self._settings.idle_timeout, connection.forget)
+        connection.idle_since = self._deadlines.seconds()
         idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self._deadlines.after(self._settings.idle_timeout, self._end_idle)
+
+    def _end_idle(self) -> None:
+        """End the connections that have been idle too long; look again when the next one may be."""
+        self._sweep = None
+        before = self._deadlines.seconds() - self._settings.idle_timeout
+        for idle in list(self._idle.values()):
+            while idle and idle[0].idle_since <= before:
+                idle.pop(0).forget()
+        self._idle = {key: idle for key, idle in self._idle.items() if idle}
+        if self._idle:
+            oldest = min(idle[0].idle_since for idle in self._idle.values())
+            self._sweep = self._deadlines.after(oldest - before, self._end_idle)
 
     def lost(self, connection: UpstreamConnection) -> None:
         """*connection* has ended."""
@@ -326,8 +340,6 @@ class Pool:
 
     def withdraw(self, connection: UpstreamConnection) -> None:
         """Do not hand *connection* out any more."""
-        if connection.idle_deadline is not None:
-            connection.idle_deadline.cancel()
         idle = self._idle.get(connection.key)
         if idle is not None and connection in idle:
             idle.remove(connection)
@@ -346,8 +358,6 @@ class Pool:
             connection = self._idle[key].pop(0)
             if not self._idle[key]:
                 del self._idle[key]
-            if connection.idle_deadline is not None:
-                connection.idle_deadline.cancel()
             connection.forget()
             return True
         return False

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.record import Record, Unobserved
-
-_log: Final = Logger()
+from nitroproxy.telemetry.logs import EventLog
 
 
 class AccessLog(Unobserved):
     """Logs what a listener did. Never a path, query, field or body.
 
     :param hop: the role's name.
+    :param log: takes the events, without the way through `twisted.logger`: for one event a request that costs too much.
     """
 
-    def __init__(self, hop: str) -> None:
+    def __init__(self, hop: str, log: EventLog) -> None:
         self._hop = hop
+        self._log = log
 
     def refused(self, kind: Kind, peer: IAddress) -> None:
         """A connection was turned away."""
-        _log.warn(
-            "{hop}: turned a connection from {peer} away: {reason}",
-            event="connection_refused",
-            hop=self._hop,
-            peer=_shown(peer),
-            reason=kind.public_name,
-        )
+        shown, reason = _shown(peer), kind.public_name
+        text = f"{self._hop}: turned a connection from {shown} away: {reason}"
+        self._log.emit("warn", "connection_refused", text, {"hop": self._hop, "peer": shown, "reason": reason})
 
     def switched(self, record: Record) -> None:
         """A tunnel may last; that it was opened is worth knowing before it ends."""
-        _log.info(
-            "{hop} {method} {host}:{port} opened id={request_id}",
-            event="tunnel",
-            hop=self._hop,
-            request_id=record.request_id.decode("ascii"),
-            method=record.method.decode("ascii"),
-            host=record.host,
-            port=record.port,
-            peer=_shown(record.peer),
-        )
+        fields = {
+            "hop": self._hop,
+            "request_id": record.request_id.decode("ascii"),
+            "method": record.method.decode("ascii"),
+            "host": record.host,
+            "port": record.port,
+            "peer": _shown(record.peer),
+        }
+        text = f"{self._hop} {fields['method']} {record.host}:{record.port} opened id={fields['request_id']}"
+        self._log.emit("info", "tunnel", text, fields)
 
     def ended(self, record: Record, now: float) -> None:
         """Log it: as a warning when it failed on the way, for debugging when it was a page of the proxy's own."""
@@ -53,7 +47,6 @@ class AccessLog(Unobserved):
         where = f" {record.host}:{record.port}" if record.host else ""
         outcome = record.error.public_name if record.error is not None else "client_gone" if record.client_gone else ""
         fields = {
-            "event": "access",
             "hop": self._hop,
             "request_id": record.request_id.decode("ascii"),
             "method": method,
@@ -82,10 +75,10 @@ class AccessLog(Unobserved):
             f"{seconds:.3f}s in={record.received} out={record.sent} id={fields['request_id']}"
         )
         if record.error is not None:
-            emit = _log.warn if record.error.status >= 500 else _log.info
+            level = "warn" if record.error.status >= 500 else "info"
         else:
-            emit = _log.info if record.host else _log.debug
-        emit("{text}", text=text, **fields)
+            level = "info" if record.host else "debug"
+        self._log.emit(level, "access", text, fields)
 
 
 def _shown(peer: IAddress | None) -> str:

@@ -45,7 +45,7 @@ class Instruments:
         """Watches the listeners of *hop*."""
         counts = HopMetrics(hop)
         self.metrics.sources.append(counts.collect)
-        return Observers(counts, AccessLog(hop)) if self._access else counts
+        return Observers(counts, AccessLog(hop, self.log)) if self._access else counts
 
     def watch_connects(self, peer: str) -> Callable[[Failure | None], object]:
         """Counts the connections to *peer*: give it to a `HopEndpoint`."""

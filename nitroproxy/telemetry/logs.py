@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +35,7 @@ _LEVELS: Final = {
     "CRITICAL": (LogLevel.critical, 2),
 }
 _PRIORITIES: Final = dict(_LEVELS.values())
+_PRIORITY_OF: Final = {name.lower(): priority for name, (_, priority) in _LEVELS.items()}
 #: Fields that are twisted.logger's or its older cousin's, not the event's.
 _NOT_THE_EVENTS: Final = frozenset({"message", "isError", "time", "system", "format", "text", "why", "failure"})
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -45,13 +47,20 @@ Form = Callable[[Mapping[str, Any]], bytes]
 
 def printable(text: str) -> str:
     """*text* with its control characters escaped."""
+    if text.isascii() and text.isprintable():
+        return text
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def timestamp(seconds: float) -> str:
     """RFC 3339, in UTC, to the millisecond."""
     whole = int(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+    return f"{_to_the_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def fields_of(event: LogEvent) -> dict[str, Any]:
@@ -83,8 +92,9 @@ def text_line(fields: Mapping[str, Any]) -> bytes:
     """For a person; a traceback follows on lines that are indented."""
     origin = f" [enclave {fields['cid']}]" if "cid" in fields else ""
     line = f"{fields['time']} {fields['level']:5}{origin} {printable(str(fields['message']))}\n"
-    for trace in str(fields.get("failure", "")).splitlines():
-        line += f"    {printable(trace)}\n"
+    if "failure" in fields:
+        for trace in str(fields["failure"]).splitlines():
+            line += f"    {printable(trace)}\n"
     return line.encode("utf-8", "backslashreplace")
 
 
@@ -148,6 +158,19 @@ class EventLog:
     def set_level(self, level: str) -> None:
         """Leave out what is less severe from now on."""
         self._predicate.setLogLevelForNamespace("", _LEVELS[level][0])
+        self._priority = _LEVELS[level][1]
+
+    def emit(self, level: str, event: str, text: str, fields: dict[str, Any]) -> None:
+        """Take an event without the way through `twisted.logger`, for what happens with every request.
+
+        :param level: in lower case.
+        :param text: what it says to a person.
+        """
+        if _PRIORITY_OF[level] > self._priority:
+            return
+        whole = {"time": timestamp(time.time()), "level": level, "event": event, "message": text, **fields}
+        for take in self._takers:
+            take(whole)
 
     def __call__(self, event: LogEvent) -> None:
         """See `ILogObserver`."""

@@ -43,25 +43,28 @@ Source = Callable[[], Iterable[Metric]]
 
 
 class Distribution:
-    """A histogram on plain numbers."""
+    """A histogram on plain numbers.
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    :ivar total: the sum of all values.
+    """
+
+    __slots__ = ("_bounds", "_counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self.total = 0.0
 
     def add(self, value: float) -> None:
         """Count *value*."""
         self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self.total += value
 
     def into(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Give what was counted to *family*."""
         names = [*(str(bound) for bound in self._bounds), "+Inf"]
         buckets = list(zip(names, accumulate(self._counts), strict=True))
-        family.add_metric(labels, buckets, self._sum)
+        family.add_metric(labels, buckets, self.total)
 
 
 class HopMetrics(Unobserved):
@@ -75,10 +78,10 @@ class HopMetrics(Unobserved):
         self._accepted = 0
         self._open = 0
         self._refused: Counter[str] = Counter()
-        self._requests: Counter[tuple[str, str]] = Counter()
+        self._requests: Counter[tuple[bytes, int]] = Counter()
         self._errors: Counter[tuple[Kind, str]] = Counter()
         self._under_way: set[Record] = set()
-        self._bytes: Counter[tuple[str, str]] = Counter()
+        self._tunnel_received = self._tunnel_sent = 0
         self._seconds = Distribution(_SECONDS)
         self._tunnel_seconds = Distribution(_LONG_SECONDS)
         self._request_bytes = Distribution(_BYTES)
@@ -104,18 +107,16 @@ class HopMetrics(Unobserved):
     def ended(self, record: Record, now: float) -> None:
         """See `Observer`."""
         self._under_way.discard(record)
-        method = record.method.decode("ascii") if record.method in _METHODS else "other"
-        self._requests[method, f"{record.status // 100}xx" if record.status else "none"] += 1
-        kind = "request"
+        # The parser lets no more than a few dozen methods and a few hundred statuses through: they are grouped later.
+        self._requests[record.method, record.status] += 1
         if record.sides is not None:
-            kind = "tunnel"
             self._tunnel_seconds.add(now - record.started)
+            self._tunnel_received += record.received
+            self._tunnel_sent += record.sent
         else:
             self._seconds.add(now - record.started)
             self._request_bytes.add(record.received)
             self._response_bytes.add(record.sent)
-        self._bytes["received", kind] += record.received
-        self._bytes["sent", kind] += record.sent
         if record.error is not None:
             self._errors[record.error, record.found_by if record.found_by in _HOPS else "other"] += 1
 
@@ -126,14 +127,25 @@ class HopMetrics(Unobserved):
         yield _gauge("connections_open", "Connections that are open.", ["hop"], [([hop], self._open)])
         refused = [([hop, reason], count) for reason, count in self._refused.items()]
         yield _counter("connections_refused", "Connections turned away.", ["hop", "reason"], refused)
-        requests = [([hop, method, code], count) for (method, code), count in self._requests.items()]
+        grouped: Counter[tuple[str, str]] = Counter()
+        for (method, status), count in self._requests.items():
+            name = method.decode("ascii") if method in _METHODS else "other"
+            grouped[name, f"{status // 100}xx" if status else "none"] += count
+        requests = [([hop, name, code], count) for (name, code), count in grouped.items()]
         yield _counter(
             "requests", "Requests that are over, none: the client left.", ["hop", "method", "code"], requests
         )
         under_way = [([hop], len(self._under_way))]
         yield _gauge("requests_in_flight", "Requests and tunnels under way.", ["hop"], under_way)
         yield from self._distributions()
-        moved = Counter(self._bytes)
+        moved = Counter(
+            {
+                ("received", "request"): int(self._request_bytes.total),
+                ("sent", "request"): int(self._response_bytes.total),
+                ("received", "tunnel"): self._tunnel_received,
+                ("sent", "tunnel"): self._tunnel_sent,
+            }
+        )
         for record in self._under_way:
             kind = "tunnel" if record.sides is not None else "request"
             received, sent = record.moved

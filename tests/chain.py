@@ -1,0 +1,211 @@
+"""What the tests of the whole chain need: an upstream, taps between the hops, a client that waits."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+reactor: Any = global_reactor
+
+
+@implementer(IPushProducer)
+class Endless:
+    """A response that goes on as long as it may."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._paused = False
+        self.stopped = False
+        request.registerProducer(self, True)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._paused and not self.stopped:
+            self._request.write(bytes(1024))
+            reactor.callLater(0, self._go_on)
+
+    def pauseProducing(self) -> None:
+        """Enough for now."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """More."""
+        self._paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """Nobody reads it any more."""
+        self.stopped = True
+
+
+class Upstream(Resource):
+    """The destination: echoes, and breaks off when asked to."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Say hello, or break off in the middle in one of three ways."""
+        tls: Any = request.channel.transport
+        if request.path in (b"/broken", b"/stalled"):
+            request.setHeader("Content-Length", "100")
+            request.write(b"half")
+        if request.path == b"/events":
+            request.setHeader("Content-Type", "text/event-stream")
+            request.write(b"data: 1\n\n")
+            self.event_source = request
+            return NOT_DONE_YET
+        if request.path == b"/stalled":
+            return NOT_DONE_YET
+        if request.path == b"/endless":
+            self.endless = Endless(request)
+            return NOT_DONE_YET
+        if request.path == b"/broken":
+            reactor.callLater(0.05, tls.abortConnection)
+            return NOT_DONE_YET
+        if request.path == b"/until-close":
+            tls.write(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+            # The TLS connection's own transport: its FIN comes without a close_notify.
+            reactor.callLater(0.05, tls.transport.loseConnection)
+            return NOT_DONE_YET
+        return b"hello " + (request.getHeader("x-canary") or "").encode()
+
+    def render_POST(self, request: Request) -> bytes:
+        """The body's digest, then the body."""
+        assert request.content is not None
+        body: bytes = request.content.read()
+        return hashlib.sha256(body).hexdigest().encode() + body
+
+
+@implementer(IHalfCloseableProtocol)
+class TapSide(Protocol):
+    """One side of a tapped connection."""
+
+    other: TapSide | None = None
+
+    def __init__(self, recorded: list[bytes]) -> None:
+        self._recorded = recorded
+        self._waiting: list[bytes] = []
+
+    def join(self, other: TapSide) -> None:
+        """Pass on to *other* what comes, and what has come."""
+        self.other = other
+        for data in self._waiting:
+            other.transport.write(data)  # type: ignore[union-attr]
+        other.transport.registerProducer(self.transport, True)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self._recorded.append(data)
+        if self.other is None:
+            self._waiting.append(data)
+        else:
+            self.other.transport.write(data)  # type: ignore[union-attr]
+
+    def readConnectionLost(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.unregisterProducer()  # type: ignore[attr-defined]
+            self.other.transport.loseWriteConnection()  # type: ignore[attr-defined]
+
+    def writeConnectionLost(self) -> None:
+        """Nothing to do."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.unregisterProducer()  # type: ignore[attr-defined]
+            self.other.transport.loseConnection()
+
+
+class Tap(Factory):
+    """Listens at one UNIX socket, connects each connection to another, and keeps all that crosses."""
+
+    noisy = False
+
+    def __init__(self, target: Path) -> None:
+        self.crossed: list[bytes] = []
+        self.sides: list[TapSide] = []
+        self._target = target
+        self.port: Any = None
+
+    def buildProtocol(self, addr: object) -> TapSide:
+        near = TapSide(self.crossed)
+        self.sides.append(near)
+        connecting: Any = UNIXClientEndpoint(reactor, str(self._target)).connect(
+            Factory.forProtocol(lambda: TapSide(self.crossed))
+        )
+
+        def connected(far: TapSide) -> None:
+            self.sides.append(far)
+            far.join(near)
+            near.join(far)
+
+        connecting.addCallbacks(connected, lambda _: near.transport.abortConnection())  # type: ignore[union-attr]
+        return near
+
+
+@implementer(IBodyProducer)
+class Body:
+    """A request body of known length."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Write all of it."""
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It has all been written."""
+
+    def resumeProducing(self) -> None:
+        """It has all been written."""
+
+    def stopProducing(self) -> None:
+        """It has all been written."""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Gathering(Protocol):
+    """A client that waits for what it is told to."""
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._wanted = b""
+        self._waiting: Deferred[None] | None = None
+
+    def until(self, wanted: bytes) -> Deferred[None]:
+        """Fires when *wanted* has arrived."""
+        self._wanted = wanted
+        waiting: Deferred[None] = Deferred()
+        self._waiting = waiting
+        self._look()
+        return waiting
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += data
+        self._look()
+
+    def _look(self) -> None:
+        if self._waiting is not None and self._wanted in self._received:
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(None)
