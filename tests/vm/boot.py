@@ -46,7 +46,7 @@ class Stage:
 
 STAGES: Final = {
     "loopback": Stage(limit=200, memory=1024, systemd=False),
-    "systemd": Stage(limit=200, memory=1536, systemd=True),
+    "systemd": Stage(limit=300, memory=1536, systemd=True),
     "kernels": Stage(limit=400, memory=3072, systemd=True, inner=True),
 }
 
