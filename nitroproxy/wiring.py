@@ -18,6 +18,7 @@ from twisted.internet.endpoints import (
     TCP6ServerEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
+    serverFromString,
 )
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
 
@@ -33,9 +34,8 @@ from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
 #: Connections that may wait to be accepted; on vsock a full queue refuses at once.
 _BACKLOG: Final = 1024
 
-#: The name of the gateway's socket in its unit (FileDescriptorName=), and the first descriptor (sd_listen_fds(3)).
+#: The name of the gateway's socket in its unit (FileDescriptorName=).
 ACTIVATED: Final = "gateway"
-_FIRST_ACTIVATED: Final = 3
 
 #: Fields that the hops of one request add to it or to its response, at most, and the bytes of one of them.
 HOP_FIELDS: Final = 16
@@ -77,13 +77,14 @@ def tcp_server(reactor: Any, interface: str, port: int) -> tuple[IStreamServerEn
 
 def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpoint, str]:
     """Where the gateway listens: at the socket that systemd listens at for it, if there is one, else at its own."""
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and ACTIVATED in names:
-        descriptor = _FIRST_ACTIVATED + names.index(ACTIVATED)
-        with socket.socket(fileno=os.dup(descriptor)) as given:
-            family, place = given.family, given.getsockname()
-        return AdoptedStreamServerEndpoint(reactor, descriptor, family), f"systemd's socket {place[0]}:{place[1]}"
-    return tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
+    try:
+        # By way of Twisted, which takes LISTEN_PID out of the environment when its endpoints are imported.
+        given: Any = serverFromString(reactor, f"systemd:domain=INET:name={ACTIVATED}")
+    except KeyError:
+        return tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
+    with socket.socket(fileno=os.dup(given.fileno)) as listening:
+        family, place = listening.family, listening.getsockname()
+    return AdoptedStreamServerEndpoint(reactor, given.fileno, family), f"systemd's socket {place[0]}:{place[1]}"
 
 
 class OnlyFrom:

@@ -19,6 +19,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
   clients [NAME...]
                   start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
+  vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, kernels, systemd
   lint            ruff, mypy, shellcheck, systemd-analyze verify
   bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for what else
   start           start the stack in the background: upstream, enclave and host daemons
@@ -310,6 +311,11 @@ cmd_fuzz() {
 
 cmd_clients() { exec tests/clients/run.sh "$@"; }
 
+cmd_vm() {
+    deps
+    exec scripts/vm.sh "$@"
+}
+
 cmd_lint() {
     deps
     need shellcheck shellcheck
@@ -317,7 +323,7 @@ cmd_lint() {
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
     "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
-    shellcheck -x scripts/*.sh tests/clients/*.sh .ci/run
+    shellcheck -x scripts/*.sh tests/clients/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh .ci/run
     verify_units
     echo "lint: nothing found"
 }
@@ -355,7 +361,7 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | clients | load | soak | fuzz | lint | bench | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
+    local | test | clients | load | soak | fuzz | vm | lint | bench | start | status | logs | lock | clean) "cmd_$command" "$@" ;;
     stop) stop_stack ;;
     restart)
         stop_stack

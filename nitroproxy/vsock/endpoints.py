@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, execute, fail
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IListeningPort,
+    ILoggingContext,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
@@ -119,6 +120,12 @@ class _Connected(Protocol):
     def __init__(self, protocol: IProtocol, result: Deferred[IProtocol]) -> None:
         self._protocol = protocol
         self._result = result
+
+    def logPrefix(self) -> str:
+        """The real protocol's name in the log, which the transport asks for before the hand-over."""
+        if ILoggingContext.providedBy(self._protocol):
+            return str(self._protocol.logPrefix())
+        return type(self._protocol).__name__
 
     def connectionMade(self) -> None:
         transport: Any = self.transport

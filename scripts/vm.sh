@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Tests nitroproxy on real AF_VSOCK, in virtual machines that QEMU emulates; `scripts/dev.sh vm` calls it. See usage below.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/nitroproxy
+python=$root/.venv/bin/python
+cd "$root"
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/dev.sh vm [STAGE...]
+
+Runs the stages named, or all: loopback, kernels, systemd. See docs/vm.md. Needs Debian 12 and root.
+TEXT
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "vm.sh: $*"
+    exit 1
+}
+
+tools() {
+    local missing=()
+    command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
+    command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+    [ ${#missing[@]} = 0 ] && return
+    say "installing ${missing[*]}"
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends \
+        "${missing[@]}" >&2
+}
+
+# The image is made anew when anything that it is made from has changed. Images of other inputs are kept for a while.
+image() {
+    local key
+    key=$({ cat tests/vm/build_image.sh requirements.lock; find tests/vm/guest -type f -exec cat {} +; } | sha256sum | cut -c1-16)
+    image=$cache/image-$key
+    mkdir -p "$cache"
+    exec 9>"$cache/lock"
+    flock -w 900 9 || die "another run is making an image, for too long"
+    if [ ! -f "$image/root.ext4" ]; then
+        say "making the guest image; this takes about a minute"
+        find "$cache" -maxdepth 1 -name 'image-*' -mtime +7 -exec rm -rf {} +
+        rm -rf "$image.new"
+        timeout -k 10 900 tests/vm/build_image.sh "$python" requirements.lock "$image.new"
+        mv "$image.new" "$image"
+    fi
+    flock -u 9
+}
+
+# The working tree as git sees it, without what is only in the environment of whoever works here.
+payload() {
+    local tree=$1/tree files=$1/payload
+    mkdir -p "$tree" "$files/wheel"
+    git ls-files -z --cached --others --exclude-standard | tar c --null --ignore-failed-read -T - 2>/dev/null | tar x -C "$tree"
+    "$python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir "$files/wheel" "$tree" >&2
+    cp -r "$tree/tests" "$tree/systemd" "$tree/docker" "$tree/etc" "$files/"
+    tar cf "$1/payload.tar" -C "$files" .
+    truncate -s %1M "$1/payload.tar"
+}
+
+case ${1:-} in
+    help | -h | --help)
+        usage
+        exit
+        ;;
+esac
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    die "this needs Debian and root"
+fi
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/nitroproxy-vm.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+tools
+image
+payload "$work"
+"$python" -m tests.vm.boot --image "$image" --payload "$work/payload.tar" --out "$root/.run/vm" "$@"

@@ -1,0 +1,124 @@
+"""The application in the enclave: does over the proxy what it is asked to over vsock, and tells of the proxy's process.
+
+It runs alone in the enclave's image, with the standard library only. A request is one line of JSON, ``{"do": …}`` with
+the arguments of the function of that name; the answer is another.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+PORT: Final = 7000
+_CA_FILE: Final = "/etc/nitroproxy/ca.pem"
+
+
+def fetch(url: str, canary: str = "") -> dict[str, Any]:
+    """GET *url* by CONNECT through the proxy that HTTPS_PROXY names, with TLS of the application's own."""
+    connection = _tunnel(url)
+    connection.request("GET", urlsplit(url)._replace(scheme="", netloc="").geturl(), headers={"X-Canary": canary})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return {"status": response.status, "size": len(body), "has_canary": canary.encode() in body}
+
+
+def stream(url: str) -> dict[str, Any]:
+    """GET *url*, whose answer breaks off: how that looked."""
+    connection = _tunnel(url)
+    connection.request("GET", urlsplit(url)._replace(scheme="", netloc="").geturl())
+    try:
+        body = connection.getresponse().read()
+    except (OSError, http.client.HTTPException) as error:
+        return {"broken": type(error).__name__}
+    return {"broken": "", "size": len(body)}
+
+
+def churn(url: str, count: int) -> dict[str, Any]:
+    """Open *count* connections to the proxy, in various ways, and drop them."""
+    target, done = urlsplit(url), 0
+    for number in range(count):
+        match number % 8:
+            case 0 | 1 | 2:
+                _proxy().close()
+            case 3 | 4 | 5:
+                half = _proxy()
+                half.sendall(b"GET https://localhost/ HTTP/1.1\r\nHo")
+                half.close()
+            case 6:
+                tunnel = _proxy()
+                tunnel.sendall(f"CONNECT {target.netloc} HTTP/1.1\r\nHost: {target.netloc}\r\n\r\n".encode())
+                _expect(tunnel.recv(1000), b"HTTP/1.1 200")
+                tunnel.close()
+            case 7:
+                whole = _proxy()
+                whole.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                _expect(whole.recv(65536), b"HTTP/1.1 ")
+                while whole.recv(65536):
+                    pass
+                whole.close()
+        done += 1
+    return {"done": done}
+
+
+def descriptors() -> dict[str, Any]:
+    """The proxy's process, and how many descriptors it has open."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"nitroproxy-enclave" in command:
+            return {"pid": int(process.name), "count": len(os.listdir(process / "fd"))}
+    return {"pid": 0, "count": 0}
+
+
+def _proxy() -> socket.socket:
+    proxy = urlsplit(os.environ["HTTPS_PROXY"])
+    return socket.create_connection((proxy.hostname, proxy.port or 80), timeout=60)
+
+
+def _tunnel(url: str) -> http.client.HTTPSConnection:
+    proxy, target = urlsplit(os.environ["HTTPS_PROXY"]), urlsplit(url)
+    context = ssl.create_default_context(cafile=_CA_FILE)
+    connection = http.client.HTTPSConnection(str(proxy.hostname), proxy.port, timeout=60, context=context)
+    connection.set_tunnel(str(target.hostname), target.port)
+    return connection
+
+
+def _expect(seen: bytes, start: bytes) -> None:
+    if not seen.startswith(start):
+        raise ValueError(f"expected {start!r}, got {seen!r}")
+
+
+_DO: Final[dict[str, Callable[..., dict[str, Any]]]] = {
+    function.__name__: function for function in (fetch, stream, churn, descriptors)
+}
+
+
+def main() -> None:
+    """Serve one request after the other."""
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as listening:
+        listening.bind((socket.VMADDR_CID_ANY, PORT))
+        listening.listen(16)
+        print("application: ready", flush=True)
+        while True:
+            connection, _ = listening.accept()
+            with connection, connection.makefile("rwb") as lines:
+                request = json.loads(lines.readline())
+                try:
+                    answer = _DO[request.pop("do")](**request)
+                except Exception as error:
+                    answer = {"error": f"{type(error).__name__}: {error}"}
+                lines.write(json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""On the host: starts a guest for each stage, prints a line for each of its checks, and writes a JUnit file.
+
+The guests are emulated by software (QEMU's TCG): nothing is asked of this machine but QEMU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Final
+from xml.etree import ElementTree
+
+from tests.vm.checks import END, MARK, Result
+
+_RESULTS_BYTES: Final = 64 << 20
+_QUIET: Final = "console=ttyS0 quiet loglevel=4 mitigations=off no5lvl tsc=reliable random.trust_cpu=on net.ifnames=0"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage's guest needs.
+
+    :ivar limit: seconds after which it is ended.
+    :ivar memory: MiB.
+    :ivar systemd: whether systemd is its init; a script is faster.
+    :ivar inner: whether it starts a guest of its own, from the same image.
+    """
+
+    limit: int
+    memory: int
+    systemd: bool
+    inner: bool = False
+
+
+STAGES: Final = {
+    "loopback": Stage(limit=200, memory=1024, systemd=False),
+    "systemd": Stage(limit=300, memory=1536, systemd=True),
+    "kernels": Stage(limit=400, memory=3072, systemd=True, inner=True),
+}
+
+#: Stages that run side by side; kernels has two processors' worth of work.
+GROUPS: Final = (("loopback", "systemd"), ("kernels",))
+
+
+@dataclass
+class Outcome:
+    """What a stage's guest has told.
+
+    :ivar seconds: from its start to its end, on the host's clock.
+    """
+
+    stage: str
+    results: list[Result] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def command(stage: str, image: Path, payload: Path, out: Path) -> list[str]:
+    """QEMU's command line. The guest's root is the image, of which it may change its own view only."""
+    needs = STAGES[stage]
+    init = "" if needs.systemd else "init=/opt/guest/init.sh"
+    disks = [
+        f"format=raw,snapshot=on,file={image / 'root.ext4'}",
+        f"format=raw,readonly=on,file={payload}",
+        f"format=raw,cache=unsafe,file={out / 'results.tar'}",
+    ]
+    if needs.inner:
+        disks.append(f"format=raw,readonly=on,file={image / 'root.ext4'}")
+    arguments = ["timeout", "-k", "5", str(needs.limit), "qemu-system-x86_64"]
+    arguments += ["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(needs.memory)]
+    arguments += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"]
+    arguments += ["-kernel", str(image / "vmlinuz")]
+    arguments += ["-append", f"{_QUIET} root=/dev/nvme0n1 rootfstype=ext4 rw {init} stage={stage}"]
+    arguments += ["-serial", f"file:{out / 'console.log'}", "-chardev", "stdio,id=live,signal=off"]
+    arguments += ["-serial", "chardev:live"]
+    for number, disk in enumerate(disks):
+        arguments += [
+            "-drive",
+            f"if=none,id=disk{number},{disk}",
+            "-device",
+            f"nvme,drive=disk{number},serial={number}",
+        ]
+    return arguments
+
+
+def run_stage(stage: str, image: Path, payload: Path, out: Path) -> Outcome:
+    """Start the stage's guest, follow it to its end, and keep its output, console and files in *out*."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "results.tar").open("wb") as results:
+        results.truncate(_RESULTS_BYTES)
+    outcome = Outcome(stage)
+    started = time.monotonic()
+    with (out / "live.log").open("w") as log, _process(command(stage, image, payload, out)) as guest:
+        assert guest.stdout is not None
+        for line in guest.stdout:
+            log.write(line)
+            log.flush()
+            if line.startswith(MARK):
+                result = Result(**json.loads(line.removeprefix(MARK)))
+                outcome.results.append(result)
+                if result.name != END:
+                    print(_line(stage, result), flush=True)
+        status = guest.wait()
+    outcome.seconds = time.monotonic() - started
+    _unpack(out)
+    if not any(result.name == END for result in outcome.results):
+        detail = "it took too long" if status == 124 else f"QEMU ended with {status}"
+        result = Result(END, "failed", outcome.seconds, f"the stage did not come to its end: {detail}; see {out}")
+        outcome.results.append(result)
+        print(_line(stage, result), flush=True)
+    return outcome
+
+
+@contextmanager
+def _process(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A child that does not outlive the block."""
+    with subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.terminate()
+            killing = threading.Timer(10, child.kill)
+            killing.start()
+            child.wait()
+            killing.cancel()
+
+
+def _unpack(out: Path) -> None:
+    archive = out / "results.tar"
+    try:
+        with tarfile.open(archive) as files:
+            files.extractall(out, filter="data")
+    except tarfile.TarError as error:
+        print(f"no files from the guest: {error}", file=sys.stderr)
+    archive.unlink()
+
+
+def _line(stage: str, result: Result) -> str:
+    word = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip"}[result.outcome]
+    detail = result.detail.strip()
+    if result.outcome == "passed":
+        detail = detail.partition("\n")[0]
+    return f"{word} {stage}.{result.name} ({result.seconds:.1f} s)" + (f": {detail}" if detail else "")
+
+
+def junit(outcomes: Sequence[Outcome]) -> bytes:
+    """The results as JUnit XML."""
+    suites = ElementTree.Element("testsuites", name="nitroproxy vm")
+    for outcome in outcomes:
+        failures = sum(result.outcome == "failed" for result in outcome.results)
+        skipped = sum(result.outcome == "skipped" for result in outcome.results)
+        suite = ElementTree.SubElement(suites, "testsuite", name=outcome.stage, time=f"{outcome.seconds:.3f}")
+        for name, count in (("tests", len(outcome.results)), ("failures", failures), ("skipped", skipped)):
+            suite.set(name, str(count))
+        for result in outcome.results:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=f"vm.{outcome.stage}", name=result.name, time=f"{result.seconds:.3f}"
+            )
+            if result.outcome == "failed":
+                ElementTree.SubElement(case, "failure", message=result.detail.partition("\n")[0]).text = result.detail
+            elif result.outcome == "skipped":
+                ElementTree.SubElement(case, "skipped", message=result.detail)
+            else:
+                ElementTree.SubElement(case, "system-out").text = result.detail
+    document: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the stages; 0 when every check has passed."""
+    parser = argparse.ArgumentParser(prog="scripts/dev.sh vm", usage="%(prog)s [STAGE...]")
+    parser.add_argument("--image", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--payload", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all without a name")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"there is no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    outcomes: list[Outcome] = []
+    for group in GROUPS:
+        wanted = [stage for stage in group if stage in (options.stages or STAGES)]
+        with ThreadPoolExecutor() as threads:
+            running = [
+                threads.submit(run_stage, stage, options.image, options.payload, options.out / stage)
+                for stage in wanted
+            ]
+            outcomes += [stage.result() for stage in running]
+    file = options.out / "junit.xml"
+    file.write_bytes(junit(outcomes))
+    results = [
+        result for outcome in outcomes for result in outcome.results if result.name != END or result.outcome == "failed"
+    ]
+    counts = {word: sum(result.outcome == word for result in results) for word in ("passed", "failed", "skipped")}
+    took = ", ".join(f"{outcome.stage} {outcome.seconds:.0f} s" for outcome in outcomes)
+    print(f"vm: {took}; results in {file}")
+    print(", ".join(f"{count} {word}" for word, count in counts.items()))
+    return 1 if counts["failed"] or not counts["passed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

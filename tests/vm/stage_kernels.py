@@ -1,0 +1,300 @@
+"""The stage ``kernels``: host and enclave as two kernels with vsock between them.
+
+The guest plays the parent instance and runs the host daemon under systemd. A VM in it plays the enclave, with cid 16;
+the parent's cid is 2 here, where on Nitro it is 3.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from tests.vm.checks import Check, Failed, expect, expect_in, run_checks, wait_until
+from tests.vm.enclave_vm import CID, EnclaveVM
+from tests.vm.machine import HOST, KEPT, Answer, Machine, descriptors, run
+
+_CAPTURED: Final = Path("/run/capture")
+_RELAY_PORT: Final = 5001
+_CHURN: Final = 2000
+#: Seconds within which the gateway has to tell of a missing enclave: one, and what emulation costs.
+_PROMPT: Final = 2.5
+#: Seconds for the enclave's boot: 30 when nothing else is going on.
+_BOOT: Final = 90
+
+
+class Kernels(Machine):
+    """Both kernels."""
+
+    def __init__(self) -> None:
+        super().__init__(transport={"parent_cid": 2})
+        self.enclave = EnclaveVM()
+        self.capture: subprocess.Popen[bytes] | None = None
+        self.idle = (0, 0)
+
+
+def modules_are_there(machine: Kernels) -> str:
+    """Emulated SVM and vhost-vsock."""
+    run("modprobe", "-a", "kvm_amd", "vhost_vsock", "vsockmon")
+    run("ip", "link", "add", "vsockmon0", "type", "vsockmon")
+    run("ip", "link", "set", "vsockmon0", "up")
+    return run("uname", "-r").strip()
+
+
+def host_starts(machine: Kernels) -> str:
+    """The host daemon starts under its unit; the enclave's VM is still booting."""
+    machine.start_upstream()
+    machine.install_units()
+    machine.configure()
+    machine.enclave.build()
+    machine.enclave.start()
+    run("systemctl", "start", HOST)
+    wait_until("the gateway", 30, machine.alive)
+    answer, failing = machine.failing_layers()
+    expect("status of /health", answer.status, 503)
+    return "and says meanwhile: " + failing["enclave"]
+
+
+def enclave_starts(machine: Kernels) -> str:
+    """The enclave's VM comes up with the entry script, all layers are well. A start that hangs is tried once more."""
+    again = ""
+    try:
+        seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
+    except Failed as failed:
+        again = f", at the second attempt: {failed}"
+        machine.enclave.clear()
+        machine.enclave.start()
+        seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
+    wait_until("health", 30, machine.healthy)
+    machine.idle = _descriptors(machine)
+    return f"{seconds:.0f} s later{again}"
+
+
+def demo_passes(machine: Kernels) -> str:
+    """The whole demo goes through, while everything that crosses vsock and the loopback is recorded."""
+    ports = [str(port) for name, port in machine.upstream.items() if name not in ("ca_file", "pid")]
+    _CAPTURED.mkdir()
+    command = [sys.executable, "-m", "tests.vm.capture", str(_CAPTURED), str(_RELAY_PORT), *ports]
+    machine.capture = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert machine.capture.stdout is not None
+    expect("the capture", machine.capture.stdout.readline(), b"capturing\n")
+    report = machine.demo(Path("/run/demo.json"))
+    return f"{report['counts']['passed']} cases in {report['milliseconds'] / 1000:.0f} s"
+
+
+def application_is_served(machine: Kernels) -> str:
+    """An application in the enclave reaches the upstream by CONNECT, with TLS of its own."""
+    canary = _canary()
+    answer = machine.enclave.ask("fetch", url=f"{machine.upstream_url}/get?canary={canary}", canary=canary)
+    expect("the answer's status", answer["status"], 200)
+    expect("whether the canary came back", answer["has_canary"], True)
+    return f"{answer['size']} bytes"
+
+
+def relay_saw_ciphertext(machine: Kernels) -> str:
+    """The canary of the demo is in nothing that the relay has carried, on either side; it is on the gateway's hop."""
+    assert machine.capture is not None
+    machine.capture.terminate()
+    expect("the capture's status", machine.capture.wait(60), 0)
+    counts = json.loads((_CAPTURED / "counts.json").read_text())
+    expect("packets that the capture missed", counts["dropped"], 0)
+    canary = _canary().encode()
+    content = {kind: (_CAPTURED / kind).read_bytes() for kind in ("relay", "other", "tcp")}
+    expect("whether the gateway's hop has the canary, or nothing was recorded", canary in content["other"], True)
+    expect("whether the relay was asked", content["relay"].count(b"CONNECT localhost:") > 10, True)
+    for kind in ("relay", "tcp"):
+        expect(f"whether {kind} has the canary", canary in content[kind], False)
+    sizes = ", ".join(f"{kind} {len(data) >> 20} MiB" for kind, data in content.items())
+    return f"{sizes}; {sum(counts.values())} packets"
+
+
+def _canary() -> str:
+    canary: str = json.loads(Path("/run/demo.json").read_text())["canary"]
+    return canary
+
+
+def nothing_leaks(machine: Kernels) -> str:
+    """2,000 connections in all ways, whole and broken off, leave no descriptor behind, in either daemon."""
+    started = time.monotonic()
+    errors: list[BaseException] = []
+
+    def inside() -> None:
+        try:
+            machine.enclave.ask("churn", limit=150, url=machine.upstream_url, count=_CHURN // 4)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    for number in range(_CHURN * 3 // 4):
+        _churn(machine, number)
+    thread.join()
+    if errors:
+        raise Failed(str(errors[0]))
+    seconds = time.monotonic() - started
+    served = machine.fetch()
+    expect("the status of a request after it", served.status, 200)
+
+    def as_before() -> bool:
+        slack = 8  # connections that are kept alive in the pools
+        return all(now <= then + slack for now, then in zip(_descriptors(machine), machine.idle, strict=True))
+
+    wait_until(f"about {machine.idle} descriptors, as at first", 45, as_before, pause=1)
+    return f"{_CHURN} in {seconds:.0f} s; host and enclave had {machine.idle} at first and have {_descriptors(machine)}"
+
+
+def _churn(machine: Kernels, number: int) -> None:
+    # The gateway on TCP for two in three, the enclave's own vsock listener for the third.
+    target = machine.upstream_url.removeprefix("https://").encode()
+    if number % 3 == 2:
+        connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        connection.settimeout(60)
+        connection.connect((CID, 5000))
+    else:
+        connection = socket.create_connection(("127.0.0.1", 8080), timeout=60)
+    with connection:
+        match number // 3 % 8:
+            case 0 | 1 | 2:
+                return
+            case 3 | 4 | 5:
+                connection.sendall(b"GET https://localhost/ HTTP/1.1\r\nHo")
+            case 6:
+                connection.sendall(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, target))
+                _expect_status(connection.recv(1000), 200)
+            case 7:
+                connection.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                _expect_status(connection.recv(1000), 404)
+
+
+def _expect_status(head: bytes, status: int) -> None:
+    expect("the status line", head[:12], b"HTTP/1.1 %d" % status)
+
+
+def _descriptors(machine: Kernels) -> tuple[int, int]:
+    return descriptors(machine.pid(HOST)), machine.enclave.ask("descriptors")["count"]
+
+
+def host_restarts(machine: Kernels) -> str:
+    """The host daemon is restarted while the enclave runs, and requests are served again."""
+    before = machine.enclave.ask("descriptors")["pid"]
+    started = time.monotonic()
+    run("systemctl", "restart", HOST)
+    restarted = time.monotonic() - started
+    seconds = wait_until("a request", 20, machine.served)
+    expect("the enclave's proxy process", machine.enclave.ask("descriptors")["pid"], before)
+    return f"restarted in {restarted:.1f} s, served {seconds:.1f} s later"
+
+
+def host_is_killed(machine: Kernels) -> str:
+    """The host daemon dies within an answer: the application in the enclave sees it break off, and systemd helps."""
+    pid = machine.pid(HOST)
+    asked: dict[str, Any] = {}
+
+    def ask() -> None:
+        asked.update(machine.enclave.ask("stream", url=f"{machine.upstream_url}/drip?numbytes=100&duration=60&delay=0"))
+        asked["at"] = time.monotonic()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(3)  # its head and some of its body have come by then
+    run("systemctl", "kill", "--signal", "KILL", HOST)
+    killed = time.monotonic()
+    thread.join(30)
+    if not asked.get("broken"):
+        raise Failed(f"the answer did not break off: {asked}")
+    seconds = wait_until("a request", 30, machine.served)
+    if machine.pid(HOST) == pid:
+        raise Failed("it was not killed")
+    return f"{asked['broken']} after {asked['at'] - killed:.1f} s; served again after {seconds:.1f} s"
+
+
+def frozen_enclave(machine: Kernels) -> str:
+    """While the enclave's VM is frozen health says so; a request made meanwhile is answered when it goes on."""
+    machine.served()
+    answers: list[Answer] = []
+    machine.enclave.freeze()
+    try:
+        waiting = threading.Thread(target=lambda: answers.append(machine.fetch("/uuid")))
+        waiting.start()
+        answer, failing = machine.failing_layers()
+        expect("status of /health", answer.status, 503)
+        expect_in("layers that fail", "enclave", " ".join(failing))
+        if answer.seconds > _PROMPT:
+            raise Failed(f"/health took {answer.seconds:.1f} s")
+        expect("status of /health/live", machine.get("/health/live").status, 200)
+    finally:
+        machine.enclave.thaw()
+    waiting.join(60)
+    expect("the status of the request", [answer.status for answer in answers], [200])
+    wait_until("health", 20, machine.healthy)
+    return f"/health said after {answer.seconds:.1f} s: {failing['enclave']}"
+
+
+def killed_enclave(machine: Kernels) -> str:
+    """When the enclave's VM is gone health says so, and requests get 503 at once."""
+    machine.served()
+    machine.enclave.kill()
+    answer, failing = machine.failing_layers()
+    expect("status of /health", answer.status, 503)
+    expect_in("what is said of vsock", "no VM with this cid is running", failing.get("vsock", ""))
+    request = machine.fetch()
+    expect("the status of a request", request.status, 503)
+    expect("the kind of problem", request.json()["error"], "enclave_unavailable")
+    if max(answer.seconds, request.seconds) > _PROMPT:
+        raise Failed(f"/health took {answer.seconds:.1f} s, the request {request.seconds:.1f} s")
+    return f"/health after {answer.seconds:.1f} s, 503 after {request.seconds:.1f} s"
+
+
+def enclave_returns(machine: Kernels) -> str:
+    """A new enclave is served as soon as it is there, by the same host daemon."""
+    pid = machine.pid(HOST)
+    machine.enclave.start()
+    wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
+    seconds = wait_until("a request", 20, machine.served)
+    wait_until("health", 20, machine.healthy)
+    expect("the host daemon's process", machine.pid(HOST), pid)
+    return f"served {seconds:.1f} s after it was up"
+
+
+def journal_is_clean(machine: Kernels) -> str:
+    """The host daemon's journal has no traceback and no canary; it names what went wrong."""
+    journal = machine.journal(HOST)
+    expect("whether there is a traceback", "Traceback" in journal, False)
+    expect("whether the canary is in it", _canary() in journal, False)
+    return f"{len(journal.splitlines())} lines"
+
+
+CHECKS: Final = (
+    Check(modules_are_there, vital=True),
+    Check(host_starts, limit=60, vital=True),
+    Check(enclave_starts, limit=230, vital=True),
+    Check(demo_passes, limit=170),
+    Check(application_is_served, limit=60),
+    Check(relay_saw_ciphertext, limit=90),
+    Check(nothing_leaks, limit=200),
+    Check(host_restarts, limit=60),
+    Check(host_is_killed, limit=90),
+    Check(frozen_enclave, limit=90),
+    Check(killed_enclave, limit=30),
+    Check(enclave_returns, limit=150),
+    Check(journal_is_clean),
+)
+
+
+def run_stage() -> None:
+    """Run the stage."""
+    machine = Kernels()
+    try:
+        run_checks(machine, CHECKS)
+    finally:
+        if machine.capture is not None and machine.capture.poll() is None:
+            machine.capture.send_signal(signal.SIGKILL)
+        machine.enclave.clear()
+        machine.keep(HOST, "upstream.service")
+        (KEPT / "config.json").write_text(Path("/etc/nitroproxy/config.json").read_text())

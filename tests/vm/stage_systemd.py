@@ -1,0 +1,266 @@
+"""The stage ``systemd``: the shipped units on one kernel, where vsock's loopback joins the two daemons.
+
+What a unit may yet have to offer (notification, watchdog, reload, sockets) is checked when it does, and skipped until
+then.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.vm import probe
+from tests.vm.checks import Check, Failed, Skipped, expect, expect_in, run_checks, wait_until
+from tests.vm.machine import BIN, ENCLAVE, HOST, KEPT, PAYLOAD, UNITS, Answer, Machine, run
+
+_SOCKET: Final = "nitroproxy-host.socket"
+_LOCAL: Final = 1
+_RELAY_PORT: Final = 5001
+_MOST_EXPOSURE: Final = 1.3
+
+
+class OneKernel(Machine):
+    """Both daemons on this kernel."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            transport={"parent_cid": _LOCAL},
+            enclave={"cid": _LOCAL, "proxy_port": 8081},
+            limits={"drain_timeout": 10.0},
+        )
+        self.canary = ""
+
+
+def install(machine: OneKernel) -> str:
+    """The units are installed as they are shipped, and systemd finds nothing wrong with them."""
+    run("modprobe", "vsock_loopback")
+    machine.start_upstream()
+    machine.install_units()
+    machine.configure()
+    run("systemd-analyze", "verify", "--man=no", HOST, ENCLAVE)
+    return ", ".join(sorted(unit.name for unit in UNITS.glob("nitroproxy-*")))
+
+
+def exposure(machine: OneKernel) -> str:
+    """systemd's own measure of what the daemons could still do is low."""
+    seen = {}
+    for unit in (HOST, ENCLAVE):
+        found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", run("systemd-analyze", "security", unit))
+        if found is None or float(found[1]) > _MOST_EXPOSURE:
+            raise Failed(f"{unit}: {found and found[1]}, more than {_MOST_EXPOSURE}")
+        seen[unit] = found[1]
+    return ", ".join(f"{unit} {level}" for unit, level in seen.items())
+
+
+def start(machine: OneKernel) -> str:
+    """Both daemons start, and the journal says where they listen."""
+    started = time.monotonic()
+    run("systemctl", "start", HOST, ENCLAVE)
+    wait_until("health", 40, machine.healthy)
+    seconds = time.monotonic() - started
+    expect_in("the host's journal", f"listening on vsock port {_RELAY_PORT}", machine.journal(HOST))
+    expect_in("the enclave's journal", "listening on vsock port 5000", machine.journal(ENCLAVE))
+    return f"healthy after {seconds:.1f} s"
+
+
+def status_text(machine: OneKernel) -> str:
+    """`systemctl status` says in a few words how each daemon is."""
+    _needs_notification(machine)
+    text = {unit: machine.property(unit, "StatusText") for unit in (HOST, ENCLAVE)}
+    expect("units without a status text", [unit for unit, words in text.items() if not words], [])
+    return "; ".join(text.values())
+
+
+def hardening(machine: OneKernel) -> str:
+    """The daemons run as nobody in particular, without capabilities, behind a filter of system calls."""
+    for unit in (HOST, ENCLAVE):
+        status = Path(f"/proc/{machine.pid(unit)}/status").read_text()
+        for wanted in ("NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"):
+            expect_in(f"{unit}'s status", wanted, status)
+        if re.search(r"^Uid:\t0\t", status, re.MULTILINE):
+            raise Failed(f"{unit} runs as root")
+    return "not root, no capability, a seccomp filter"
+
+
+def sandbox(machine: OneKernel) -> str:
+    """In the units' sandbox there are vsock and TCP; raw packets, the disk, home directories and writing are not."""
+    shutil.copy(PAYLOAD / "tests" / "vm" / "probe.py", BIN / "probe.py")
+    found: dict[str, str] = {}
+    for unit in (HOST, ENCLAVE):
+        text = (UNITS / unit).read_text()
+        text = re.sub(r"^(ExecStartPre|ExecReload|Restart|WatchdogSec|Sockets)=.*\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^Type=.*$", "Type=oneshot", text, flags=re.MULTILINE)
+        text = re.sub(r"^ExecStart=.*$", f"ExecStart={BIN}/python {BIN}/probe.py", text, flags=re.MULTILINE)
+        (UNITS / f"probe-{unit}").write_text(text)
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", f"probe-{unit}")
+        [line] = [line for line in machine.journal(f"probe-{unit}").splitlines() if line.startswith(probe.MARK)]
+        found = json.loads(line.removeprefix(probe.MARK))
+        allowed = {name for name, result in found.items() if result == "allowed"}
+        expect(f"what {unit}'s sandbox allows", allowed, {"vsock", "tcp"})
+    return ", ".join(f"{name}: {result}" for name, result in found.items())
+
+
+def demo_passes(machine: OneKernel) -> str:
+    """The whole demo goes through the hardened daemons, over vsock."""
+    report = machine.demo(Path("/run/demo.json"))
+    machine.canary = report["canary"]
+    return f"{report['counts']['passed']} cases in {report['milliseconds'] / 1000:.0f} s"
+
+
+def reload(machine: OneKernel) -> str:
+    """A reload takes over a changed configuration, without a restart; one that cannot be used is refused."""
+    pid = machine.pid(ENCLAVE)
+    try:
+        with machine.configured(egress={"allow": ["elsewhere:*"]}):
+            run("systemctl", "reload", ENCLAVE)
+            wait_until("a refusal", 10, lambda: machine.fetch().status == 403)
+            with machine.configured(limits={"connections": "many"}):
+                run("systemctl", "reload", ENCLAVE)
+                said = "not reloaded, the old configuration stays: limits.connections"
+                wait_until("an error in the journal", 10, lambda: said in machine.journal(ENCLAVE))
+                expect("the status of a request", machine.fetch().status, 403)
+    finally:
+        run("systemctl", "reload", ENCLAVE)
+    wait_until("an answer", 10, machine.served)
+    expect("the daemon's process", machine.pid(ENCLAVE), pid)
+    return "the policy changed, stayed when the file was wrong, and changed back"
+
+
+def watchdog(machine: OneKernel) -> str:
+    """A daemon that does nothing any more is ended by systemd and started again."""
+    _needs_notification(machine)
+    limit = float(machine.property(HOST, "WatchdogUSec").removesuffix("s"))
+    pid = machine.pid(HOST)
+    run("systemctl", "kill", "--signal", "STOP", "--kill-who", "main", HOST)
+    seconds = wait_until("another process", limit + 30, lambda: machine.pid(HOST) not in (0, pid))
+    wait_until("a request", 30, machine.served)
+    expect_in("systemd's journal", "Watchdog timeout", machine.journal(HOST))
+    return f"a new process {seconds:.0f} s after it was stopped; the limit is {limit:g} s"
+
+
+def socket_activation(machine: OneKernel) -> str:
+    """systemd listens in the daemon's place: a restart refuses nobody."""
+    run("systemctl", "stop", HOST)
+    run("systemctl", "start", _SOCKET)
+    expect("the status of the first request", machine.fetch().status, 200)
+    expect_in("the host's journal", "systemd's socket 127.0.0.1:8080", machine.journal(HOST))
+    answers: list[Answer] = []
+    restarting = threading.Thread(target=lambda: run("systemctl", "restart", HOST))
+    restarting.start()
+    while restarting.is_alive():
+        answers.append(machine.fetch())
+        time.sleep(0.2)
+    restarting.join()
+    expect("the statuses of requests during a restart", {answer.status for answer in answers}, {200})
+    run("systemctl", "stop", _SOCKET, HOST)
+    run("systemctl", "start", HOST)
+    wait_until("health", 40, machine.healthy)
+    slowest = max(answer.seconds for answer in answers)
+    return f"{len(answers)} requests during a restart, the slowest in {slowest:.1f} s"
+
+
+def drain(machine: OneKernel) -> str:
+    """A daemon that is stopped finishes what is under way; it ends with success, and refuses new connections."""
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.append(machine.fetch("/drip?numbytes=8&duration=6&delay=0")))
+    asking.start()
+    time.sleep(2)
+    started = time.monotonic()
+    run("systemctl", "stop", HOST)
+    seconds = time.monotonic() - started
+    asking.join(20)
+    expect("the answer under way", [(answer.status, len(answer.body)) for answer in answers], [(200, 8)])
+    expect("the unit's result", machine.property(HOST, "Result"), "success")
+    expect("whether the gateway answers", machine.alive(), False)
+    if seconds < 1:
+        raise Failed(f"it stopped after {seconds:.1f} s: nothing was under way")
+    return f"stopped after {seconds:.1f} s, when the answer was complete"
+
+
+def port_taken(machine: OneKernel) -> str:
+    """A daemon whose vsock port is taken says so in one line and ends with 1; when it is free, systemd starts it."""
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as other:
+        other.bind((socket.VMADDR_CID_ANY, _RELAY_PORT))
+        other.listen()
+        run("systemctl", "start", HOST, status=None)
+        said = "nitroproxy-relay: cannot listen on vsock port 5001: "
+        wait_until("its word", 30, lambda: said in machine.journal(HOST))
+        [line, *_] = [line for line in machine.journal(HOST).splitlines() if said in line]
+        expect_in("the line", "the port is taken", line)
+        wait_until("its end", 20, lambda: machine.property(HOST, "ExecMainStatus") == "1")
+    seconds = wait_until("health", 60, machine.healthy)
+    return f"{line}; healthy {seconds:.0f} s after the port was free"
+
+
+def bad_configuration(machine: OneKernel) -> str:
+    """A configuration that cannot be used does not get as far as the daemon; the journal says what is wrong with it."""
+    run("systemctl", "stop", ENCLAVE)
+    with machine.configured(limits={"connections": "many"}):
+        run("systemctl", "start", ENCLAVE, status=1)
+        expect_in("the journal", "limits.connections: expected an integer", machine.journal(ENCLAVE))
+        run("systemctl", "stop", ENCLAVE)
+    run("systemctl", "start", ENCLAVE)
+    wait_until("health", 40, machine.healthy)
+    return "refused, and started when it was mended"
+
+
+def killed(machine: OneKernel) -> str:
+    """A daemon that is killed is started again, and requests are served."""
+    pid = machine.pid(ENCLAVE)
+    run("systemctl", "kill", "--signal", "KILL", ENCLAVE)
+    seconds = wait_until("another process", 20, lambda: machine.pid(ENCLAVE) not in (0, pid))
+    served = wait_until("a request", 30, machine.served)
+    return f"a new process after {seconds:.1f} s, requests served {served:.1f} s later"
+
+
+def journal(machine: OneKernel) -> str:
+    """The journals hold no traceback, no canary of the demo and no query string."""
+    lines = 0
+    for unit in (HOST, ENCLAVE):
+        text = machine.journal(unit)
+        for unwanted in ("Traceback", machine.canary or "no demo has run", "numbytes="):
+            expect(f"whether {unwanted!r} is in {unit}'s journal", unwanted in text, False)
+        lines += len(text.splitlines())
+    return f"{lines} lines"
+
+
+def _needs_notification(machine: OneKernel) -> None:
+    kind = machine.property(HOST, "Type")
+    if not kind.startswith("notify"):
+        raise Skipped(f"the unit's type is {kind}")
+
+
+CHECKS: Final = (
+    Check(install, limit=60, vital=True),
+    Check(exposure),
+    Check(start, limit=60, vital=True),
+    Check(status_text),
+    Check(hardening),
+    Check(sandbox),
+    Check(demo_passes, limit=120),
+    Check(reload, limit=60),
+    Check(watchdog, limit=120),
+    Check(socket_activation, limit=120),
+    Check(drain, limit=60),
+    Check(port_taken, limit=120),
+    Check(bad_configuration, limit=60),
+    Check(killed, limit=60),
+    Check(journal),
+)
+
+
+def run_stage() -> None:
+    """Run the stage."""
+    machine = OneKernel()
+    try:
+        run_checks(machine, CHECKS)
+    finally:
+        machine.keep(HOST, ENCLAVE, "upstream.service")
+        (KEPT / "status.txt").write_text(run("systemctl", "status", HOST, ENCLAVE, "--no-pager", status=None))
