@@ -70,6 +70,14 @@ class LoadTests(SynchronousTestCase):
         """SIGHUP puts a good file in force for the next request, and nothing of a broken one."""
         self.run_trial("reload")
 
+    def test_blocked_log(self) -> None:
+        """Nobody reads the log: requests pass as before (F12)."""
+        self.run_trial("blocked-log")
+
+    def test_logs(self) -> None:
+        """The enclave's log arrives at the host, once, also after a restart of the host daemon."""
+        self.run_trial("logs")
+
     def test_soak(self) -> None:
         """Random faults on every hop: no wrong byte, no mixed answer, nothing left (F8)."""
         self.run_trial("--seconds", "6", "soak")
@@ -77,4 +85,4 @@ class LoadTests(SynchronousTestCase):
     def test_all_are_run(self) -> None:
         """Each trial there is has its test here."""
         tests = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
-        self.assertEqual(set(STAGES) - tests, set())
+        self.assertEqual({name.replace("-", "_") for name in STAGES} - tests, set())

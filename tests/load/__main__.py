@@ -23,6 +23,8 @@ STAGES: Final[dict[str, tuple[Callable[[], Awaitable[None]], Callable[[], Awaita
     "descriptors": (lambda: stages.descriptors(200), lambda: stages.descriptors(64)),
     "recovery": (stages.recovery, stages.recovery),
     "drain": (lambda: stages.drain(200), lambda: stages.drain(10)),
+    "blocked-log": (lambda: stages.blocked_log(30_000), lambda: stages.blocked_log(1200)),
+    "logs": (stages.logs, stages.logs),
     "reload": (stages.reload, stages.reload),
     "stalled": (stages.stalled, stages.stalled),
     "limit": (lambda: stages.limit(100), lambda: stages.limit(5)),

@@ -89,14 +89,24 @@ class Connection:
         self._writer.transport.abort()
 
     async def ask(
-        self, method: str, path: str, *, body: Iterable[bytes] = (), length: int | None = 0, trial: int = 0
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Iterable[bytes] = (),
+        length: int | None = 0,
+        trial: int = 0,
+        identity: str = "",
     ) -> Answer:
         """Send a request and read its answer.
 
         :param length: of the body; None: chunked.
+        :param identity: its X-Request-Id.
         :raises BrokenOff: when the answer is not complete.
         """
         fields = [("Host", "localhost"), ("X-Trial", str(trial))]
+        if identity:
+            fields.append(("X-Request-Id", identity))
         if length is None:
             fields.append(("Transfer-Encoding", "chunked"))
         elif length:
@@ -116,6 +126,17 @@ class Connection:
                 self.usable = False
             await asyncio.gather(sending, return_exceptions=True)
             self._turn()
+
+    async def read(self, path: str) -> bytes:
+        """The body of a page.
+
+        :raises BrokenOff: when it is not complete.
+        """
+        await self._send("GET", path, [("Host", "localhost")], ())
+        response = await self._event()
+        if not isinstance(response, h11.Response):
+            raise BrokenOff("no response")
+        return b"".join([data async for data in self._data()])
 
     async def _send(self, method: str, path: str, fields: list[tuple[str, str]], body: Iterable[bytes]) -> None:
         request = h11.Request(method=method, target=self._prefix + path, headers=fields)

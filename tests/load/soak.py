@@ -114,7 +114,7 @@ async def soak(seconds: float, seed: int | None = None) -> None:
     verdicts: Counter[Verdict] = Counter()
     async with Stack("limits.idle_timeout=3", "limits.response_timeout=3", "limits.connect_timeout=3") as stack:
         descriptors = await warm(stack)
-        for proxy in (stack.to_enclave, stack.to_relay, stack.to_upstream):
+        for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream):
             proxy.choose = lambda: _choose(chance)
         memories = [_Memory(stack.host), _Memory(stack.enclave)]
         until = time.monotonic() + seconds
@@ -126,13 +126,15 @@ async def soak(seconds: float, seed: int | None = None) -> None:
             for memory in memories:
                 memory.sample()
         await working
-        for proxy in (stack.to_enclave, stack.to_relay, stack.to_upstream):
+        for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream):
             proxy.choose = lambda: (HARMLESS, HARMLESS)
         left = await settled(stack, descriptors)
         served = await client.get(await stack.path_form(), 1000)
         report(requests=verdicts.total(), **{verdict.value: verdicts[verdict] for verdict in Verdict})
         report(
-            connections_harmed=sum(proxy.harmed for proxy in (stack.to_enclave, stack.to_relay, stack.to_upstream)),
+            connections_harmed=sum(
+                proxy.harmed for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream)
+            ),
             descriptors_left=left,
             memory_KiB_a_minute={
                 name: round(memory.slope) for name, memory in zip(("host", "enclave"), memories, strict=True)

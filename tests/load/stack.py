@@ -37,7 +37,10 @@ class Daemon:
     """A daemon's process.
 
     :param descriptors: most that it may have open; 0: as many as this process.
+    :ivar output: where its log goes instead of the file, if that is set before it starts.
     """
+
+    output: int | None = None
 
     def __init__(self, role: str, options: Sequence[str], log: Path, descriptors: int = 0) -> None:
         self.role = role
@@ -56,7 +59,7 @@ class Daemon:
             self._process = await asyncio.create_subprocess_exec(
                 *(str(_TWISTD), "-n", "--pidfile=", f"nitroproxy-{self.role}", "--config", str(self.config), *sets),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if self.output is None else self.output,
                 stderr=log,
                 cwd=self.log.parent,
                 env={name: value for name, value in os.environ.items() if not name.startswith("NITROPROXY_")},
@@ -114,6 +117,7 @@ class Stack:
     :param descriptors: most that the host daemon may have open.
     :ivar to_enclave: between gateway and enclave.
     :ivar to_relay: between enclave and relay.
+    :ivar to_logs: between enclave and the host's log listener.
     :ivar to_upstream: between relay and upstream.
     """
 
@@ -145,6 +149,7 @@ class Stack:
         )
         self.to_enclave = FaultProxy(self._sockets["enclave"] / "enclave" / "5000.sock")
         self.to_relay = FaultProxy(self._sockets["host"] / "host" / "5001.sock")
+        self.to_logs = FaultProxy(self._sockets["host"] / "host" / "5002.sock")
         self.to_upstream = FaultProxy(0)
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         server.load_cert_chain(self.directory / "upstream.pem")
@@ -162,6 +167,7 @@ class Stack:
         self.port = await self.to_upstream.listen(0)
         await self.to_enclave.listen(self._sockets["host"] / "enclave" / "5000.sock")
         await self.to_relay.listen(self._sockets["enclave"] / "host" / "5001.sock")
+        await self.to_logs.listen(self._sockets["enclave"] / "host" / "5002.sock")
         for daemon in (self.enclave, self.host):
             await daemon.start()
         await self.until_healthy()
@@ -172,7 +178,7 @@ class Stack:
     ) -> None:
         for daemon in (self.host, self.enclave):
             await daemon.stop()
-        for proxy in (self.to_enclave, self.to_relay, self.to_upstream):
+        for proxy in (self.to_enclave, self.to_relay, self.to_logs, self.to_upstream):
             await proxy.close()
         await self.upstream.close()
         if error is None:

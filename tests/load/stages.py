@@ -389,3 +389,60 @@ async def reload() -> None:
             insist(verdict is expected, f"{expected.value} with {content}")
             insist(connection.usable, "the connection to last")
         connection.abort()
+
+
+async def blocked_log(requests: int) -> None:
+    """F12: nobody reads the host daemon's log; requests pass as before, and what is lost is counted."""
+    reader, writer = os.pipe()
+    stack = Stack()
+    stack.host.output = writer
+    try:
+        async with stack:
+            began = time.monotonic()
+            await asyncio.gather(*(all_right(stack, requests // 8) for _ in range(8)))
+            seconds = time.monotonic() - began
+            connection = Connection(*await asyncio.open_connection("127.0.0.1", stack.gateway), "")
+            page = await connection.read("/metrics")
+            connection.abort()
+            dropped = next(
+                float(line.split()[1])
+                for line in page.decode().splitlines()
+                if line.startswith('nitroproxy_log_lines_dropped_total{role="host"}')
+            )
+            report(requests=requests, a_second=round(requests / seconds), lines_dropped=int(dropped))
+            # Two lines a request, the enclave's too; a ring of 20,000 and a pipe of 64 KiB.
+            insist(dropped > 0 or requests < 12_000, "lost lines to be counted")
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def logs() -> None:
+    """The enclave's log arrives at the host, also what was logged while the host daemon was away."""
+    async with Stack() as stack:
+
+        async def asked(identity: str, connection: Connection) -> None:
+            await connection.ask("GET", "/bytes/1/1", identity=identity)
+            connection.abort()
+
+        async def arrived(identity: str) -> float:
+            began = time.monotonic()
+            async with asyncio.timeout(20):
+                while not any(
+                    "[enclave 16]" in line and identity in line for line in stack.host.log.read_text().splitlines()
+                ):
+                    await asyncio.sleep(0.05)
+            return round(time.monotonic() - began, 2)
+
+        await asked("before-1", await stack.path_form())
+        first = await arrived("before-1")
+        stack.host.send(signal.SIGKILL)
+        await stack.host.ended(5)
+        await asked("meanwhile-2", await stack.enclave_path_form())
+        await stack.host.start()
+        second = await arrived("meanwhile-2")
+        lines = [
+            line for line in stack.host.log.read_text().splitlines() if "[enclave 16]" in line and "meanwhile-2" in line
+        ]
+        report(arrived_after=first, arrived_after_the_restart=second, times=len(lines))
+        insist(len(lines) == 1, "each line once")
