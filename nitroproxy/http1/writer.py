@@ -18,7 +18,7 @@ def request_head(method: bytes, target: bytes, headers: Sequence[tuple[bytes, by
 
     :raises ValueError: when a part holds a line break.
     """
-    return _head(b"%b %b HTTP/1.1\r\n" % (method, target), headers)
+    return _head(b"%b %b HTTP/1.1" % (method, target), headers)
 
 
 def response_head(status: int, reason: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -26,15 +26,12 @@ def response_head(status: int, reason: bytes, headers: Sequence[tuple[bytes, byt
 
     :raises ValueError: when a part holds a line break.
     """
-    return _head(b"HTTP/1.1 %d %b\r\n" % (status, reason), headers)
+    return _head(b"HTTP/1.1 %d %b" % (status, reason), headers)
 
 
 def _head(start_line: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    lines = [start_line]
-    for name, value in headers:
-        lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(b"\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+    head = b"\r\n".join([start_line, *map(b": ".join, headers), b"", b""])
+    lines = len(headers) + 2
+    if head.count(b"\n") != lines or head.count(b"\r") != lines:
         raise ValueError("a line break in a message head")
     return head
