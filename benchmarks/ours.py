@@ -66,7 +66,9 @@ def command(part: str) -> list[str]:
     :param part: ``host`` or ``enclave``.
     """
     twistd = str(Path(sys.executable).parent / "twistd")
-    return [twistd, "-n", "--pidfile=", f"nitroproxy-{part}", "--config", str(ROOT / "etc/local.json")]
+    # Without an access log, as all the others are measured.
+    configuration = ["--config", str(ROOT / "etc/local.json"), "--set", "logging.access=false"]
+    return [twistd, "-n", "--pidfile=", f"nitroproxy-{part}", *configuration]
 
 
 def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host") -> Process:
