@@ -36,22 +36,25 @@ class Stage:
     :ivar memory: MiB.
     :ivar systemd: whether systemd is its init; a script is faster.
     :ivar inner: whether it starts a guest of its own, from the same image.
+    :ivar asked: whether it runs only when it is named.
     """
 
     limit: int
     memory: int
     systemd: bool
     inner: bool = False
+    asked: bool = False
 
 
 STAGES: Final = {
     "loopback": Stage(limit=200, memory=1024, systemd=False),
     "systemd": Stage(limit=300, memory=1536, systemd=True),
     "kernels": Stage(limit=400, memory=3072, systemd=True, inner=True),
+    "soak": Stage(limit=900, memory=2048, systemd=False, asked=True),
 }
 
 #: Stages that run side by side; kernels has two processors' worth of work.
-GROUPS: Final = (("loopback", "systemd"), ("kernels",))
+GROUPS: Final = (("loopback", "systemd"), ("kernels",), ("soak",))
 
 
 @dataclass
@@ -196,7 +199,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     outcomes: list[Outcome] = []
     for group in GROUPS:
-        wanted = [stage for stage in group if stage in (options.stages or STAGES)]
+        usual = [stage for stage, needs in STAGES.items() if not needs.asked]
+        wanted = [stage for stage in group if stage in (options.stages or usual)]
         with ThreadPoolExecutor() as threads:
             running = [
                 threads.submit(run_stage, stage, options.image, options.payload, options.out / stage)
