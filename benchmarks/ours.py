@@ -68,7 +68,7 @@ def command(part: str) -> list[str]:
     twistd = str(Path(sys.executable).parent / "twistd")
     # Without an access log, as all the others are measured.
     configuration = ["--config", str(ROOT / "etc/local.json"), "--set", "logging.access=false"]
-    return [twistd, "-n", "--pidfile=", f"nitroproxy-{part}", *configuration]
+    return [twistd, "-n", "--pidfile=", "--reactor=nitroproxy", f"nitroproxy-{part}", *configuration]
 
 
 def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host") -> Process:

@@ -24,7 +24,7 @@ with socket.socket() as any_socket:
 }
 
 start_proxy() {
-    twistd -n --pidfile= nitroproxy-enclave &
+    twistd -n --pidfile= --reactor=nitroproxy nitroproxy-enclave &
     proxy=$!
 }
 

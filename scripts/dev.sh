@@ -180,8 +180,8 @@ start_daemons() {
     printf '%s %s\n' "$gateway" "$loopback" >"$run/ports"
     export NITROPROXY_TRANSPORT_DIRECTORY=$run/sockets NITROPROXY_TLS_CA_FILE=$run/ca.pem
     export HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback
-    launch enclave "$venv/bin/twistd" -n --pidfile= nitroproxy-enclave --config etc/local.json
-    launch host-proxy "$venv/bin/twistd" -n --pidfile= nitroproxy-host --config etc/local.json
+    launch enclave "$venv/bin/twistd" -n --pidfile= --reactor=nitroproxy nitroproxy-enclave --config etc/local.json
+    launch host-proxy "$venv/bin/twistd" -n --pidfile= --reactor=nitroproxy nitroproxy-host --config etc/local.json
     wait_for enclave 20 get "http://127.0.0.1:$loopback/health"
     wait_for host-proxy 20 get "http://127.0.0.1:$gateway/health/ready"
 }
@@ -322,7 +322,7 @@ cmd_lint() {
     need systemd-analyze systemd
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/nitroproxy_services.py twisted_plugins/nitroproxy_endpoints.py
+    "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/*.py
     shellcheck -x scripts/*.sh tests/clients/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh .ci/run
     verify_units
     echo "lint: nothing found"

@@ -1,0 +1,5 @@
+"""Makes ``twistd --reactor=nitroproxy`` known."""
+
+from twisted.application.reactors import Reactor
+
+eager = Reactor("nitroproxy", "nitroproxy.reactor", "epoll, asked only when a write did not fit; for proxies")
