@@ -58,7 +58,16 @@ class Daemon:
         sets = [word for option in self._options for word in ("--set", option)]
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(str(_TWISTD), "-n", "--pidfile=", "--reactor=nitroproxy", f"nitroproxy-{self.role}", "--config", str(self.config), *sets),
+                *(
+                    str(_TWISTD),
+                    "-n",
+                    "--pidfile=",
+                    "--reactor=nitroproxy",
+                    f"nitroproxy-{self.role}",
+                    "--config",
+                    str(self.config),
+                    *sets,
+                ),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log if self.output is None else self.output,
                 stderr=log,
