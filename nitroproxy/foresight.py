@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.settings import Settings
-from nitroproxy.target import Target, parse_target
+from nitroproxy.target import Origin, parse_target
 
 #: A name to its addresses; raises OSError when it has none.
 Lookup = Callable[[str], Sequence[str]]
@@ -60,13 +60,13 @@ def foresee(url: str, settings: Settings, guard: AddressGuard, lookup: Lookup | 
     :param lookup: for names; None: only what can be said without.
     """
     try:
-        target = _target(url)
-        if target.scheme == "http" and not settings.tls.allow_plaintext:
+        origin = _origin(url)
+        if origin.scheme == "http" and not settings.tls.allow_plaintext:
             raise ProxyError(Kind.PLAINTEXT_DESTINATION, "http destinations are off (tls.allow_plaintext)")
         policy = Policy(settings.egress.allow, settings.egress.deny)
-        policy.check(target.host, target.port)
-        rule = f"by {policy.decide(target.host, target.port).rule!r} of egress.allow"
-        addresses = _addresses(target.host, lookup)
+        policy.check(origin.host, origin.port)
+        rule = f"by {policy.decide(origin.host, origin.port).rule!r} of egress.allow"
+        addresses = _addresses(origin.host, lookup)
         for address in addresses:
             guard.check(address)
     except ProxyError as error:
@@ -75,12 +75,12 @@ def foresee(url: str, settings: Settings, guard: AddressGuard, lookup: Lookup | 
     return Foresight(url, None, rule + where, tuple(addresses))
 
 
-def _target(url: str) -> Target:
+def _origin(url: str) -> Origin:
     raw = url.encode("utf-8")
     target = parse_target(b"GET", raw) if "://" in url else parse_target(b"CONNECT", raw)
     if target is None:
         raise ProxyError(Kind.INVALID_TARGET, "it is neither a URL nor host:port")
-    return target
+    return target.origin
 
 
 def _addresses(host: str, lookup: Lookup | None) -> Sequence[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NoReturn
 
@@ -19,10 +19,11 @@ from nitroproxy.errors import Kind, ProxyError
 #: The schemes that name a destination, and what each is carried by. WebSocket's are an upgrade of HTTP's (RFC 6455).
 _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_PATH_FORM: Final = re.compile(rb"/(https?|wss?):/{1,2}(?!/)(.*)", re.DOTALL | re.IGNORECASE)
+#: Scheme, authority, and what follows it, in the path form and in the absolute form.
+_PATH_FORM: Final = re.compile(rb"/(https?|wss?):/{1,2}(?!/)([^/?#]*)(.*)", re.DOTALL | re.IGNORECASE)
 #: What starts like the path form and is not: a mistake, not a page of ours.
 _NEARLY_PATH_FORM: Final = re.compile(rb"/(?:https?|wss?):", re.IGNORECASE)
-_ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _AUTHORITY: Final = re.compile(rb"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 _PATH: Final = re.compile(rb"[!$-\[\]_a-z|~^`{}\"<>]*")
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -32,40 +33,53 @@ _MOST_PORT_DIGITS: Final = 5
 _HIGHEST_PORT: Final = 65535
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a request goes.
+@dataclass(frozen=True)
+class Origin:
+    """A place that requests go to (RFC 9110 section 4.3.1).
 
     :ivar scheme: ``http`` or ``https``.
     :ivar host: a DNS name in lower case A-labels without a trailing dot, or an IP address in its canonical text.
     :ivar port: 1 to 65535.
-    :ivar path: path and query as sent, empty for CONNECT, ``*`` for OPTIONS of the server itself.
     """
 
     scheme: str
     host: str
     port: int
-    path: bytes
 
-    @property
+    @cached_property
     def _host_bytes(self) -> bytes:
         return f"[{self.host}]".encode("ascii") if ":" in self.host else self.host.encode("ascii")
 
-    @property
+    @cached_property
     def authority(self) -> bytes:
         """``host:port``, as CONNECT wants it (RFC 9112 section 3.2.3)."""
         return b"%b:%d" % (self._host_bytes, self.port)
 
-    @property
+    @cached_property
     def host_field(self) -> bytes:
         """The Host field: without the scheme's default port (RFC 9110 section 7.2)."""
         return self._host_bytes if self.port == _DEFAULT_PORTS[self.scheme] else self.authority
 
+    @cached_property
+    def url(self) -> bytes:
+        """``scheme://host:port``, without the scheme's default port."""
+        return b"%b://%b" % (self.scheme.encode("ascii"), self.host_field)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes, and what it asks for there.
+
+    :ivar path: path and query as sent, empty for CONNECT, ``*`` for OPTIONS of the server itself.
+    """
+
+    origin: Origin
+    path: bytes
+
     @property
     def url(self) -> bytes:
         """The absolute form (RFC 9112 section 3.2.2); ``*`` is written as no path at all there (section 3.2.4)."""
-        path = b"" if self.path == b"*" else self.path
-        return b"%b://%b%b" % (self.scheme.encode("ascii"), self.host_field, path)
+        return self.origin.url if self.path == b"*" else self.origin.url + self.path
 
 
 def parse_target(method: bytes, raw: bytes) -> Target | None:
@@ -83,29 +97,33 @@ def parse_target(method: bytes, raw: bytes) -> Target | None:
         if raw.startswith(b"/") or (method == b"OPTIONS" and raw == b"*"):
             return None
         _refuse("it is neither a path nor an http(s) URL")
-    scheme = _SCHEMES.get(match[1].lower())
-    if scheme is None:
-        _refuse(f"the scheme {match[1].decode('ascii')!r} is not http, https, ws or wss")
-    rest = match[2]
-    end = min((position for position in map(rest.find, (b"/", b"?", b"#")) if position >= 0), default=len(rest))
-    host, port = _host_and_port(rest[:end])
-    path = rest[end:]
-    if b"#" in path:
-        _refuse("a fragment ('#') is never sent")
+    scheme, authority, path = match.groups()
+    origin = _origin(scheme.lower(), authority)
     if _PATH.fullmatch(path) is None:
+        if b"#" in path:
+            _refuse("a fragment ('#') is never sent")
         _refuse("the path or query holds a backslash, a space, a control or a non-ASCII character")
     if not path and method == b"OPTIONS":
         path = b"*"
     elif not path.startswith(b"/"):
         path = b"/" + path
-    return Target(scheme, host, _DEFAULT_PORTS[scheme] if port is None else port, path)
+    return Target(origin, path)
 
 
 def _connect_target(raw: bytes) -> Target:
     host, port = _host_and_port(raw)
     if port is None:
         _refuse("CONNECT needs host:port")
-    return Target("https", host, port, b"")
+    return Target(Origin("https", host, port), b"")
+
+
+@lru_cache(maxsize=1024)
+def _origin(scheme: bytes, authority: bytes) -> Origin:
+    name = _SCHEMES.get(scheme)
+    if name is None:
+        _refuse(f"the scheme {scheme.decode('ascii')!r} is not http, https, ws or wss")
+    host, port = _host_and_port(authority)
+    return Origin(name, host, _DEFAULT_PORTS[name] if port is None else port)
 
 
 @lru_cache(maxsize=1024)

@@ -112,7 +112,7 @@ def requests_in(pieces: list[bytes]) -> list[Any]:
                     current = reader.read_head()
                     if current is None:
                         break
-                    found.append([current.method, current.target, tuple(current.headers), b""])
+                    found.append([current.method, current.target, tuple(current.fields.in_order), b""])
                 found[-1][3] += reader.read_body()
                 if not reader.complete:
                     break
@@ -136,7 +136,7 @@ def response_in(pieces: list[bytes]) -> list[Any]:
             if response is None:
                 response = reader.read_head(b"GET")
                 if response is not None:
-                    found.append([response.status, tuple(response.headers), b""])
+                    found.append([response.status, tuple(response.fields.in_order), b""])
             if response is not None and response.status >= 200:
                 found[-1][2] += reader.read_body()
     except ProxyError as error:

@@ -6,7 +6,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.enclave.dialer import Dialer
-from nitroproxy.target import Target
+from nitroproxy.target import Origin
 from nitroproxy.tls import TLSClient
 from tests.wire import WaitingEndpoint, split_head
 
@@ -20,7 +20,7 @@ class DialerTests(SynchronousTestCase):
 
     def test_https(self) -> None:
         """CONNECT with the request's id, then TLS: nothing else goes out."""
-        endpoint = self.dialer.endpoint_for(Target("https", "a.example", 443, b""), [(b"X-Request-Id", b"an-id")])
+        endpoint = self.dialer.endpoint_for(Origin("https", "a.example", 443), [(b"X-Request-Id", b"an-id")])
         endpoint.connect(Factory.forProtocol(Protocol))
         wire = self.relay.accept()
         start, headers, _ = split_head(wire.take())
@@ -31,7 +31,7 @@ class DialerTests(SynchronousTestCase):
 
     def test_http(self) -> None:
         """A plaintext destination is the tunnel itself."""
-        endpoint = self.dialer.endpoint_for(Target("http", "a.example", 80, b""), [])
+        endpoint = self.dialer.endpoint_for(Origin("http", "a.example", 80), [])
         connecting = endpoint.connect(Factory.forProtocol(Protocol))
         wire = self.relay.accept()
         wire.receive(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -39,6 +39,6 @@ class DialerTests(SynchronousTestCase):
 
     def test_what_an_end_proves(self) -> None:
         """Only TLS says of an end that it was meant: without it the relay's reset reads like one (S16)."""
-        self.assertTrue(self.dialer.verifies_end(Target("https", "a.example", 443, b"")))
-        self.assertFalse(self.dialer.verifies_end(Target("http", "a.example", 80, b"")))
+        self.assertTrue(self.dialer.verifies_end(Origin("https", "a.example", 443)))
+        self.assertFalse(self.dialer.verifies_end(Origin("http", "a.example", 80)))
         self.assertFalse(self.dialer.verifies_end("enclave"))

@@ -12,7 +12,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect import ConnectEndpoint
 from nitroproxy.proxy.route import Dial, Forward, Local
-from nitroproxy.target import Target
+from nitroproxy.target import Origin
 from nitroproxy.tls import TLSClient
 from tests.wire import OneHop, WaitingEndpoint, record, request
 
@@ -35,7 +35,7 @@ class EnclaveRouterTests(SynchronousTestCase):
         router = self.router(allow_plaintext=False)
         self.assertEqual(router.route(request(b"GET", b"/health"), record()), Local(self.site))
         for target in (b"https://a.example/x?y", b"/https://a.example/x?y"):
-            expected = Forward(self.pool, Target("https", "a.example", 443, b""), b"/x?y", b"a.example")
+            expected = Forward(self.pool, Origin("https", "a.example", 443), b"/x?y", b"a.example")
             self.assertEqual(router.route(request(b"GET", target), record()), expected)
         self.assertIsInstance(router.route(request(b"CONNECT", b"a.example:443"), record()), Dial)
 
@@ -58,5 +58,5 @@ class EnclaveRouterTests(SynchronousTestCase):
         route = self.router(allow_plaintext=True).route(request(b"GET", b"http://a.example/"), record())
         assert isinstance(route, Forward)
         self.assertIsInstance(self.dialer.endpoint_for(route.key, []), ConnectEndpoint)
-        secure = self.dialer.endpoint_for(Target("https", "a.example", 443, b""), [])
+        secure = self.dialer.endpoint_for(Origin("https", "a.example", 443), [])
         self.assertNotIsInstance(secure, ConnectEndpoint)

@@ -111,7 +111,7 @@ class RequestTests(SynchronousTestCase):
         pieces = [STREAM[a:b] for a, b in itertools.pairwise(edges)]
         whole = read_all(RequestReader(Limits()), [STREAM])
         self.assertEqual([body for _, body in whole], [b"hello", b"", b"abc0123456789abcdef", b""])
-        self.assertEqual(whole[1][0].get(b"x"), b"y")
+        self.assertEqual(whole[1][0].fields.get(b"x"), b"y")
         self.assertEqual(read_all(RequestReader(Limits()), pieces), whole)
 
     @settings(deadline=None, derandomize=True, max_examples=300)

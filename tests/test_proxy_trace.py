@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.http1.messages import Request
+from nitroproxy.http1.messages import Fields, Request
 from nitroproxy.proxy.trace import request_id_of, trace_headers, traceparent_of
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -12,7 +12,7 @@ PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 def with_header(name: bytes, value: bytes) -> Request:
     """A request with one header."""
-    return Request(b"GET", b"/", [(name, value)])
+    return Request(b"GET", b"/", Fields([(name, value)]))
 
 
 class TraceTests(SynchronousTestCase):
@@ -23,7 +23,9 @@ class TraceTests(SynchronousTestCase):
         self.assertEqual(request_id_of(with_header(b"X-Request-ID", b"a.B-9_")), b"a.B-9_")
         for bad in (b"", b"a b", b"a\tb", b"x" * 65, b"\xff", b'"'):
             self.assertRegex(request_id_of(with_header(b"X-Request-Id", bad)), rb"^[0-9a-f]{12}-[0-9a-f]+$")
-        self.assertNotEqual(request_id_of(Request(b"GET", b"/", [])), request_id_of(Request(b"GET", b"/", [])))
+        self.assertNotEqual(
+            request_id_of(Request(b"GET", b"/", Fields())), request_id_of(Request(b"GET", b"/", Fields()))
+        )
 
     def test_traceparent(self) -> None:
         """A valid context is kept; otherwise one is made if that is asked for, and none if not."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.target import Target, normalize_host, parse_target
+from nitroproxy.target import Origin, Target, normalize_host, parse_target
 
 #: Target of a GET, and the URL it names.
 ACCEPTED = [
@@ -118,9 +118,9 @@ class ParseTests(SynchronousTestCase):
             target = parse_target(b"GET", raw)
             assert target is not None
             self.assertEqual(parse_target(b"GET", target.url), target)
-            connect = parse_target(b"CONNECT", target.authority)
+            connect = parse_target(b"CONNECT", target.origin.authority)
             assert connect is not None
-            self.assertEqual((connect.host, connect.port), (target.host, target.port))
+            self.assertEqual((connect.origin.host, connect.origin.port), (target.origin.host, target.origin.port))
 
     def test_local(self) -> None:
         """Other paths are the proxy's own pages."""
@@ -136,7 +136,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_connect(self) -> None:
         """CONNECT takes host:port and nothing else."""
-        self.assertEqual(parse_target(b"CONNECT", b"A.example:443"), Target("https", "a.example", 443, b""))
+        self.assertEqual(parse_target(b"CONNECT", b"A.example:443"), Target(Origin("https", "a.example", 443), b""))
         for raw in (
             b"a.example",
             b"a.example:",

@@ -19,7 +19,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nitroproxy.http1.messages import Limits, Request
+from nitroproxy.http1.messages import Fields, Limits, Request
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
@@ -177,7 +177,7 @@ class OneHop:
 
 def request(method: bytes, target: bytes) -> Request:
     """A request with a Host that no router may believe."""
-    return Request(method, target, [(b"Host", b"liar.example")])
+    return Request(method, target, Fields([(b"Host", b"liar.example")]))
 
 
 def record() -> Record:

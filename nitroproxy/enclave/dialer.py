@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from nitroproxy.http1.messages import Headers
 from nitroproxy.proxy.connect import ConnectEndpoint
-from nitroproxy.target import Target
+from nitroproxy.target import Origin
 from nitroproxy.tls import TLSClient
 
 
@@ -22,18 +22,18 @@ class Dialer:
         self._relay = relay
         self._tls = tls
 
-    def tunnel(self, target: Target, identity: Headers) -> IStreamClientEndpoint:
-        """A plain connection to *target*; *identity* is sent along to the relay."""
-        return ConnectEndpoint(self._relay, target.authority, identity)
+    def tunnel(self, origin: Origin, identity: Headers) -> IStreamClientEndpoint:
+        """A plain connection to *origin*; *identity* is sent along to the relay."""
+        return ConnectEndpoint(self._relay, origin.authority, identity)
 
     @staticmethod
     def verifies_end(key: Hashable) -> bool:
         """Whether an end of input from *key* is one that the destination meant: TLS says so (close_notify)."""
-        return isinstance(key, Target) and key.scheme == "https"
+        return isinstance(key, Origin) and key.scheme == "https"
 
     def endpoint_for(self, key: Hashable, identity: Headers) -> IStreamClientEndpoint:
-        """A connection to the `Target` *key* (its path aside), ready for HTTP: verified TLS for https."""
-        assert isinstance(key, Target)
+        """A connection to the `Origin` *key*, ready for HTTP: verified TLS for https."""
+        assert isinstance(key, Origin)
         tunnel = self.tunnel(key, identity)
         if key.scheme == "https":
             return self._tls.wrap(tunnel, key.host)

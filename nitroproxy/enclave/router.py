@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from prometheus_client.core import Metric
@@ -48,10 +47,11 @@ class EnclaveRouter:
         target = parse_target(request.method, request.target)
         if target is None:
             return Local(self._site)
-        record.host, record.port = target.host, target.port
-        if target.scheme == "http" and not self._allow_plaintext:
+        origin = target.origin
+        record.host, record.port = origin.host, origin.port
+        if origin.scheme == "http" and not self._allow_plaintext:
             raise ProxyError(Kind.PLAINTEXT_DESTINATION, "http destinations are off (tls.allow_plaintext)")
-        self._policy.check(target.host, target.port)
+        self._policy.check(origin.host, origin.port)
         if request.method == b"CONNECT":
-            return Dial(partial(self._dialer.tunnel, target))
-        return Forward(self._pool, replace(target, path=b""), target.path, target.host_field)
+            return Dial(partial(self._dialer.tunnel, origin))
+        return Forward(self._pool, origin, target.path, origin.host_field)

@@ -51,11 +51,12 @@ class EgressRouter:
         target = parse_target(request.method, request.target)
         if target is None:
             return Local(self._site)
-        record.host, record.port = target.host, target.port
+        origin = target.origin
+        record.host, record.port = origin.host, origin.port
         if request.method != b"CONNECT":
             raise ProxyError(Kind.METHOD_NOT_ALLOWED, "the relay only carries CONNECT tunnels")
-        self._policy.check(target.host, target.port)
+        self._policy.check(origin.host, origin.port)
         endpoint = CheckedEndpoint(
-            self._reactor, self._resolver, self._deadlines, target.host, target.port, self._timeout
+            self._reactor, self._resolver, self._deadlines, origin.host, origin.port, self._timeout
         )
         return Dial(lambda identity: endpoint)

@@ -31,7 +31,8 @@ class GatewayRouter:
         target = parse_target(request.method, request.target)
         if target is None:
             return Local(self._site)
-        record.host, record.port = target.host, target.port
+        origin = target.origin
+        record.host, record.port = origin.host, origin.port
         if request.method == b"CONNECT":
-            return Dial(partial(ConnectEndpoint, self._enclave, target.authority))
-        return Forward(self._pool, ENCLAVE, target.url, target.host_field)
+            return Dial(partial(ConnectEndpoint, self._enclave, origin.authority))
+        return Forward(self._pool, ENCLAVE, target.url, origin.host_field)

@@ -42,12 +42,7 @@ def end_to_end(
     return [header for header in headers if header[0].lower() not in dropped]
 
 
-def names_in_via(headers: Sequence[tuple[bytes, bytes]], pseudonym: bytes) -> bool:
-    """Whether a Via field says that *pseudonym* has handled the message (RFC 9110 section 7.6.3)."""
-    for name, value in headers:
-        if name.lower() == b"via" and pseudonym in value:
-            for member in value.split(b","):
-                parts = member.split()
-                if len(parts) > 1 and parts[1] == pseudonym:
-                    return True
-    return False
+def names_in_via(via: Sequence[bytes], pseudonym: bytes) -> bool:
+    """Whether the values of a message's Via fields say that *pseudonym* has handled it (RFC 9110 section 7.6.3)."""
+    members = (member.split() for value in via if pseudonym in value for member in value.split(b","))
+    return any(len(parts) > 1 and parts[1] == pseudonym for parts in members)

@@ -1,12 +1,11 @@
 """The heads of HTTP/1.1 messages as values, and the limits they are read under. No syntax, no I/O.
 
-Header names keep the spelling they arrived with; `Request.get` and `Response.get` look them up without regard to
-case (RFC 9110 section 5.1).
+Field names keep the spelling they arrived with and are looked up without regard to case (RFC 9110 section 5.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: A header section in order: ``(name, value)``, each name a token, each value without surrounding white space.
@@ -30,12 +29,38 @@ class Limits:
     header_count: int = 100
 
 
-def find(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The value of the first field called *name* (given in lower case), or None."""
-    for field_name, value in headers:
-        if field_name.lower() == name:
-            return value
-    return None
+@dataclass(init=False, slots=True)
+class Fields:
+    """A header section.
+
+    :ivar in_order: as it arrived.
+    :ivar values: those of each field, in order, by its name in lower case.
+    """
+
+    in_order: Headers
+    values: dict[bytes, list[bytes]]
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.in_order = []
+        self.values = {}
+        for name, value in headers:
+            self.add(name, value)
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Append a field; white space after its value is none of it (RFC 9110 section 5.5)."""
+        value = value.rstrip(b" \t")
+        self.in_order.append((name, value))
+        name = name.lower()
+        values = self.values.get(name)
+        if values is None:
+            self.values[name] = [value]
+        else:
+            values.append(value)
+
+    def get(self, name: bytes) -> bytes | None:
+        """The value of the first field called *name* (given in lower case), or None."""
+        values = self.values.get(name)
+        return None if values is None else values[0]
 
 
 @dataclass(slots=True)
@@ -45,7 +70,6 @@ class Request:
     :ivar target: the request-target exactly as it arrived (RFC 9112 section 3.2).
     :ivar http10: the client speaks HTTP/1.0.
     :ivar content_length: bytes of body to come, or `CHUNKED`; 0 when there is none.
-    :ivar has_length: it has a Content-Length field.
     :ivar keep_alive: the client wants the connection kept (RFC 9112 section 9.3).
     :ivar connection_options: what its Connection fields name, in lower case (RFC 9110 section 7.6.1).
     :ivar expects_continue: it waits for a 100 before sending its body (RFC 9110 section 10.1.1).
@@ -54,18 +78,13 @@ class Request:
 
     method: bytes
     target: bytes
-    headers: Headers
+    fields: Fields
     http10: bool = False
     content_length: int = 0
-    has_length: bool = False
     keep_alive: bool = True
     connection_options: frozenset[bytes] = frozenset()
     expects_continue: bool = False
     upgrade: bytes | None = None
-
-    def get(self, name: bytes) -> bytes | None:
-        """The value of the first header called *name* (given in lower case), or None."""
-        return find(self.headers, name)
 
 
 @dataclass(slots=True)
@@ -75,18 +94,12 @@ class Response:
     :ivar content_length: bytes of body to come, `CHUNKED` or `UNTIL_CLOSE`; 0 when there is none.
     :ivar keep_alive: the connection may serve another request after this one.
     :ivar declared_length: what its Content-Length says, which to HEAD is of a body that is not sent; None without one.
-    :ivar dated: it has a Date.
     """
 
     status: int
     reason: bytes
-    headers: Headers
+    fields: Fields
     content_length: int = 0
     keep_alive: bool = True
     connection_options: frozenset[bytes] = frozenset()
     declared_length: int | None = None
-    dated: bool = False
-
-    def get(self, name: bytes) -> bytes | None:
-        """The value of the first header called *name* (given in lower case), or None."""
-        return find(self.headers, name)

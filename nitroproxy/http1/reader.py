@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Final
 
 import httptools
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.chunked import ChunkedDecoder, ChunkError
-from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Limits, Request, Response
+from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Fields, Limits, Request, Response
 
 _HEAD_END: Final = b"\r\n\r\n"
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -28,8 +29,8 @@ _HEAD_BYTES: Final = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
-_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
 _LONGEST_BODY: Final = (1 << 63) - 1
+_LONGEST_BODY_DIGITS: Final = 19
 #: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
 #: recipients (CGI and its children) read it so.
 _ACTED_ON: Final = frozenset(
@@ -39,42 +40,42 @@ _ACTED_ON: Final = frozenset(
 )
 
 
-class _Framing:
-    """llhttp's callbacks: collects the fields of one head, and those of them that decide what follows it."""
+class _Fields(Fields):
+    """llhttp's callbacks: collects the fields of one head, and says what they decide of the framing."""
 
-    __slots__ = ("acted_on", "headers")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self.headers: Headers = []
-        self.acted_on: dict[bytes, list[bytes]] = {}
+    on_header = Fields.add
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        value = value.rstrip(b" \t")
-        self.headers.append((name, value))
-        lower = name.lower()
-        if lower in _ACTED_ON:
-            self.acted_on.setdefault(lower, []).append(value)
-        elif b"_" in lower and lower.replace(b"_", b"-") in _ACTED_ON:
-            raise ValueError(f"field name {name.decode('ascii')!r} imitates one that frames the message")
+    def imitation(self) -> bytes | None:
+        """The name of a field that some recipient would take for one that is acted on here."""
+        return next((name for name in self.values if b"_" in name and name.replace(b"_", b"-") in _ACTED_ON), None)
 
     def connection_options(self) -> frozenset[bytes]:
-        values = self.acted_on.get(b"connection")
-        if values is None:
-            return frozenset()
-        options = (option.strip(b" \t").lower() for value in values for option in value.split(b","))
-        return frozenset(option for option in options if option)
+        values = self.values.get(b"connection")
+        return frozenset() if values is None else _options(b",".join(values))
 
     def content_length(self) -> int | None:
-        values = self.acted_on.get(b"content-length")
+        values = self.values.get(b"content-length")
         if values is None:
             return None
-        if len(values) > 1 or _DIGITS.fullmatch(values[0]) is None or int(values[0]) > _LONGEST_BODY:
-            raise ValueError("Content-Length is not one decimal number of at most 2^63-1")
-        return int(values[0])
+        digits = values[0]
+        if len(values) == 1 and len(digits) <= _LONGEST_BODY_DIGITS and digits.isdigit():
+            length = int(digits)
+            if length <= _LONGEST_BODY:
+                return length
+        raise ValueError("Content-Length is not one decimal number of at most 2^63-1")
 
     def transfer_codings(self) -> bytes | None:
-        values = self.acted_on.get(b"transfer-encoding")
+        values = self.values.get(b"transfer-encoding")
         return None if values is None else b",".join(values).lower()
+
+
+@lru_cache(maxsize=16)
+def _options(connection: bytes) -> frozenset[bytes]:
+    """What the members of a Connection field name; most connections have one and the same."""
+    options = (option.strip(b" \t").lower() for option in connection.split(b","))
+    return frozenset(option for option in options if option)
 
 
 class _Reader(ABC):
@@ -181,10 +182,10 @@ class _Reader(ABC):
 
     def _parse(
         self, head: bytes, parser_type: type[httptools.HttpRequestParser | httptools.HttpResponseParser]
-    ) -> _Framing:
-        framing = _Framing()
+    ) -> _Fields:
+        fields = _Fields()
         try:
-            parser_type(framing).feed_data(head)
+            parser_type(fields).feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # It stops after the head of a CONNECT or an upgrade, which is all there is.
         except httptools.HttpParserInvalidMethodError as error:
@@ -192,9 +193,11 @@ class _Reader(ABC):
             raise self._fail(kind, "the method is none that is known here") from error
         except httptools.HttpParserError as error:
             raise self._fail(self._blame, str(error.__context__ or error)) from error
-        if len(framing.headers) > self._limits.header_count:
+        if b"_" in head and (name := fields.imitation()) is not None:
+            raise self._fail(self._blame, f"field name {name.decode('ascii')!r} imitates one that frames the message")
+        if len(fields.in_order) > self._limits.header_count:
             raise self._fail(self._too_large, f"more than {self._limits.header_count} header fields")
-        return framing
+        return fields
 
     def _begin_body(self, length: int) -> None:
         self._in_body = True
@@ -246,23 +249,23 @@ class RequestReader(_Reader):
             raise self._fail(Kind.TARGET_TOO_LONG, f"the request target is over {self._limits.target_bytes} bytes")
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
             raise self._fail(self._blame, "the protocol version is not HTTP/1.1 or HTTP/1.0")
-        framing = self._parse(head, httptools.HttpRequestParser)
+        fields = self._parse(head, httptools.HttpRequestParser)
         try:
-            request = self._request(method, target, version == b"HTTP/1.0", framing)
+            request = self._request(method, target, version == b"HTTP/1.0", fields)
         except ValueError as error:
             raise self._fail(self._blame, str(error)) from error
         self._begin_body(request.content_length)
         return request
 
-    def _request(self, method: bytes, target: bytes, http10: bool, framing: _Framing) -> Request:
-        acted_on = framing.acted_on
-        hosts = acted_on.get(b"host", [])
+    def _request(self, method: bytes, target: bytes, http10: bool, fields: _Fields) -> Request:
+        values = fields.values
+        hosts = values.get(b"host", [])
         if len(hosts) > 1 or (not hosts and not http10):
             raise ValueError("there is not exactly one Host field")
         if hosts and _HOST.fullmatch(hosts[0]) is None:
             raise ValueError("the Host field is not a host with an optional port")
-        length = framing.content_length()
-        codings = framing.transfer_codings()
+        length = fields.content_length()
+        codings = fields.transfer_codings()
         if codings is not None:
             if length is not None or http10:
                 raise ValueError("Transfer-Encoding in an HTTP/1.0 request or beside Content-Length")
@@ -271,18 +274,17 @@ class RequestReader(_Reader):
             length = CHUNKED
         if method == b"CONNECT" and length:
             raise ValueError("a CONNECT request with a body")
-        options = framing.connection_options()
-        expectations = acted_on.get(b"expect")
+        options = fields.connection_options()
+        expectations = values.get(b"expect")
         if expectations is not None and b",".join(expectations).lower() != b"100-continue":
             raise self._fail(Kind.EXPECTATION_FAILED, "the only expectation understood is '100-continue'")
-        upgrade = _upgrade(acted_on.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
+        upgrade = _upgrade(values.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
         return Request(
             method=method,
             target=target,
-            headers=framing.headers,
+            fields=fields,
             http10=http10,
             content_length=length or 0,
-            has_length=b"content-length" in acted_on,
             keep_alive=b"close" not in options and (not http10 or b"keep-alive" in options),
             connection_options=options,
             expects_continue=expectations is not None and not http10 and bool(length),
@@ -316,22 +318,22 @@ class ResponseReader(_Reader):
         match = _STATUS_LINE.fullmatch(head[: head.index(b"\r\n")])
         if match is None:
             raise self._fail(self._blame, "the status line is not 'HTTP/1.1 status reason'")
-        framing = self._parse(head, httptools.HttpResponseParser)
+        fields = self._parse(head, httptools.HttpResponseParser)
         http10 = head.startswith(b"HTTP/1.0")
         try:
-            response = self._response(int(match[1]), match[2] or b"", http10, framing, method)
+            response = self._response(int(match[1]), match[2] or b"", http10, fields, method)
         except ValueError as error:
             raise self._fail(self._blame, str(error)) from error
         self._begin_body(response.content_length)
         return response
 
-    def _response(self, status: int, reason: bytes, http10: bool, framing: _Framing, method: bytes) -> Response:
+    def _response(self, status: int, reason: bytes, http10: bool, fields: _Fields, method: bytes) -> Response:
         """Decide the framing (RFC 9112 section 6.3)."""
-        length = declared = framing.content_length()
-        codings = framing.transfer_codings()
+        length = declared = fields.content_length()
+        codings = fields.transfer_codings()
         if codings is not None and (length is not None or http10 or codings != b"chunked"):
             raise ValueError("Transfer-Encoding is not one 'chunked', or stands beside Content-Length")
-        options = framing.connection_options()
+        options = fields.connection_options()
         if status < 200 or status in (204, 304) or method == b"HEAD" or (method == b"CONNECT" and status < 300):
             length = 0
         elif codings is not None:
@@ -339,9 +341,7 @@ class ResponseReader(_Reader):
         elif length is None:
             length = UNTIL_CLOSE
         keep_alive = length != UNTIL_CLOSE and b"close" not in options and (not http10 or b"keep-alive" in options)
-        return Response(
-            status, reason, framing.headers, length, keep_alive, options, declared, b"date" in framing.acted_on
-        )
+        return Response(status, reason, fields, length, keep_alive, options, declared)
 
     def end_of_input(self, clean: bool) -> None:
         """The connection ended; a body that lasts until then is now complete.

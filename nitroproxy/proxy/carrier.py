@@ -26,9 +26,9 @@ def carrier(downstream: Downstream, request: Request, record: Record, settings: 
     factory = downstream.factory
     if request.method == b"TRACE":
         raise ProxyError(Kind.METHOD_NOT_ALLOWED, "TRACE is not passed on")
-    if names_in_via(request.headers, factory.pseudonym):
+    if names_in_via(request.fields.values.get(b"via", ()), factory.pseudonym):
         raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the request's Via says that it has been here")
-    if request.method == b"OPTIONS" and request.get(b"max-forwards") == b"0":
+    if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
         return OptionsAnswer(downstream, request)
     route = factory.router.route(request, record)
     deadlines = factory.deadlines

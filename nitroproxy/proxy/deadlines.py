@@ -39,21 +39,21 @@ class Deadline:
 
 
 class Deadlines:
-    """A timer wheel on *clock*."""
+    """A timer wheel on *clock*.
+
+    :ivar seconds: gives the clock's time, in seconds.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
         self._slots: dict[int, set[Deadline]] = {}
         self._turning: set[Deadline] = set()
         self._next: IDelayedCall | None = None
 
-    def seconds(self) -> float:
-        """The clock's time, in seconds."""
-        return self._clock.seconds()
-
     def after(self, seconds: float, callback: Callable[[], object]) -> Deadline:
         """Call *callback* once *seconds* have passed, at most a tick late."""
-        tick = math.ceil((self._clock.seconds() + seconds) / TICK)
+        tick = math.ceil((self.seconds() + seconds) / TICK)
         slot = self._slots.get(tick)
         if slot is None:
             slot = self._slots[tick] = set()
@@ -71,7 +71,7 @@ class Deadlines:
 
     def _turn(self) -> None:
         self._next = None
-        now = math.floor(self._clock.seconds() / TICK)
+        now = math.floor(self.seconds() / TICK)
         for tick in sorted(tick for tick in self._slots if tick <= now):
             slot = self._slots.pop(tick, None)
             if slot is None:

@@ -150,9 +150,9 @@ class Exchange:
     def _headers(self) -> Headers:
         request = self._request
         headers = [(b"Host", self._route.host)]
-        if request.has_length:
+        if request.fields.get(b"content-length") is not None:
             headers.append((b"Content-Length", b"%d" % request.content_length))
-        headers += end_to_end(request.headers, request.connection_options, _NOT_PASSED_ON)
+        headers += end_to_end(request.fields.in_order, request.connection_options, _NOT_PASSED_ON)
         if request.method == b"OPTIONS":
             headers = [_one_hop_less(header) for header in headers]
         if request.expects_continue:
@@ -266,21 +266,20 @@ class Exchange:
     def _watch(self) -> None:
         """A body moves: from now on see to it that it goes on moving."""
         self._waiting = False
-        self._last_moved = self._deadlines.seconds()
         self._cancel_deadline()
-        self._look_later()
+        self._moved_now()
 
     def _moved_now(self) -> None:
         """Something happened. A deadline that is set already is late at worst by what it has left, and looks again."""
-        self._last_moved = self._deadlines.seconds()
+        now = self._last_moved = self._deadlines.seconds()
         if self._deadline is None:
-            self._look_later()
+            self._look_later(now)
 
-    def _look_later(self) -> None:
+    def _look_later(self, now: float) -> None:
         self._received_before = self._record.received
         self._downstream.was_held_back = self._downstream.upstream_full or not self._may_send
         settings = self._settings
-        left = self._last_moved + self._patience - self._deadlines.seconds()
+        left = self._last_moved + self._patience - now
         wait = min(left, _RATE_WINDOW) if self._request_flows and settings.min_body_rate else left
         # Never longer than the shortest patience there may be need of next.
         wait = min(wait, settings.response_timeout, settings.idle_timeout)
@@ -289,7 +288,8 @@ class Exchange:
     def _check_progress(self) -> None:
         self._deadline = None
         patience = self._patience
-        if self._deadlines.seconds() >= self._last_moved + patience:
+        now = self._deadlines.seconds()
+        if now >= self._last_moved + patience:
             if self._waiting:
                 kind = Kind.HTTP_RESPONSE_TIMEOUT
                 self._fail(ProxyError(kind, f"no response within {patience:g} seconds"))
@@ -305,7 +305,7 @@ class Exchange:
             detail = f"the request body comes at less than {self._settings.min_body_rate} bytes a second"
             self._fail(ProxyError(Kind.REQUEST_TIMEOUT, detail))
         else:
-            self._look_later()
+            self._look_later(now)
 
     @property
     def _patience(self) -> float:

@@ -81,7 +81,7 @@ class LocalExchange:
         """The request is complete: find its resource and render it."""
         self._stop_deadline()
         web_request = self._web_request = WebRequest(self)
-        for name, value in self._request.headers:
+        for name, value in self._request.fields.in_order:
             web_request.requestHeaders.addRawHeader(name, value)
         assert self._downstream.record is not None
         web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._downstream.record.request_id])

@@ -61,7 +61,7 @@ class ResponseWriter:
     def head(self, response: Response) -> None:
         """Begin a response that was forwarded."""
         assert self._request is not None
-        headers = end_to_end(response.headers, response.connection_options, _NOT_PASSED_ON)
+        headers = end_to_end(response.fields.in_order, response.connection_options, _NOT_PASSED_ON)
         if response.content_length not in (CHUNKED, UNTIL_CLOSE):
             if response.declared_length is not None and response.status != 204:
                 headers.append((b"Content-Length", b"%d" % response.declared_length))
@@ -71,7 +71,7 @@ class ResponseWriter:
             self._chunked = True
             headers.append((b"Transfer-Encoding", b"chunked"))
         headers.append((b"Via", self._via))
-        if not response.dated:
+        if response.fields.get(b"date") is None:
             headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
         self._write_head(response.status, response.reason, headers)
 
@@ -106,7 +106,7 @@ class ResponseWriter:
 
     def switching(self, response: Response) -> None:
         """Pass a 101 on: from here on the connection is no longer HTTP."""
-        protocols = [header for header in response.headers if header[0].lower() == b"upgrade"]
+        protocols = [header for header in response.fields.in_order if header[0].lower() == b"upgrade"]
         headers = [*_of_interim(response), (b"Connection", b"upgrade"), *protocols, self._id()]
         self._transport.write(response_head(101, response.reason, headers))
 
@@ -129,7 +129,7 @@ class ResponseWriter:
 
 def _of_interim(response: Response) -> Headers:
     """The fields of a 1xx that go on: it has no body, so nothing may say that it has (RFC 9110 section 8.6)."""
-    return end_to_end(response.headers, response.connection_options, _NOT_PASSED_ON)
+    return end_to_end(response.fields.in_order, response.connection_options, _NOT_PASSED_ON)
 
 
 def _without(headers: Headers, names: frozenset[bytes]) -> Headers:

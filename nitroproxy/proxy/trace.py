@@ -26,7 +26,7 @@ def new_request_id() -> bytes:
 
 def request_id_of(request: Request) -> bytes:
     """The id that *request* brought along, or a new one when it brought none that can be used."""
-    given = request.get(b"x-request-id")
+    given = request.fields.get(b"x-request-id")
     return given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
 
 
@@ -35,7 +35,7 @@ def traceparent_of(request: Request, *, make: bool) -> bytes:
 
     :param make: whether a new one is made.
     """
-    given = request.get(b"traceparent")
+    given = request.fields.get(b"traceparent")
     if given and _TRACEPARENT.fullmatch(given):
         return given
     return b"00-%b-%b-01" % (os.urandom(16).hex().encode(), os.urandom(8).hex().encode()) if make else b""
