@@ -68,8 +68,7 @@ class EagerReactor(EPollReactor):
         """
         if self._eager:
             self._write_now()
-            if self._eager:
-                timeout = 0  # They have asked while others wrote: after those that can be read.
+            timeout = self._patience(timeout)
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
         except OSError as interrupted:
@@ -86,6 +85,15 @@ class EagerReactor(EPollReactor):
                     _log.failure("ending a connection failed", event="callback_failed")
 
     doIteration = doPoll
+
+    def _patience(self, timeout: float | None) -> float | None:
+        """How long to wait after all: those that wrote may have asked for more than was known when *timeout* was."""
+        if self._eager or self._justStopped or not self._started:
+            return 0
+        due = self.timeout()
+        if timeout is None or due is None:
+            return due if timeout is None else timeout
+        return min(timeout, due)
 
     def _write_now(self) -> None:
         turn, self._eager = self._eager, self._turn
