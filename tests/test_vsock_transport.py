@@ -215,9 +215,12 @@ class ConnectionTests(VsockTestCase):
         """Sending nothing is nothing: vsock's EPIPE for it would make every orderly end of TLS a loss."""
         client, server = await self.pair()
         self.assertEqual(client.transport.writeSomeData(b""), 0)
-        for side in (client, server):
-            side.transport.abortConnection()
-            await side.lost
+        server.transport.loseConnection()
+        await server.lost
+        await client.read_ended
+        self.assertEqual(client.transport.writeSomeData(b""), 0)
+        client.transport.abortConnection()
+        await client.lost
 
     async def test_tcp_options(self) -> None:
         """TCP's options, which twisted.web sets, are taken and do nothing."""

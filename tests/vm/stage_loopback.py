@@ -1,6 +1,6 @@
 """The stage ``loopback``: the trial tests of vsock on the AF_VSOCK of one kernel, whose cid 1 is the machine itself.
 
-Each test is a check of its own.
+Each test is a check of its own. They run on the daemons' reactor; Twisted's conformance tests bring others besides.
 """
 
 from __future__ import annotations
@@ -13,9 +13,15 @@ from typing import Any, Final
 from twisted.trial.reporter import Reporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
+from nitroproxy.reactor import install
 from tests.vm.checks import Outcome, Result, report
 
-_MODULES: Final = ("tests.test_vsock_transport", "tests.test_vsock_endpoints", "tests.test_vsock_real")
+_MODULES: Final = (
+    "tests.test_vsock_kernel",
+    "tests.test_vsock_transport",
+    "tests.test_vsock_endpoints",
+    "tests.test_vsock_real",
+)
 
 
 class CheckReporter(Reporter):
@@ -56,6 +62,7 @@ class CheckReporter(Reporter):
 
 def run_stage() -> None:
     """Run the tests."""
+    install()
     subprocess.run(["modprobe", "vsock_loopback"], check=True)
     os.environ["NITROPROXY_TEST_VSOCK"] = "1"
     suite = TestLoader().loadByNames(list(_MODULES))
