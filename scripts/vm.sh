@@ -9,9 +9,14 @@ cd "$root"
 
 usage() {
     cat <<'TEXT'
-usage: scripts/dev.sh vm [STAGE...]
+usage: scripts/dev.sh vm [--seconds N] [STAGE...]
 
-Runs the stages named, or all: loopback, kernels, systemd. See docs/vm.md. Needs Debian 12 and root.
+Runs the stages named, or loopback, systemd and kernels; soak only when it is named, for N seconds [600]. See docs/vm.md.
+Needs Debian 12 and root. When the three pass, tests/vm/passed is made to say for which files they did.
+
+usage: scripts/vm.sh digest
+
+Prints what tests/vm/passed has when they have passed with the files as they are.
 TEXT
 }
 
@@ -28,9 +33,39 @@ tools() {
     command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
     [ ${#missing[@]} = 0 ] && return
     say "installing ${missing[*]}"
-    apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends \
-        "${missing[@]}" >&2
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
+        --no-install-recommends "${missing[@]}"; } >&2 || die "${missing[*]} cannot be installed: nothing was tested"
+}
+
+# child COMMAND...: runs it so that a signal to this script ends it at once, and not when it is done by itself.
+running=''
+child() {
+    local status=0
+    "$@" &
+    running=$!
+    wait "$running" || status=$?
+    running=''
+    return "$status"
+}
+
+stop() {
+    trap '' INT TERM
+    if [ -n "$running" ]; then
+        kill -TERM "$running" 2>/dev/null || true
+        wait "$running" || true
+    fi
+    exit 130
+}
+
+# What the stages show depends on these files and on nothing else here.
+covered() {
+    git ls-files -z --cached --others --exclude-standard -- nitroproxy twisted_plugins systemd docker etc tests/vm \
+        'tests/test_vsock_*.py' tests/fakevsock.py scripts/vm.sh requirements.lock setup.cfg pyproject.toml ':!tests/vm/passed'
+}
+
+# digest DIRECTORY: of the covered files' names, and of what is in them in DIRECTORY.
+digest() {
+    covered | LC_ALL=C sort -z | (cd "$1"; xargs -0 sha256sum 2>/dev/null || true) | sha256sum | cut -d' ' -f1
 }
 
 # The image is made anew when anything that it is made from has changed. Images of other inputs are kept for a while.
@@ -45,7 +80,8 @@ image() {
         say "making the guest image; this takes about a minute"
         find "$cache" -maxdepth 1 -name 'image-*' -mtime +7 -exec rm -rf {} +
         rm -rf "$image.new"
-        timeout -k 10 900 tests/vm/build_image.sh "$python" requirements.lock "$image.new"
+        child timeout -k 10 900 tests/vm/build_image.sh "$python" requirements.lock "$image.new" ||
+            die "the guest image cannot be made: nothing was tested"
         mv "$image.new" "$image"
     fi
     flock -u 9
@@ -67,14 +103,22 @@ case ${1:-} in
         usage
         exit
         ;;
+    digest)
+        digest .
+        exit
+        ;;
 esac
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    die "this needs Debian and root"
+    die "this needs Debian and root: nothing was tested"
 fi
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/nitroproxy-vm.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+trap stop INT TERM
 tools
 image
 payload "$work"
-"$python" -m tests.vm.boot --image "$image" --payload "$work/payload.tar" --out "$root/.run/vm" "$@"
+tested=$(digest "$work/tree")
+child "$python" -m tests.vm.boot --image "$image" --payload "$work/payload.tar" --out "$root/.run/vm" "$@"
+if [ $# = 0 ]; then
+    printf '%s\n' "$tested" >tests/vm/passed
+fi

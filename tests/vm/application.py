@@ -6,17 +6,21 @@ the arguments of the function of that name; the answer is another.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
 import socket
 import ssl
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 PORT: Final = 7000
+_LOCAL: Final = 1
 _CA_FILE: Final = "/etc/nitroproxy/ca.pem"
 
 
@@ -68,6 +72,23 @@ def churn(url: str, count: int) -> dict[str, Any]:
     return {"done": done}
 
 
+def dial(cid: int, port: int) -> dict[str, Any]:
+    """Connect over vsock, ask for /health/live, and say how far that went."""
+    if cid == _LOCAL:
+        subprocess.run(["modprobe", "vsock_loopback"], check=True)
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as connection:
+        connection.settimeout(30)
+        try:
+            connection.connect((cid, port))
+        except OSError as failed:
+            return {"failed": errno.errorcode.get(failed.errno or 0, str(failed))}
+        answer = b""
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has been closed already
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = connection.recv(1000)
+        return {"answer": answer.decode("latin-1")}
+
+
 def descriptors() -> dict[str, Any]:
     """The proxy's process, and how many descriptors it has open."""
     for process in Path("/proc").glob("[0-9]*"):
@@ -99,7 +120,7 @@ def _expect(seen: bytes, start: bytes) -> None:
 
 
 _DO: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    function.__name__: function for function in (fetch, stream, churn, descriptors)
+    function.__name__: function for function in (fetch, stream, churn, dial, descriptors)
 }
 
 

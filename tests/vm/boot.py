@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,11 +33,11 @@ _QUIET: Final = "console=ttyS0 quiet loglevel=4 mitigations=off no5lvl tsc=relia
 class Stage:
     """What a stage's guest needs.
 
-    :ivar limit: seconds after which it is ended.
+    :ivar limit: seconds after which it is ended, those of `asked` aside.
     :ivar memory: MiB.
     :ivar systemd: whether systemd is its init; a script is faster.
     :ivar inner: whether it starts a guest of its own, from the same image.
-    :ivar asked: whether it runs only when it is named.
+    :ivar asked: whether it runs only when it is named, for as long as was asked.
     """
 
     limit: int
@@ -50,7 +51,7 @@ STAGES: Final = {
     "loopback": Stage(limit=200, memory=1024, systemd=False),
     "systemd": Stage(limit=300, memory=1536, systemd=True),
     "kernels": Stage(limit=400, memory=3072, systemd=True, inner=True),
-    "soak": Stage(limit=900, memory=2048, systemd=False, asked=True),
+    "soak": Stage(limit=300, memory=2048, systemd=False, asked=True),
 }
 
 #: Stages that run side by side; kernels has two processors' worth of work.
@@ -69,8 +70,73 @@ class Outcome:
     seconds: float = 0.0
 
 
-def command(stage: str, image: Path, payload: Path, out: Path) -> list[str]:
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run have in common.
+
+    :ivar image: the directory with the guest's image.
+    :ivar payload: the tar file that the guest gets.
+    :ivar seconds: for stages that last as long as asked.
+    """
+
+    image: Path
+    payload: Path
+    seconds: int
+
+    def limit(self, stage: str) -> int:
+        """Seconds after which a stage's guest is ended."""
+        needs = STAGES[stage]
+        return needs.limit + self.seconds if needs.asked else needs.limit
+
+
+class Guests:
+    """The processes of the guests, none of which outlives the run."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.RLock()  # a signal's handler may come while it is held
+        self._ended = False
+
+    @contextmanager
+    def start(self, arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+        """A child that does not outlive the block.
+
+        :raises InterruptedError: all have been ended.
+        """
+        with self._lock:
+            if self._ended:
+                raise InterruptedError("no stage is started any more")
+            child = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.add(child)
+        with child:
+            try:
+                yield child
+            finally:
+                child.terminate()
+                killing = threading.Timer(10, child.kill)
+                killing.start()
+                child.wait()
+                killing.cancel()
+                self._running.discard(child)
+
+    def end(self) -> None:
+        """End all, and start no other."""
+        with self._lock:
+            self._ended = True
+            for child in list(self._running):
+                child.terminate()
+
+
+def command(run: Run, stage: str, out: Path) -> list[str]:
     """QEMU's command line. The guest's root is the image, of which it may change its own view only."""
+    image, payload, limit = run.image, run.payload, run.limit(stage)
     needs = STAGES[stage]
     init = "" if needs.systemd else "init=/opt/guest/init.sh"
     disks = [
@@ -80,11 +146,14 @@ def command(stage: str, image: Path, payload: Path, out: Path) -> list[str]:
     ]
     if needs.inner:
         disks.append(f"format=raw,readonly=on,file={image / 'root.ext4'}")
-    arguments = ["timeout", "-k", "5", str(needs.limit), "qemu-system-x86_64"]
+    arguments = ["timeout", "-k", "5", str(limit), "qemu-system-x86_64"]
     arguments += ["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(needs.memory)]
     arguments += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"]
     arguments += ["-kernel", str(image / "vmlinuz")]
-    arguments += ["-append", f"{_QUIET} root=/dev/nvme0n1 rootfstype=ext4 rw {init} stage={stage}"]
+    arguments += [
+        "-append",
+        f"{_QUIET} root=/dev/nvme0n1 rootfstype=ext4 rw {init} stage={stage} seconds={run.seconds}",
+    ]
     arguments += ["-serial", f"file:{out / 'console.log'}", "-chardev", "stdio,id=live,signal=off"]
     arguments += ["-serial", "chardev:live"]
     for number, disk in enumerate(disks):
@@ -97,14 +166,15 @@ def command(stage: str, image: Path, payload: Path, out: Path) -> list[str]:
     return arguments
 
 
-def run_stage(stage: str, image: Path, payload: Path, out: Path) -> Outcome:
+def run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
     """Start the stage's guest, follow it to its end, and keep its output, console and files in *out*."""
-    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     with (out / "results.tar").open("wb") as results:
         results.truncate(_RESULTS_BYTES)
     outcome = Outcome(stage)
     started = time.monotonic()
-    with (out / "live.log").open("w") as log, _process(command(stage, image, payload, out)) as guest:
+    with (out / "live.log").open("w") as log, guests.start(command(run, stage, out)) as guest:
         assert guest.stdout is not None
         for line in guest.stdout:
             log.write(line)
@@ -123,22 +193,6 @@ def run_stage(stage: str, image: Path, payload: Path, out: Path) -> Outcome:
         outcome.results.append(result)
         print(_line(stage, result), flush=True)
     return outcome
-
-
-@contextmanager
-def _process(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A child that does not outlive the block."""
-    with subprocess.Popen(
-        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace", start_new_session=True
-    ) as child:
-        try:
-            yield child
-        finally:
-            child.terminate()
-            killing = threading.Timer(10, child.kill)
-            killing.start()
-            child.wait()
-            killing.cancel()
 
 
 def _unpack(out: Path) -> None:
@@ -184,28 +238,31 @@ def junit(outcomes: Sequence[Outcome]) -> bytes:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the stages; 0 when every check has passed."""
-    parser = argparse.ArgumentParser(prog="scripts/dev.sh vm", usage="%(prog)s [STAGE...]")
+    parser = argparse.ArgumentParser(prog="scripts/dev.sh vm", usage="%(prog)s [--seconds N] [STAGE...]")
     parser.add_argument("--image", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--payload", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=int, default=600, help="how long the stage soak lasts [600]")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all without a name")
     options = parser.parse_args(arguments)
     if unknown := set(options.stages) - set(STAGES):
         parser.error(f"there is no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
 
+    run = Run(options.image, options.payload, options.seconds)
+    guests = Guests()
+
     def stop(number: int, frame: FrameType | None) -> None:
+        guests.end()
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     outcomes: list[Outcome] = []
     for group in GROUPS:
         usual = [stage for stage, needs in STAGES.items() if not needs.asked]
         wanted = [stage for stage in group if stage in (options.stages or usual)]
         with ThreadPoolExecutor() as threads:
-            running = [
-                threads.submit(run_stage, stage, options.image, options.payload, options.out / stage)
-                for stage in wanted
-            ]
+            running = [threads.submit(run_stage, run, guests, stage, options.out / stage) for stage in wanted]
             outcomes += [stage.result() for stage in running]
     file = options.out / "junit.xml"
     file.write_bytes(junit(outcomes))

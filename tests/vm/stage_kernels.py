@@ -6,6 +6,7 @@ the parent's cid is 2 here, where on Nitro it is 3.
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,10 @@ from tests.vm.enclave_vm import CID, EnclaveVM
 from tests.vm.machine import HOST, KEPT, Answer, Machine, descriptors, run
 
 _CAPTURED: Final = Path("/run/capture")
+_LOCAL: Final = 1
+_ENCLAVE_PORT: Final = 5000
 _RELAY_PORT: Final = 5001
+_LOGS_PORT: Final = 5002
 _CHURN: Final = 2000
 #: Seconds within which the gateway has to tell of a missing enclave: one, and what emulation costs.
 _PROMPT: Final = 2.5
@@ -63,17 +68,20 @@ def host_starts(machine: Kernels) -> str:
 
 def enclave_starts(machine: Kernels) -> str:
     """The enclave's VM comes up with the entry script, all layers are well. A start that hangs is tried once more."""
-    again = ""
+    up = _enclave_is_up(machine)
+    wait_until("health", 30, machine.healthy)
+    machine.idle = _descriptors(machine)
+    return up
+
+
+def _enclave_is_up(machine: Kernels) -> str:
     try:
-        seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
+        return f"{wait_until('the application in the enclave', _BOOT, machine.enclave.ready):.0f} s"
     except Failed as failed:
-        again = f", at the second attempt: {failed}"
         machine.enclave.clear()
         machine.enclave.start()
         seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
-    wait_until("health", 30, machine.healthy)
-    machine.idle = _descriptors(machine)
-    return f"{seconds:.0f} s later{again}"
+        return f"{seconds:.0f} s, at the second attempt: {failed}"
 
 
 def demo_passes(machine: Kernels) -> str:
@@ -119,6 +127,52 @@ def _canary() -> str:
     return canary
 
 
+def strangers_are_refused(machine: Kernels) -> str:
+    """The enclave's listener serves the parent only; the host's for relay and logs serve the enclave only."""
+    answer = machine.enclave.ask("dial", cid=_LOCAL, port=_ENCLAVE_PORT)
+    expect("what the enclave answers a process of its own", answer, {"answer": ""})
+    run("modprobe", "vsock_loopback")
+    for port in (_RELAY_PORT, _LOGS_PORT):
+        with _connect(_LOCAL, port) as stranger:
+            expect(f"what port {port} answers a process of the host", _ask_live(stranger), b"")
+    with _connect(CID, _ENCLAVE_PORT) as parent:
+        _expect_status(_ask_live(parent), 200)
+    return "nothing for them, 200 for the parent"
+
+
+def unknown_cid(machine: Kernels) -> str:
+    """A cid that no VM has: the host's kernel knows at once, the enclave's gives up after 2 s."""
+    started = time.monotonic()
+    expect("what the enclave is told", machine.enclave.ask("dial", cid=99, port=5000), {"failed": "ETIMEDOUT"})
+    seconds = time.monotonic() - started
+    expect("what the host is told", _failure_of_connecting(99), errno.ENODEV)
+    return f"ETIMEDOUT after {seconds:.1f} s in the enclave, ENODEV on the host"
+
+
+def _connect(cid: int, port: int) -> socket.socket:
+    connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    connection.settimeout(30)
+    connection.connect((cid, port))
+    return connection
+
+
+def _failure_of_connecting(cid: int) -> int:
+    try:
+        _connect(cid, _ENCLAVE_PORT).close()
+    except OSError as failed:
+        return failed.errno or 0
+    return 0
+
+
+def _ask_live(connection: socket.socket) -> bytes:
+    with suppress(BrokenPipeError, ConnectionResetError):  # it is closed already
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+    try:
+        return connection.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
 def nothing_leaks(machine: Kernels) -> str:
     """2,000 connections in all ways, whole and broken off, leave no descriptor behind, in either daemon."""
     started = time.monotonic()
@@ -153,9 +207,7 @@ def _churn(machine: Kernels, number: int) -> None:
     # The gateway on TCP for two in three, the enclave's own vsock listener for the third.
     target = machine.upstream_url.removeprefix("https://").encode()
     if number % 3 == 2:
-        connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-        connection.settimeout(60)
-        connection.connect((CID, 5000))
+        connection = _connect(CID, _ENCLAVE_PORT)
     else:
         connection = socket.create_connection(("127.0.0.1", 8080), timeout=60)
     with connection:
@@ -215,9 +267,11 @@ def host_is_killed(machine: Kernels) -> str:
 
 
 def frozen_enclave(machine: Kernels) -> str:
-    """While the enclave's VM is frozen health says so; a request made meanwhile is answered when it goes on."""
+    """While the enclave's VM is frozen health says so, and no connection comes about; one that is there, and a request
+    made meanwhile, go on when it does."""
     machine.served()
     answers: list[Answer] = []
+    open_one = _connect(CID, _ENCLAVE_PORT)
     machine.enclave.freeze()
     try:
         waiting = threading.Thread(target=lambda: answers.append(machine.fetch("/uuid")))
@@ -228,18 +282,25 @@ def frozen_enclave(machine: Kernels) -> str:
         if answer.seconds > _PROMPT:
             raise Failed(f"/health took {answer.seconds:.1f} s")
         expect("status of /health/live", machine.get("/health/live").status, 200)
+        expect("how connecting fails", _failure_of_connecting(CID), errno.ETIMEDOUT)
     finally:
         machine.enclave.thaw()
     waiting.join(60)
     expect("the status of the request", [answer.status for answer in answers], [200])
+    with open_one:
+        _expect_status(_ask_live(open_one), 200)
     wait_until("health", 20, machine.healthy)
     return f"/health said after {answer.seconds:.1f} s: {failing['enclave']}"
 
 
 def killed_enclave(machine: Kernels) -> str:
-    """When the enclave's VM is gone health says so, and requests get 503 at once."""
+    """When the enclave's VM is gone its connections end, health says so, and requests get 503 at once."""
     machine.served()
+    open_one = _connect(CID, _ENCLAVE_PORT)
     machine.enclave.kill()
+    with open_one, suppress(ConnectionResetError):
+        expect("what a connection to it gives", open_one.recv(1000), b"")
+    expect("how connecting fails", _failure_of_connecting(CID), errno.ENODEV)
     answer, failing = machine.failing_layers()
     expect("status of /health", answer.status, 503)
     expect_in("what is said of vsock", "no VM with this cid is running", failing.get("vsock", ""))
@@ -255,11 +316,11 @@ def enclave_returns(machine: Kernels) -> str:
     """A new enclave is served as soon as it is there, by the same host daemon."""
     pid = machine.pid(HOST)
     machine.enclave.start()
-    wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
+    up = _enclave_is_up(machine)
     seconds = wait_until("a request", 20, machine.served)
     wait_until("health", 20, machine.healthy)
     expect("the host daemon's process", machine.pid(HOST), pid)
-    return f"served {seconds:.1f} s after it was up"
+    return f"up after {up}; served {seconds:.1f} s later"
 
 
 def journal_is_clean(machine: Kernels) -> str:
@@ -277,6 +338,8 @@ CHECKS: Final = (
     Check(demo_passes, limit=170),
     Check(application_is_served, limit=60),
     Check(relay_saw_ciphertext, limit=90),
+    Check(strangers_are_refused),
+    Check(unknown_cid),
     Check(nothing_leaks, limit=200),
     Check(host_restarts, limit=60),
     Check(host_is_killed, limit=90),

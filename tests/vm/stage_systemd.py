@@ -23,6 +23,9 @@ _SOCKET: Final = "nitroproxy-host.socket"
 _LOCAL: Final = 1
 _RELAY_PORT: Final = 5001
 _MOST_EXPOSURE: Final = 1.3
+#: Run by systemd with properties of a sandbox: connects to the relay; binds a port that needs a capability.
+_CONNECT: Final = f"import socket; socket.socket(socket.AF_VSOCK).connect(({_LOCAL}, {_RELAY_PORT}))"
+_BIND_LOW: Final = "import socket; socket.socket(socket.AF_VSOCK).bind((socket.VMADDR_CID_ANY, 999))"
 
 
 class OneKernel(Machine):
@@ -35,6 +38,9 @@ class OneKernel(Machine):
             limits={"drain_timeout": 10.0},
         )
         self.canary = ""
+        #: The daemons' processes as they were started, and when.
+        self.started: dict[str, int] = {}
+        self.started_at = 0.0
 
 
 def install(machine: OneKernel) -> str:
@@ -66,6 +72,8 @@ def start(machine: OneKernel) -> str:
     seconds = time.monotonic() - started
     expect_in("the host's journal", f"listening on vsock port {_RELAY_PORT}", machine.journal(HOST))
     expect_in("the enclave's journal", "listening on vsock port 5000", machine.journal(ENCLAVE))
+    machine.started = {unit: machine.pid(unit) for unit in (HOST, ENCLAVE)}
+    machine.started_at = time.monotonic()
     return f"healthy after {seconds:.1f} s"
 
 
@@ -107,11 +115,57 @@ def sandbox(machine: OneKernel) -> str:
     return ", ".join(f"{name}: {result}" for name, result in found.items())
 
 
+def what_isolates(machine: OneKernel) -> str:
+    """Neither a network namespace nor an address filter keeps vsock out; RestrictAddressFamilies does. In a user
+    namespace of its own a process has no capability for low vsock ports."""
+    bind = ("User=nobody", "AmbientCapabilities=CAP_NET_BIND_SERVICE")
+    _with_properties(_CONNECT, "PrivateNetwork=yes", "IPAddressDeny=any")
+    refused = _with_properties(_CONNECT, "RestrictAddressFamilies=AF_INET AF_UNIX", status=1)
+    expect_in("what is said of the family", "Address family not supported", refused)
+    _with_properties(_BIND_LOW, *bind)
+    denied = _with_properties(_BIND_LOW, *bind, "PrivateUsers=yes", status=1)
+    expect_in("what is said of the port", "Permission denied", denied)
+    return "PrivateNetwork, IPAddressDeny do not; RestrictAddressFamilies does; PrivateUsers takes low ports away"
+
+
+def _with_properties(code: str, *properties: str, status: int = 0) -> str:
+    options = [f"--property={each}" for each in properties]
+    return run("systemd-run", "--wait", "--pipe", "--quiet", *options, "/usr/bin/python3", "-ISc", code, status=status)
+
+
+def vsock_socket_unit(machine: OneKernel) -> str:
+    """systemd can listen on vsock, too, and start a service for who connects."""
+    listening = ("--socket-property=ListenStream=vsock::5200", "--socket-property=Accept=yes")
+    run("systemd-run", "--unit=greeter", *listening, "--property=StandardOutput=socket", "/bin/echo", "hello")
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as connection:
+        connection.settimeout(20)
+        connection.connect((_LOCAL, 5200))
+        expect("what the service says", connection.recv(100), b"hello\n")
+    run("systemctl", "stop", "greeter.socket")
+    return "ListenStream=vsock::5200"
+
+
 def demo_passes(machine: OneKernel) -> str:
     """The whole demo goes through the hardened daemons, over vsock."""
     report = machine.demo(Path("/run/demo.json"))
     machine.canary = report["canary"]
     return f"{report['counts']['passed']} cases in {report['milliseconds'] / 1000:.0f} s"
+
+
+def well_is_left_alone(machine: OneKernel) -> str:
+    """A daemon that turns pings the watchdog: after more than its limit it is the process that was started."""
+    limit = _watchdog_seconds(machine)
+    wait_until("more than the watchdog's limit", limit + 5, lambda: machine.started_at + limit + 2 < time.monotonic())
+    for unit, pid in machine.started.items():
+        said = [line for line in machine.journal(unit).splitlines() if "atchdog" in line]
+        expect(f"what systemd says of {unit}'s watchdog", said, [])
+        expect(f"{unit}'s restarts", machine.property(unit, "NRestarts"), "0")
+        expect(f"{unit}'s process", machine.pid(unit), pid)
+    return f"{time.monotonic() - machine.started_at:.0f} s; the limit is {limit:g} s"
+
+
+def _watchdog_seconds(machine: OneKernel) -> float:
+    return float(machine.property(HOST, "WatchdogUSec").removesuffix("s"))
 
 
 def reload(machine: OneKernel) -> str:
@@ -136,7 +190,7 @@ def reload(machine: OneKernel) -> str:
 def watchdog(machine: OneKernel) -> str:
     """A daemon that does nothing any more is ended by systemd and started again."""
     _needs_notification(machine)
-    limit = float(machine.property(HOST, "WatchdogUSec").removesuffix("s"))
+    limit = _watchdog_seconds(machine)
     pid = machine.pid(HOST)
     run("systemctl", "kill", "--signal", "STOP", "--kill-who", "main", HOST)
     seconds = wait_until("another process", limit + 30, lambda: machine.pid(HOST) not in (0, pid))
@@ -221,14 +275,22 @@ def killed(machine: OneKernel) -> str:
 
 
 def journal(machine: OneKernel) -> str:
-    """The journals hold no traceback, no canary of the demo and no query string."""
-    lines = 0
+    """The journals have a request's line under its id; no traceback, no canary of the demo and no query string."""
+    request_id, lines = "asked-by-the-systemd-stage", 0
+    answer = machine.fetch("/bytes/100?numbytes=1", headers={"X-Request-Id": request_id})
+    expect("the status of a request", answer.status, 200)
+    for hop, unit in (("gateway", HOST), ("relay", HOST), ("enclave", ENCLAVE)):
+        wait_until(f"{hop}'s line", 5, lambda hop=hop, unit=unit: _has_line(machine, unit, hop, request_id))  # type: ignore[misc]
     for unit in (HOST, ENCLAVE):
         text = machine.journal(unit)
         for unwanted in ("Traceback", machine.canary or "no demo has run", "numbytes="):
             expect(f"whether {unwanted!r} is in {unit}'s journal", unwanted in text, False)
         lines += len(text.splitlines())
     return f"{lines} lines"
+
+
+def _has_line(machine: OneKernel, unit: str, hop: str, request_id: str) -> bool:
+    return any(hop in line and f"id={request_id}" in line for line in machine.journal(unit).splitlines())
 
 
 def _needs_notification(machine: OneKernel) -> None:
@@ -244,7 +306,10 @@ CHECKS: Final = (
     Check(status_text),
     Check(hardening),
     Check(sandbox),
+    Check(what_isolates, limit=60),
+    Check(vsock_socket_unit),
     Check(demo_passes, limit=120),
+    Check(well_is_left_alone),
     Check(reload, limit=60),
     Check(watchdog, limit=120),
     Check(socket_activation, limit=120),

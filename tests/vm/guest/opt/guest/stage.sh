@@ -6,7 +6,8 @@ mkdir -p /run/payload /run/out
 cd /run/payload || exit 1
 tar xf /dev/nvme1n1
 stty -F /dev/ttyS1 raw
-timeout -k 5 900 tests/vm/run.sh >/dev/ttyS1 2>&1 </dev/null
+limit=$(sed -n 's/.*\blimit=\([0-9]*\).*/\1/p' /proc/cmdline)
+timeout -k 5 "$limit" tests/vm/run.sh >/dev/ttyS1 2>&1 </dev/null
 tar cf /dev/nvme2n1 -C /run/out .
 sync
 echo o >/proc/sysrq-trigger
