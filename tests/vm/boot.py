@@ -150,10 +150,8 @@ def command(run: Run, stage: str, out: Path) -> list[str]:
     arguments += ["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(needs.memory)]
     arguments += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"]
     arguments += ["-kernel", str(image / "vmlinuz")]
-    arguments += [
-        "-append",
-        f"{_QUIET} root=/dev/nvme0n1 rootfstype=ext4 rw {init} stage={stage} seconds={run.seconds}",
-    ]
+    asked = f"stage={stage} seconds={run.seconds} limit={limit}"
+    arguments += ["-append", f"{_QUIET} root=/dev/nvme0n1 rootfstype=ext4 rw {init} {asked}"]
     arguments += ["-serial", f"file:{out / 'console.log'}", "-chardev", "stdio,id=live,signal=off"]
     arguments += ["-serial", "chardev:live"]
     for number, disk in enumerate(disks):
