@@ -174,6 +174,7 @@ def run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
     started = time.monotonic()
     with (out / "live.log").open("w") as log, guests.start(command(run, stage, out)) as guest:
         assert guest.stdout is not None
+        line = ""
         for line in guest.stdout:
             log.write(line)
             log.flush()
@@ -186,8 +187,9 @@ def run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
     outcome.seconds = time.monotonic() - started
     _unpack(out)
     if not any(result.name == END for result in outcome.results):
-        detail = "it took too long" if status == 124 else f"QEMU ended with {status}"
-        result = Result(END, "failed", outcome.seconds, f"the stage did not come to its end: {detail}; see {out}")
+        how = "it took too long" if status == 124 else f"QEMU ended with {status}"
+        detail = f"the stage did not come to its end: {how}; it said last {line.strip()!r}; see {out}"
+        result = Result(END, "failed", outcome.seconds, detail)
         outcome.results.append(result)
         print(_line(stage, result), flush=True)
     return outcome
