@@ -280,7 +280,8 @@ def killed(machine: OneKernel) -> str:
 
 
 def journal(machine: OneKernel) -> str:
-    """The journals have a request's line under its id, the host's the enclave's too; no traceback, no canary of the demo and no query string."""
+    """The journals have a request's lines under its id, the host's also the enclave's; no traceback, no canary of the
+    demo and no query string."""
     request_id, lines = "asked-by-the-systemd-stage", 0
     answer = machine.fetch("/bytes/100?numbytes=1", headers={"X-Request-Id": request_id})
     expect("the status of a request", answer.status, 200)
