@@ -139,6 +139,17 @@ class Machine:
         run("journalctl", "--sync")
         return run("journalctl", "--unit", unit, "--output", "cat", "--no-pager")
 
+    def start(self, *units: str) -> None:
+        """Start *units*.
+
+        :raises Failed: with the end of its journal, when one does not start.
+        """
+        run("systemctl", "start", *units, status=None)
+        for unit in units:
+            state = self.property(unit, "ActiveState")
+            if state != "active":
+                raise Failed(f"{unit} is {state} when it has been started: {self.journal(unit)[-800:]}")
+
     def keep(self, *units: str) -> None:
         """Keep the journals of *units* with the stage's results."""
         for unit in units:

@@ -59,7 +59,7 @@ def host_starts(machine: Kernels) -> str:
     machine.configure()
     machine.enclave.build()
     machine.enclave.start()
-    run("systemctl", "start", HOST)
+    machine.start(HOST)
     wait_until("the gateway", 30, machine.alive)
     answer, failing = machine.failing_layers()
     expect("status of /health", answer.status, 503)

@@ -67,7 +67,7 @@ def exposure(machine: OneKernel) -> str:
 def start(machine: OneKernel) -> str:
     """Both daemons start, and the journal says where they listen."""
     started = time.monotonic()
-    run("systemctl", "start", HOST, ENCLAVE)
+    machine.start(HOST, ENCLAVE)
     wait_until("health", 40, machine.healthy)
     seconds = time.monotonic() - started
     expect_in("the host's journal", f"listening on vsock port {_RELAY_PORT}", machine.journal(HOST))
@@ -219,7 +219,7 @@ def socket_activation(machine: OneKernel) -> str:
     restarting.join()
     expect("the statuses of requests during a restart", {answer.status for answer in answers}, {200})
     run("systemctl", "stop", _SOCKET, HOST)
-    run("systemctl", "start", HOST)
+    machine.start(HOST)
     wait_until("health", 40, machine.healthy)
     slowest = max(answer.seconds for answer in answers)
     return f"{len(answers)} requests during a restart, the slowest in {slowest:.1f} s"
@@ -265,7 +265,7 @@ def bad_configuration(machine: OneKernel) -> str:
         run("systemctl", "start", ENCLAVE, status=1)
         expect_in("the journal", "limits.connections: expected an integer", machine.journal(ENCLAVE))
         run("systemctl", "stop", ENCLAVE)
-    run("systemctl", "start", ENCLAVE)
+    machine.start(ENCLAVE)
     wait_until("health", 40, machine.healthy)
     return "refused, and started when it was mended"
 
