@@ -345,7 +345,7 @@ CHECKS: Final = (
     Check(host_is_killed, limit=90),
     Check(frozen_enclave, limit=90),
     Check(killed_enclave, limit=30),
-    Check(enclave_returns, limit=150),
+    Check(enclave_returns, limit=230),
     Check(journal_is_clean),
 )
 
