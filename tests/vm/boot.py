@@ -198,7 +198,7 @@ def run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
 def _unpack(out: Path) -> None:
     archive = out / "results.tar"
     try:
-        with tarfile.open(archive) as files:
+        with tarfile.open(archive, "r:") as files:
             files.extractall(out, filter="data")
     except tarfile.TarError as error:
         print(f"no files from the guest: {error}", file=sys.stderr)

@@ -30,8 +30,8 @@ _LOGS_PORT: Final = 5002
 _CHURN: Final = 2000
 #: Seconds within which the gateway has to tell of a missing enclave: one, and what emulation costs.
 _PROMPT: Final = 2.5
-#: Seconds for the enclave's boot: 30 when nothing else is going on.
-_BOOT: Final = 90
+#: Seconds for the enclave's boot: 15 when nothing else is going on.
+_BOOT: Final = 150
 
 
 class Kernels(Machine):
@@ -333,8 +333,8 @@ def journal_is_clean(machine: Kernels) -> str:
 
 CHECKS: Final = (
     Check(modules_are_there, vital=True),
-    Check(host_starts, limit=60, vital=True),
-    Check(enclave_starts, limit=230, vital=True),
+    Check(host_starts, limit=120, vital=True),
+    Check(enclave_starts, limit=350, vital=True),
     Check(demo_passes, limit=170),
     Check(application_is_served, limit=60),
     Check(relay_saw_ciphertext, limit=90),
@@ -345,7 +345,7 @@ CHECKS: Final = (
     Check(host_is_killed, limit=90),
     Check(frozen_enclave, limit=90),
     Check(killed_enclave, limit=30),
-    Check(enclave_returns, limit=230),
+    Check(enclave_returns, limit=350),
     Check(journal_is_clean),
 )
 

@@ -68,7 +68,7 @@ def start(machine: OneKernel) -> str:
     """Both daemons start, and the journal says where they listen."""
     started = time.monotonic()
     machine.start(HOST, ENCLAVE)
-    wait_until("health", 40, machine.healthy)
+    wait_until("health", 80, machine.healthy)
     seconds = time.monotonic() - started
     expect_in("the host's journal", f"listening on vsock port {_RELAY_PORT}", machine.journal(HOST))
     expect_in("the enclave's journal", "listening on vsock port 5000", machine.journal(ENCLAVE))
@@ -251,7 +251,7 @@ def port_taken(machine: OneKernel) -> str:
         [line, *_] = [line for line in machine.journal(HOST).splitlines() if said in line]
         expect_in("the line", "the port is taken", line)
         wait_until("its end", 20, lambda: machine.property(HOST, "ExecMainStatus") == "1")
-    seconds = wait_until("health", 60, machine.healthy)
+    seconds = wait_until("health", 80, machine.healthy)
     return f"{line}; healthy {seconds:.0f} s after the port was free"
 
 
@@ -263,7 +263,7 @@ def bad_configuration(machine: OneKernel) -> str:
         expect_in("the journal", "limits.connections: expected an integer", machine.journal(ENCLAVE))
         run("systemctl", "stop", ENCLAVE)
     machine.start(ENCLAVE)
-    wait_until("health", 40, machine.healthy)
+    wait_until("health", 80, machine.healthy)
     return "refused, and started when it was mended"
 
 
@@ -310,12 +310,12 @@ def _needs_notification(machine: OneKernel) -> None:
 
 
 CHECKS: Final = (
-    Check(install, limit=60, vital=True),
+    Check(install, limit=90, vital=True),
     Check(exposure),
-    Check(start, limit=60, vital=True),
+    Check(start, limit=120, vital=True),
     Check(status_text),
     Check(hardening),
-    Check(sandbox),
+    Check(sandbox, limit=60),
     Check(what_isolates, limit=60),
     Check(vsock_socket_unit),
     Check(demo_passes, limit=120),
@@ -323,8 +323,8 @@ CHECKS: Final = (
     Check(reload, limit=60),
     Check(watchdog, limit=120),
     Check(drain, limit=60),
-    Check(port_taken, limit=120),
-    Check(bad_configuration, limit=60),
+    Check(port_taken, limit=150),
+    Check(bad_configuration, limit=120),
     Check(killed, limit=60),
     Check(socket_activation, limit=120),
     Check(journal),
