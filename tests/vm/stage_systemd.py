@@ -250,7 +250,8 @@ def port_taken(machine: OneKernel) -> str:
         wait_until("its word", 30, lambda: said in machine.journal(HOST))
         [line, *_] = [line for line in machine.journal(HOST).splitlines() if said in line]
         expect_in("the line", "the port is taken", line)
-        wait_until("its end", 20, lambda: machine.property(HOST, "ExecMainStatus") == "1")
+        ended = "Main process exited, code=exited, status=1/FAILURE"
+        wait_until("its end", 20, lambda: ended in machine.journal(HOST).partition(said)[2])
     seconds = wait_until("health", 80, machine.healthy)
     return f"{line}; healthy {seconds:.0f} s after the port was free"
 
