@@ -20,6 +20,9 @@ from tests.vm.machine import CA_FILE, CONFIGURATION, KEPT, PAYLOAD
 CID: Final = 16
 MEMORY_MB: Final = 512
 _APPLICATION_PORT: Final = 7000
+_NOBODYS_PORT: Final = 7001
+#: Connections that have to time out, after 2 s each, before a kernel is taken to have stopped.
+_KNOCKS: Final = 10
 _ROOT_DISK: Final = "/dev/nvme3n1"
 _WORK: Final = Path("/run/enclave")
 _KERNEL_ARGUMENTS: Final = (
@@ -88,6 +91,25 @@ class EnclaveVM:
         if self._process is None or self._process.poll() is not None:
             raise Failed(f"the enclave's VM has ended: {self.console()[-1000:]}")
         return "application: ready" in self.console()
+
+    def hung(self) -> str:
+        """Whether its kernel has stopped, in words; empty when it has not, or when it does not run.
+
+        A kernel refuses a connection to a port that nobody listens on, whatever its processes do; one that QEMU's
+        emulation of SVM has stopped lets it time out.
+        """
+        if self._process is None or self._process.poll() is not None:
+            return ""
+        self.thaw()
+        for _ in range(_KNOCKS):
+            with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as knocking:
+                try:
+                    knocking.connect((CID, _NOBODYS_PORT))
+                except TimeoutError:
+                    continue
+                except OSError:
+                    return ""
+        return "the kernel of the enclave's VM has stopped"
 
     def freeze(self) -> None:
         """Stop its processors."""

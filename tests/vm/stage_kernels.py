@@ -30,10 +30,8 @@ _LOGS_PORT: Final = 5002
 _CHURN: Final = 2000
 #: Seconds within which the gateway has to tell of a missing enclave: one, and what emulation costs.
 _PROMPT: Final = 2.5
-#: Seconds for the enclave's first boot: it takes 15 when nothing else is going on. A later one may take so many times
-#: as long as the first.
+#: Seconds for the enclave's boot: 15 when nothing else is going on.
 _BOOT: Final = 150
-_SLOWER: Final = 4
 
 
 class Kernels(Machine):
@@ -44,7 +42,6 @@ class Kernels(Machine):
         self.enclave = EnclaveVM()
         self.capture: subprocess.Popen[bytes] | None = None
         self.idle = (0, 0)
-        self.boot_limit = float(_BOOT)
 
 
 def modules_are_there(machine: Kernels) -> str:
@@ -70,27 +67,11 @@ def host_starts(machine: Kernels) -> str:
 
 
 def enclave_starts(machine: Kernels) -> str:
-    """The enclave's VM comes up with the entry script, all layers are well. A start that hangs is tried once more."""
-    up = _enclave_is_up(machine)
+    """The enclave's VM comes up with the entry script, and all layers are well."""
+    seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
     wait_until("health", 30, machine.healthy)
     machine.idle = _descriptors(machine)
-    return up
-
-
-def _enclave_is_up(machine: Kernels) -> str:
-    try:
-        seconds, again = _await_application(machine), ""
-    except Failed as failed:
-        again = f", at the second attempt: {failed}"
-        machine.enclave.clear()
-        machine.enclave.start()
-        seconds = _await_application(machine)
-    machine.boot_limit = min(machine.boot_limit, _SLOWER * seconds + 10)
-    return f"{seconds:.0f} s{again}"
-
-
-def _await_application(machine: Kernels) -> float:
-    return wait_until("the application in the enclave", machine.boot_limit, machine.enclave.ready)
+    return f"{seconds:.0f} s later"
 
 
 def demo_passes(machine: Kernels) -> str:
@@ -325,11 +306,11 @@ def enclave_returns(machine: Kernels) -> str:
     """A new enclave is served as soon as it is there, by the same host daemon."""
     pid = machine.pid(HOST)
     machine.enclave.start()
-    up = _enclave_is_up(machine)
+    up = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
     seconds = wait_until("a request", 20, machine.served)
     wait_until("health", 20, machine.healthy)
     expect("the host daemon's process", machine.pid(HOST), pid)
-    return f"up after {up}; served {seconds:.1f} s later"
+    return f"up after {up:.0f} s; served {seconds:.1f} s later"
 
 
 def journal_is_clean(machine: Kernels) -> str:
@@ -343,7 +324,7 @@ def journal_is_clean(machine: Kernels) -> str:
 CHECKS: Final = (
     Check(modules_are_there, vital=True),
     Check(host_starts, limit=120, vital=True),
-    Check(enclave_starts, limit=350, vital=True),
+    Check(enclave_starts, limit=200, vital=True),
     Check(demo_passes, limit=170),
     Check(application_is_served, limit=60),
     Check(relay_saw_ciphertext, limit=90),
@@ -354,7 +335,7 @@ CHECKS: Final = (
     Check(host_is_killed, limit=90),
     Check(frozen_enclave, limit=90),
     Check(killed_enclave, limit=30),
-    Check(enclave_returns, limit=350),
+    Check(enclave_returns, limit=200),
     Check(journal_is_clean),
 )
 
@@ -363,7 +344,7 @@ def run_stage() -> None:
     """Run the stage."""
     machine = Kernels()
     try:
-        run_checks(machine, CHECKS)
+        run_checks(machine, CHECKS, machine.enclave.hung)
     finally:
         if machine.capture is not None and machine.capture.poll() is None:
             machine.capture.send_signal(signal.SIGKILL)
