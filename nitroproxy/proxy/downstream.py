@@ -394,7 +394,7 @@ class Downstream(Protocol):
         self._update_reading()
         self.transport.unregisterProducer()
         assert self.record is not None
-        upstream.bufferSize = self._settings.buffer_bytes // 2
+        self.transport.bufferSize = upstream.bufferSize = self._settings.buffer_bytes
         self._tunnel = Tunnel(
             self.transport, upstream, self.factory.deadlines, self._settings.idle_timeout, on_end=self._tunnel_ended
         )
