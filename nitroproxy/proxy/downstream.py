@@ -96,9 +96,7 @@ class Downstream(Protocol):
         self._await_head()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._side is not None:
-            self._side.received(data)
-        elif self._state is not _State.LINGER:
+        if self._state is not _State.LINGER:
             self._reader.feed(data)
             self._advance()
 
@@ -401,6 +399,7 @@ class Downstream(Protocol):
         if self.factory.draining:
             self._tunnel.end_when_quiet(_QUIET)
         self._side = self._tunnel.downstream
+        self.dataReceived = self._side.received  # type: ignore[method-assign]
         self.record.sides = self._tunnel.downstream, self._tunnel.upstream
         self.factory.observer.switched(self.record)
         if rest:
