@@ -215,7 +215,6 @@ class TunnelProtocol(Protocol):
     def join(self, side: Side) -> None:
         """From now on the connection's events are *side*'s, those that came earlier too."""
         self._side = side
-        self.dataReceived = side.received  # type: ignore[method-assign]
         for data in self._early:
             side.received(data)
         self._early = []
@@ -225,7 +224,10 @@ class TunnelProtocol(Protocol):
             side.ended()
 
     def dataReceived(self, data: bytes) -> None:
-        self._early.append(data)
+        if self._side is not None:
+            self._side.received(data)
+        else:
+            self._early.append(data)
 
     def readConnectionLost(self) -> None:
         if self._side is not None:
