@@ -30,7 +30,7 @@ class AttemptTests(SynchronousTestCase):
         transport: Any = StringTransport()
         transport.protocol = made
         made.makeConnection(transport)
-        protocol = self.successResultOf(self.attempt.result)
+        protocol: Any = self.successResultOf(self.attempt.result)
         self.assertIs(type(protocol), Protocol)
         self.assertIs(protocol.transport, transport)
         self.assertIs(transport.protocol, protocol)
