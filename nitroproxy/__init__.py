@@ -24,7 +24,8 @@ On the host, the **relay** (`host.service` again) reads the CONNECT with the sam
 
 6. `host.egress` asks `policy` again, and gives a `Dial` route. `proxy.dialling` carries it out: `host.dial` resolves
    the name once, checks every address, and dials one of those it checked.
-7. `proxy.tunnel` joins the two connections. What crosses it is ciphertext.
+7. `proxy.tunnel` joins the two connections: what is read from one is given to the other at once, and while any of it
+   waits no more is read. What crosses it is ciphertext.
 
 The response comes back the way the request went: `proxy.upstream` reads it, `proxy.exchange` passes it on,
 `proxy.response` writes it. What happened is noted on the way in a `proxy.record`, for those who watch. Each

@@ -236,22 +236,28 @@ class AddressGuard:
     def __init__(self, exempt: Sequence[str], own_addresses: Callable[[], Collection[str]]) -> None:
         self._exempt = [ip_network(network) for network in exempt]
         self._own_addresses = own_addresses
+        self._known: Callable[[str], tuple[str | None, str | None]] = lru_cache(maxsize=4096)(self._look_at)
 
     def reason_against(self, address: str) -> str | None:
         """Why *address* may not be dialled, or None when it may."""
+        reason, public = self._known(address)
+        if public is not None and public in self._own_addresses():
+            return "an address of this host"
+        return reason
+
+    def _look_at(self, address: str) -> tuple[str | None, str | None]:
+        """What never changes: why *address* may not be dialled; or if it is public, how it is spelt."""
         parsed = ip_address(address)
         if parsed.version == 6 and parsed.scope_id is not None:
-            return "scoped to an interface"
+            return "scoped to an interface", None
         if any(parsed.version == network.version and parsed in network for network in self._exempt):
-            return None
+            return None, None
         for network, reason in _NOT_PUBLIC:
             if parsed.version == network.version and parsed in network:
-                return reason
+                return reason, None
         if parsed.version == 6 and parsed not in _IPV6_GLOBAL:
-            return "not global unicast (RFC 4291)"
-        if str(parsed) in self._own_addresses():
-            return "an address of this host"
-        return None
+            return "not global unicast (RFC 4291)", None
+        return None, str(parsed)
 
     def check(self, address: str) -> None:
         """Do nothing when *address* may be dialled.

@@ -196,6 +196,8 @@ class ChainTests(TestCase):
         self.assertTrue(held, "somebody must be holding something")
         self.assertLessEqual(sum(held), 256 << 10)
         client.transport.abortConnection()
+        while not self.upstream_resource.endless.stopped:
+            await deferLater(reactor, 0.01, lambda: None)
 
     async def test_truncation_is_visible(self) -> None:
         """A response that breaks off upstream breaks off for the client, with a length and without (S10, S16)."""

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectBindError, ConnectionRefusedError, NoRouteError, TimeoutError
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -124,7 +124,7 @@ class DialTests(SynchronousTestCase):
         self.assertNoResult(connecting)
         factory = self.reactor.tcpClients[2][2]
         protocol = factory.buildProtocol(None)
-        protocol.makeConnection(object())
+        protocol.makeConnection(StringTransport())
         self.assertIsInstance(self.successResultOf(connecting), Protocol)
         self.assertEqual(self.reactor.connectors[1].stoppedConnecting, True)
 

@@ -9,6 +9,7 @@ from zope.interface import directlyProvides
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.connect import ConnectEndpoint
 from nitroproxy.proxy.route import Dial, Route
 from tests.wire import GET, OneHop, WaitingEndpoint, Wire, split_head
 
@@ -40,6 +41,20 @@ class ConnectTests(SynchronousTestCase):
         self.client.receive(b"up")
         upstream.receive(b"down\r\n\r\n")
         self.assertEqual((upstream.take(), self.client.take()), (b"up", b"down\r\n\r\n"))
+
+    def test_through_the_next_proxy(self) -> None:
+        """The same when the tunnel leads through another proxy, asked by CONNECT in its turn."""
+        hop = OneHop(lambda request: Dial(lambda identity: ConnectEndpoint(self.destination, b"site.example:443", [])))
+        client = hop.client()
+        client.receive(CONNECT + b"early")
+        upstream = self.destination.accept()
+        self.assertTrue(upstream.take().startswith(b"CONNECT site.example:443 "))
+        upstream.receive(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        self.assertTrue(client.take().endswith(b"\r\n\r\nhello"))
+        self.assertEqual(upstream.take(), b"early")
+        upstream.receive(b"down")
+        client.receive(b"up")
+        self.assertEqual((upstream.take(), client.take()), (b"up", b"down"))
 
     def test_half_close_each_way(self) -> None:
         """An end of one direction is passed on as that; both ended, both connections close."""

@@ -45,6 +45,11 @@ class Wire(StringTransport):
         """As real transports do: harmless when there is none."""
         self.producer = None
 
+    def pauseProducing(self) -> None:
+        """As real transports do: harmless when it is being closed."""
+        if not self.disconnecting:
+            super().pauseProducing()
+
     def loseWriteConnection(self) -> None:
         """Half-close."""
         self.half_closed = True

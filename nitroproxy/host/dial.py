@@ -13,7 +13,6 @@ from itertools import chain, zip_longest
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError, TCPTimedOutError, TimeoutError
 from twisted.internet.interfaces import (
     IProtocol,
@@ -31,6 +30,7 @@ from zope.interface import implementer
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import AddressGuard
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.vsock.attempt import Attempt
 
 #: Seconds after which the next address is tried beside the one before (RFC 8305 section 5).
 _STAGGER: Final = 0.25
@@ -136,9 +136,14 @@ class CheckedEndpoint:
 
         async def connect() -> IProtocol:
             addresses = await self._resolver.resolve(self._host)
-            endpoints = [self._endpoint(address) for address in addresses]
+
+            def dial(address: str) -> Deferred[IProtocol]:
+                attempt = Attempt(protocolFactory)
+                self._reactor.connectTCP(address, self._port, attempt, self._timeout)
+                return attempt.result
+
             try:
-                protocol = await _Race(endpoints, protocolFactory, self._deadlines).winner
+                protocol = await _Race(addresses, dial, self._deadlines).winner
             except ConnectionRefusedError as error:
                 raise ProxyError(
                     Kind.CONNECTION_REFUSED, f"{self._host}:{self._port} refused the connection"
@@ -155,18 +160,14 @@ class CheckedEndpoint:
 
         return Deferred.fromCoroutine(connect())
 
-    def _endpoint(self, address: str) -> IStreamClientEndpoint:
-        kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        return kind(self._reactor, address, self._port, timeout=self._timeout)
-
 
 class _Race:
     """Connection attempts, each begun when the one before fails or is slow; the first that succeeds wins (RFC 8305)."""
 
-    def __init__(self, endpoints: list[IStreamClientEndpoint], factory: IProtocolFactory, deadlines: Deadlines) -> None:
+    def __init__(self, addresses: list[str], dial: Callable[[str], Deferred[IProtocol]], deadlines: Deadlines) -> None:
         self.winner: Deferred[IProtocol] = Deferred(self._cancel)
-        self._waiting = endpoints
-        self._factory = factory
+        self._waiting = addresses
+        self._dial = dial
         self._deadlines = deadlines
         self._running: list[Deferred[IProtocol]] = []
         self._stagger: Deadline | None = None
@@ -176,7 +177,7 @@ class _Race:
         self._stop_stagger()
         if not self._waiting or self.winner.called:
             return
-        attempt: Deferred[IProtocol] = self._waiting.pop(0).connect(self._factory)
+        attempt = self._dial(self._waiting.pop(0))
         self._running.append(attempt)
         if self._waiting:
             self._stagger = self._deadlines.after(_STAGGER, self._next)

@@ -96,9 +96,7 @@ class Downstream(Protocol):
         self._await_head()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._side is not None:
-            self._side.received(data)
-        elif self._state is not _State.LINGER:
+        if self._state is not _State.LINGER:
             self._reader.feed(data)
             self._advance()
 
@@ -394,13 +392,14 @@ class Downstream(Protocol):
         self._update_reading()
         self.transport.unregisterProducer()
         assert self.record is not None
-        upstream.bufferSize = self._settings.buffer_bytes // 2
+        self.transport.bufferSize = upstream.bufferSize = self._settings.buffer_bytes
         self._tunnel = Tunnel(
             self.transport, upstream, self.factory.deadlines, self._settings.idle_timeout, on_end=self._tunnel_ended
         )
         if self.factory.draining:
             self._tunnel.end_when_quiet(_QUIET)
         self._side = self._tunnel.downstream
+        self.dataReceived = self._side.received  # type: ignore[method-assign]
         self.record.sides = self._tunnel.downstream, self._tunnel.upstream
         self.factory.observer.switched(self.record)
         if rest:

@@ -1,8 +1,12 @@
 """Two connections joined: bytes go both ways until both have ended (RFC 9110 section 9.3.6).
 
 A half-close is passed on as a half-close, an abort as an abort (where the transport has one: on vsock and UNIX sockets
-the other end sees a close). Backpressure is the transports' own: each is the
-other's producer. Nothing here looks at the bytes.
+the other end sees a close). Nothing here looks at the bytes.
+
+What has been read from one socket is given to the other at once, without a round through the reactor. What that does
+not take waits in its transport, and until all of it has left nothing more is read: so a read may be as large as what a
+connection may hold, and a direction holds one read at most. A connection with TLS takes bytes at its own pace, and
+pauses the other when it has enough.
 """
 
 from __future__ import annotations
@@ -10,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPullProducer, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,10 +30,14 @@ _LAST_WORDS: Final = 10.0
 _LAST_BYTES: Final = 0.05
 
 
+@implementer(IPushProducer, IPullProducer)
 class Side:
-    """One end of a tunnel. The protocol that owns the connection passes its events to it."""
+    """One end of a tunnel, and for the other end's transport the source of its bytes.
 
-    __slots__ = ("bytes", "gone", "other", "read_ended", "transport", "tunnel")
+    The protocol that owns the connection passes its events to it.
+    """
+
+    __slots__ = ("_paused", "bytes", "gone", "idle_socket", "other", "read_ended", "socket", "transport", "tunnel")
 
     other: Side
 
@@ -38,13 +47,52 @@ class Side:
         self.bytes = 0
         self.read_ended = False
         self.gone = False
+        self._paused = False
+        #: The transport when it is a bare socket; None when it is TLS.
+        self.socket = transport if isinstance(transport, FileDescriptor) else None
+        #: The same while it is known to hold nothing that has not been sent.
+        self.idle_socket: FileDescriptor | None = None
+
+    def feed(self, other: Side) -> None:
+        """From now on be the source of *other*'s bytes."""
+        self.other = other
+        # A pull producer is told whenever all has been sent, but also now, when something may yet wait.
+        other.transport.registerProducer(self, other.socket is None)
+        other.idle_socket = None
 
     def received(self, data: bytes) -> None:
         """The connection has delivered *data*."""
         self.bytes += len(data)
         self.tunnel.moved()
-        if not self.other.gone:
-            self.other.transport.write(data)
+        other = self.other
+        if other.gone:
+            return
+        if other.idle_socket is not None:
+            sent = other.idle_socket.writeSomeData(data)
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+            # An error the transport meets itself when it tries again.
+            other.idle_socket = None
+        other.transport.write(data)
+        if other.socket is not None:
+            self.pauseProducing()
+
+    def pauseProducing(self) -> None:
+        """The other connection has enough to send."""
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The other connection has sent what it had."""
+        self.other.idle_socket = self.other.socket
+        if self._paused:
+            self._paused = False
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The other connection has gone: the tunnel is told by itself."""
 
     def ended(self) -> None:
         """The peer will send no more, but still reads."""
@@ -86,15 +134,13 @@ class Tunnel:
     ) -> None:
         self.downstream = Side(downstream, self)
         self.upstream = Side(upstream, self)
-        self.downstream.other = self.upstream
-        self.upstream.other = self.downstream
         self._deadlines = deadlines
         self._idle_timeout = idle_timeout
         self._on_end = on_end
         self._last_moved = deadlines.seconds()
         self._idle: Deadline | None = deadlines.after(idle_timeout, self._check_idle)
-        downstream.registerProducer(upstream, True)
-        upstream.registerProducer(downstream, True)
+        self.upstream.feed(self.downstream)
+        self.downstream.feed(self.upstream)
 
     def moved(self) -> None:
         """Note that the tunnel is in use."""
@@ -138,6 +184,7 @@ class Tunnel:
             self._bound_last_words(_LAST_WORDS)
         else:
             # An abort, but not of what had arrived before it.
+            other.transport.pauseProducing()
             self._bound_last_words(_LAST_BYTES)
 
     def _bound_last_words(self, seconds: float) -> None:

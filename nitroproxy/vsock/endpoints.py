@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, execute, fail
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IListeningPort,
-    ILoggingContext,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
@@ -20,12 +18,11 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
     IStreamServerEndpointStringParser,
 )
-from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.plugin import IPlugin
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.vsock.address import CID_ANY, check_cid, check_port
+from nitroproxy.vsock.attempt import Attempt
 from nitroproxy.vsock.transport import VsockConnector, VsockPort
 
 #: Connections that may wait to be accepted. A full queue refuses at once, and the peer's kernel does not try again.
@@ -73,66 +70,12 @@ class VsockClientEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fails with `ConnectError`."""
-        attempt = _Attempt(protocolFactory)
+        attempt = Attempt(protocolFactory)
         try:
             VsockConnector(self._cid, self._port, attempt, self._timeout, self._reactor).connect()
         except Exception:
             return fail()
         return attempt.result
-
-
-class _Attempt(ClientFactory):
-    """One attempt to connect, as the Deferred of its outcome. (Twisted's own is private to its endpoints.)"""
-
-    noisy = False
-
-    def __init__(self, factory: IProtocolFactory) -> None:
-        self.result: Deferred[IProtocol] = Deferred(self._cancel)
-        self._factory = factory
-        self._connector: Any = None
-
-    def startedConnecting(self, connector: Any) -> None:
-        self._connector = connector
-
-    def buildProtocol(self, addr: Any) -> Any:
-        try:
-            protocol = self._factory.buildProtocol(addr)
-        except Exception:
-            self.result.errback()
-            return None
-        if protocol is None:
-            self.result.errback(RuntimeError("the factory wants no connection"))
-            return None
-        return _Connected(protocol, self.result)
-
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        if not self.result.called:
-            self.result.errback(reason)
-
-    def _cancel(self, result: Deferred[IProtocol]) -> None:
-        result.errback(ConnectingCancelledError(self._connector.getDestination()))
-        self._connector.stopConnecting()
-
-
-class _Connected(Protocol):
-    """Hands the transport over to the real protocol as soon as there is one."""
-
-    def __init__(self, protocol: IProtocol, result: Deferred[IProtocol]) -> None:
-        self._protocol = protocol
-        self._result = result
-
-    def logPrefix(self) -> str:
-        """The real protocol's name in the log, which the transport asks for before the hand-over."""
-        if ILoggingContext.providedBy(self._protocol):
-            return str(self._protocol.logPrefix())
-        return type(self._protocol).__name__
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        transport.protocol = self._protocol
-        self._protocol.makeConnection(transport)
-        if not self._result.called:
-            self._result.callback(self._protocol)
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)

@@ -55,6 +55,7 @@ def vsock_socket() -> socket.socket:
 class _VsockConnection:
     """Mixed into Twisted's TCP connections, before them."""
 
+    SEND_LIMIT: int
     socket: Any
     disconnecting: Any
     _saw_end = False
@@ -72,24 +73,30 @@ class _VsockConnection:
         super().readConnectionLost(reason)  # type: ignore[misc]
 
     def writeSomeData(self, data: Any) -> Any:
-        """Send a piece.
+        """Send what there is room for, in pieces of `LARGEST_SEND`.
 
         On vsock send(b"") after the peer's close is EPIPE, where TCP gives 0: every clean end of TLS would look like a
         loss. And the *first* send after the peer's close is EPIPE, where TCP's succeeds: the stock method would then
         drop what the peer had sent last. So that write is swallowed, and reading goes on to the end.
         """
-        if not len(data):
-            return 0
-        try:
-            sent: int = self.socket.send(memoryview(data)[:LARGEST_SEND])
-        except InterruptedError:
-            return 0
-        except OSError as lost:
-            if lost.errno in (errno.EAGAIN, errno.ENOBUFS):
-                return 0
-            if lost.errno == errno.EPIPE and not self._saw_end and not self.disconnecting:
-                return len(data)
-            return main.CONNECTION_LOST
+        left = memoryview(data)[: self.SEND_LIMIT]
+        sent = 0
+        while left:
+            piece = left[:LARGEST_SEND]
+            try:
+                taken: int = self.socket.send(piece)
+            except InterruptedError:
+                return sent
+            except OSError as lost:
+                if sent or lost.errno in (errno.EAGAIN, errno.ENOBUFS):
+                    return sent  # What is wrong will be met again.
+                if lost.errno == errno.EPIPE and not self._saw_end and not self.disconnecting:
+                    return len(data)
+                return main.CONNECTION_LOST
+            sent += taken
+            if taken < len(piece):
+                return sent
+            left = left[taken:]
         return sent
 
     # Socket options that vsock has not got.
