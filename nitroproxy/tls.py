@@ -305,7 +305,8 @@ class _Handshake(Protocol):
         # TLS 1.3 tickets come after the handshake, ahead of the first data: now there is a session to keep.
         assert self._inner is not None
         self._client.remember(self.host, self.transport.getHandle(), resumed=not self.certificate_seen)
-        self.transport.wrappedProtocol = self._inner  # This one is done, and need not be kept.
+        self.transport.wrappedProtocol = self._inner
+        del self._factory, self._result  # The connection may be idle for long: nothing of its beginning is kept.
         self._inner.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

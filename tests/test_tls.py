@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nitroproxy.demo.certificates import MAKE_BAD, ThrowAwayAuthority
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.tls import TLSClient, TrustError
 from tests.tlsserver import ClientSide, ServerSide, TLSCase
-from tests.wire import WaitingEndpoint
+from tests.wire import Maker, WaitingEndpoint
 
 reactor: Any = global_reactor
 
@@ -132,10 +133,14 @@ class TLSTests(TLSCase):
         self.assertEqual(self.server.connections[0].received, b"secretmore")
 
     async def test_nothing_between(self) -> None:
-        """From the first data on TLS gives it to the application's protocol directly, and that is told of the end."""
-        protocol = await self.connect(self.client(), self.serve(self.authority.issue()))
+        """From the first data on TLS gives it to the application's protocol, and keeps nothing of the handshake."""
+        factory = Maker(ClientSide)
+        kept = weakref.ref(factory)
+        protocol: Any = await self.connect(self.client(), self.serve(self.authority.issue()), factory=factory)
+        del factory
         await protocol.answered
         self.assertIs(protocol.transport.wrappedProtocol, protocol)
+        self.assertIsNone(kept())
         await self.close(protocol)
 
     async def test_end_before_data(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
 from twisted.internet.task import deferLater
@@ -17,6 +18,7 @@ from twisted.trial.unittest import TestCase
 from nitroproxy.demo.certificates import ServerIdentity, ThrowAwayAuthority
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.tls import TLSClient
+from tests.wire import Maker
 
 reactor: Any = global_reactor
 
@@ -107,11 +109,11 @@ class TLSCase(TestCase):
         chosen: dict[str, Any] = {"min_version": "TLSv1.3", "verify": True, "ca_file": str(self.ca_file)} | settings
         return TLSClient(**chosen)
 
-    def connect(self, client: TLSClient, port: Any, host: str = "localhost") -> Deferred[Any]:
+    def connect(
+        self, client: TLSClient, port: Any, host: str = "localhost", factory: IProtocolFactory | None = None
+    ) -> Deferred[Any]:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-        factory = Factory.forProtocol(ClientSide)
-        factory.noisy = False
-        return client.wrap(endpoint, host).connect(factory)
+        return client.wrap(endpoint, host).connect(factory or Maker(ClientSide))
 
     async def close(self, protocol: ClientSide) -> None:
         assert protocol.transport is not None
