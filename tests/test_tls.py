@@ -213,6 +213,13 @@ class SettingsTests(SynchronousTestCase):
         self.failureResultOf(connecting, CancelledError)
         self.assertTrue(wire.aborted)
 
+    def test_hybrid_key_exchange(self) -> None:
+        """The first message offers a share of X25519MLKEM768, so that what the host records stays sealed for longer."""
+        wire, connecting = self.start()
+        self.assertIn(b"\x11\xec\x04\xc0", wire.take())  # the group's number and its share's length, 1216 bytes
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+
     def test_closed(self) -> None:
         """A connection that ends during the handshake says so."""
         wire, connecting = self.start()
