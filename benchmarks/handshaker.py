@@ -1,17 +1,21 @@
 """`python -m benchmarks.handshaker KIND PORT CA SECONDS`: TLS handshakes with localhost:PORT, one after the other.
 
-KIND is ``nitroproxy`` (`nitroproxy.tls`) or ``stock`` (Twisted's optionsForClientTLS). Each connection asks for one
-small page and is closed. Prints how many there were and the seconds of CPU that they took.
+KIND is ``nitroproxy`` (`nitroproxy.tls`), ``stock`` (Twisted's optionsForClientTLS) or ``bare`` (pyOpenSSL on a
+blocking socket: the chain verified, the name not, as s_time does; a session resumed if the server allows it). Each
+connection asks for one small page and is closed. Prints how many there were and the seconds of CPU that they took.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import defer, task
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -65,5 +69,35 @@ async def _run(reactor: Any, kind: str, port: str, ca: str, seconds: str) -> Non
     print(count, time.process_time() - before)
 
 
+def _bare(port: str, ca: str, seconds: str) -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.load_verify_locations(ca)
+    context.set_verify(SSL.VERIFY_PEER)
+    session: SSL.Session | None = None
+    count = 0
+    until = time.monotonic() + float(seconds)
+    before = time.process_time()
+    while time.monotonic() < until:
+        with socket.create_connection(("127.0.0.1", int(port))) as wire:
+            connection = SSL.Connection(context, wire)
+            connection.set_tlsext_host_name(_HOST.encode("ascii"))
+            connection.set_connect_state()
+            if session is not None:
+                connection.set_session(session)
+            connection.do_handshake()
+            connection.send(_REQUEST)
+            with contextlib.suppress(SSL.ZeroReturnError):
+                while True:
+                    connection.recv(32768)
+            session = connection.get_session()
+            connection.shutdown()
+        count += 1
+    print(count, time.process_time() - before)
+
+
 if __name__ == "__main__":
-    task.react(lambda reactor: defer.ensureDeferred(_run(reactor, *sys.argv[1:])))
+    if sys.argv[1] == "bare":
+        _bare(*sys.argv[2:])
+    else:
+        task.react(lambda reactor: defer.ensureDeferred(_run(reactor, *sys.argv[1:])))

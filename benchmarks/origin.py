@@ -53,6 +53,10 @@ _SERVER: Final = """
 """
 
 
+#: TLS ports of `Origin.tls_many`.
+_MANY: Final = 33
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where the servers listen.
@@ -90,7 +94,7 @@ def start_origin(crew: Crew, unix: Path) -> Origin:
     _identity(directory)
     _files(directory / "files")
     raw = start_raw(crew)
-    ports = free_ports(12)
+    ports = free_ports(4 + _MANY)
     origin = Origin(
         plain=ports[0],
         tls=ports[1],

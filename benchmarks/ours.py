@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -78,9 +79,12 @@ def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host") -> Process
     return process
 
 
-def start_enclave(crew: Crew, ours: Ours, name: str = "nitroproxy-enclave") -> Process:
-    """Start the enclave daemon."""
-    process = crew.launch(name, command("enclave"), ("127.0.0.1", ours.loopback), ours.environment)
+def start_enclave(
+    crew: Crew, ours: Ours, name: str = "nitroproxy-enclave", environment: Mapping[str, str] | None = None
+) -> Process:
+    """Start the enclave daemon, with more in its environment if that is wanted."""
+    variables = ours.environment | dict(environment or {})
+    process = crew.launch(name, command("enclave"), ("127.0.0.1", ours.loopback), variables)
     process.wait_until(ours.enclave_socket.exists)
     return process
 

@@ -9,28 +9,29 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 import certifi
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer
+from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
 
@@ -39,6 +40,8 @@ _VERSIONS: Final = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION
 _SESSIONS: Final = 1024
 #: Seconds after which a session is no longer resumed, so that a certificate is looked at again now and then.
 _SESSION_LIFETIME: Final = 3600
+#: Certificates kept in mind as being for a host.
+_NAMES: Final = 1024
 
 #: X509_V_ERR_* of OpenSSL (x509_vfy.h) in words; the rest are told by number.
 _CHAIN_ERRORS: Final = {
@@ -60,6 +63,7 @@ class TrustError(ValueError):
     """The trust roots cannot be loaded; the message names the file and says why."""
 
 
+@implementer(IOpenSSLClientConnectionCreator)
 class TLSClient:
     """Makes TLS connections to destinations.
 
@@ -68,6 +72,7 @@ class TLSClient:
     :param ca_file: PEM file of trust roots; None for the bundle that comes with the certifi package.
     :param shook_hands: told of each handshake that is over: the failure or None, and whether a session was resumed.
     :param now: a clock, in seconds.
+    :ivar wrapping: puts TLS around handshakes.
     :raises TrustError: when the roots cannot be loaded.
     """
 
@@ -93,8 +98,10 @@ class TLSClient:
         else:
             context.set_verify(SSL.VERIFY_NONE)
         self._now = now
+        self._names = _Names()
         #: The last session with each host, and when its certificate was seen.
         self._sessions: OrderedDict[str, tuple[SSL.Session, float]] = OrderedDict()
+        self.wrapping = _Wrapping(self, True, Factory())
 
     def wrap(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
         """An endpoint that connects *endpoint*, then starts TLS with *host* and verifies it.
@@ -105,16 +112,36 @@ class TLSClient:
         """
         return _TLSEndpoint(self, endpoint, host)
 
-    def connection(self, handshake: _Handshake) -> SSL.Connection:
-        """A new connection for *handshake*, resuming the last session with its host if there is one."""
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """A new connection for a handshake, resuming the last session with its host if there is one.
+
+        See `IOpenSSLClientConnectionCreator`.
+        """
+        handshake = tlsProtocol.wrappedProtocol
+        assert isinstance(handshake, _Handshake)
         connection = SSL.Connection(self._context, None)
-        if not handshake.is_address:
+        connection.set_app_data(tlsProtocol)  # as Twisted does, for the verify callback
+        if not _is_address(handshake.host):
             connection.set_tlsext_host_name(handshake.host.encode("ascii"))
         session, verified = self._sessions.get(handshake.host, (None, 0.0))
         # OpenSSL sees to a session's lifetime only where it keeps the sessions itself.
         if session is not None and self._now() < verified + _SESSION_LIFETIME:
             connection.set_session(session)
         return connection
+
+    def verify_name(self, connection: SSL.Connection, host: str) -> None:
+        """The certificate must be for *host* (RFC 9525).
+
+        :raises ProxyError: unless it is; any exception at all refuses it.
+        """
+        try:
+            self._names.verify(connection, host)
+        except VerificationError as error:
+            raise _refusal(host, f"it is not for {host}") from error
+        except CertificateError as error:
+            raise _refusal(host, f"its names cannot be used: {error}") from error
+        except Exception as error:
+            raise _refusal(host, f"verifying it failed: {type(error).__name__}") from error
 
     def remember(self, host: str, connection: SSL.Connection, *, resumed: bool) -> None:
         """Keep *connection*'s session, with *host* verified, for the next one.
@@ -128,6 +155,32 @@ class TLSClient:
             self._sessions.move_to_end(host)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
+
+
+class _Names:
+    """The name check, and which certificates have passed it for which host.
+
+    Whether a certificate is for a host depends on these two alone, so what passed once passes again. Its chain and its
+    dates are another matter: OpenSSL verifies them in every full handshake.
+    """
+
+    def __init__(self) -> None:
+        self._passed: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+
+    def verify(self, connection: SSL.Connection, host: str) -> None:
+        """Return if *connection*'s certificate is for *host*, raise anything if it is not."""
+        certificate = connection.get_peer_certificate()
+        if certificate is None:
+            raise CertificateError("there is none")
+        key = host, sha256(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)).digest()
+        if key in self._passed:
+            self._passed.move_to_end(key)
+            return
+        check = verify_ip_address if _is_address(host) else verify_hostname
+        check(connection, host)
+        self._passed[key] = None
+        if len(self._passed) > _NAMES:
+            self._passed.popitem(last=False)
 
 
 def _load_roots(context: SSL.Context, ca_file: str) -> None:
@@ -153,19 +206,17 @@ def _note_chain_error(connection: SSL.Connection, certificate: object, number: i
         return False
 
 
-@implementer(IOpenSSLClientConnectionCreator)
-class _Creator:
-    """Gives Twisted the OpenSSL connection of one handshake."""
+class _Wrapping(TLSMemoryBIOFactory):
+    """Puts TLS around the handshakes of one client.
 
-    def __init__(self, client: TLSClient, handshake: _Handshake) -> None:
-        self._client = client
-        self._handshake = handshake
+    Without Twisted's aggregation of small writes: it schedules a call for each request, and a request is one write.
+    """
 
-    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """See `IOpenSSLClientConnectionCreator`."""
-        connection = self._client.connection(self._handshake)
-        connection.set_app_data(tlsProtocol)  # as Twisted does, for the verify callback
-        return connection
+    protocol = TLSMemoryBIOProtocol
+
+    def around(self, handshake: _Handshake) -> TLSMemoryBIOProtocol:
+        """A new connection's protocol."""
+        return self.protocol(self, handshake)
 
 
 @implementer(IStreamClientEndpoint)
@@ -179,73 +230,42 @@ class _TLSEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fails with `ProxyError` when TLS does, or as the inner endpoint does."""
-        handshake: _Handshake | None = None
 
         def cancel(_: object) -> None:
-            if handshake is None:
+            if handshake.transport is None:
                 connecting.cancel()
             else:
                 handshake.give_up()
 
         result: Deferred[IProtocol] = Deferred(cancel)
-
-        def start() -> IProtocol:
-            nonlocal handshake
-            handshake = _Handshake(self._client, self._host, protocolFactory, result)
-            return handshake
-
-        connecting = self._endpoint.connect(_HandshakeFactory(self._client, start))
+        handshake = _Handshake(self._client, self._host, protocolFactory, result)
+        connecting = self._endpoint.connect(_HandshakeFactory(self._client.wrapping, handshake))
         connecting.addErrback(lambda failure: None if result.called else result.errback(failure))
         return result
 
 
 @implementer(IProtocolFactory)
 class _HandshakeFactory:
-    """Makes the TLS protocol around a new `_Handshake`."""
+    """Makes the TLS protocol around the one handshake."""
 
-    def __init__(self, client: TLSClient, start: Callable[[], IProtocol]) -> None:
-        self._client = client
-        self._start = start
+    def __init__(self, wrapping: _Wrapping, handshake: _Handshake) -> None:
+        self._wrapping = wrapping
+        self._handshake = handshake
 
-    def buildProtocol(self, addr: Any) -> TLSMemoryBIOProtocol:
+    def buildProtocol(self, addr: object) -> TLSMemoryBIOProtocol:
         """See `IProtocolFactory`."""
-        handshake = self._start()
-        assert isinstance(handshake, _Handshake)
-        factory = TLSMemoryBIOFactory(_Creator(self._client, handshake), True, _Single(handshake))
-        factory.noisy = False
-        protocol: TLSMemoryBIOProtocol = factory.buildProtocol(addr)
-        return protocol
+        return self._wrapping.around(self._handshake)
 
     def doStart(self) -> None:
         """See `IProtocolFactory`."""
 
     def doStop(self) -> None:
         """See `IProtocolFactory`."""
-
-
-@implementer(IProtocolFactory)
-class _Single:
-    """A factory of the one protocol it was given."""
-
-    noisy = False
-
-    def __init__(self, protocol: IProtocol) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: Any) -> IProtocol:
-        return self._protocol
-
-    def doStart(self) -> None:
-        """Nothing to start."""
-
-    def doStop(self) -> None:
-        """Nothing to stop."""
 
 
 @implementer(IHandshakeListener)
 class _Handshake(Protocol):
-    """Waits for the handshake, verifies, and only then makes the application's protocol, whose bridge it is from then
-    on.
+    """Waits for the handshake, verifies, and only then makes the application's protocol. Leaves at the first data.
 
     :ivar certificate_seen: the destination sent its certificate; where a session is resumed it does not.
     :ivar chain_error: why OpenSSL refused the certificate's chain.
@@ -255,7 +275,6 @@ class _Handshake(Protocol):
 
     def __init__(self, client: TLSClient, host: str, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
         self.host = host
-        self.is_address = _is_address(host)
         self.certificate_seen = False
         self.chain_error: str | None = None
         self._client = client
@@ -269,7 +288,7 @@ class _Handshake(Protocol):
             return
         try:
             if self._client.verifies:
-                self._verify_name()
+                self._client.verify_name(self.transport.getHandle(), self.host)
             inner = self._factory.buildProtocol(self.transport.getPeer())
         except ProxyError as error:
             self._failed(error)
@@ -279,33 +298,15 @@ class _Handshake(Protocol):
             return
         self._inner = inner
         self._client.shook_hands(None, self._client.verifies and not self.certificate_seen)
-        if IHalfCloseableProtocol.providedBy(inner):
-            directlyProvides(self, IHandshakeListener, IHalfCloseableProtocol)
-            self.readConnectionLost = inner.readConnectionLost
-            self.writeConnectionLost = inner.writeConnectionLost
         inner.makeConnection(self.transport)
         self._result.callback(inner)
-
-    def _verify_name(self) -> None:
-        """The certificate must be for the host (RFC 9525); any exception at all refuses it."""
-        verify = verify_ip_address if self.is_address else verify_hostname
-        try:
-            verify(self.transport.getHandle(), self.host)
-        except VerificationError as error:
-            raise self._refusal(f"it is not for {self.host}") from error
-        except CertificateError as error:
-            raise self._refusal(f"its names cannot be used: {error}") from error
-        except Exception as error:
-            raise self._refusal(f"verifying it failed: {type(error).__name__}") from error
-
-    def _refusal(self, why: str) -> ProxyError:
-        return ProxyError(Kind.TLS_CERTIFICATE_ERROR, f"the certificate of {self.host} is refused: {why}")
 
     def dataReceived(self, data: bytes) -> None:
         # TLS 1.3 tickets come after the handshake, ahead of the first data: now there is a session to keep.
         assert self._inner is not None
         self._client.remember(self.host, self.transport.getHandle(), resumed=not self.certificate_seen)
-        self.dataReceived = self._inner.dataReceived  # type: ignore[method-assign]
+        self.transport.wrappedProtocol = self._inner
+        del self._factory, self._result  # The connection may be idle for long: nothing of its beginning is kept.
         self._inner.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -316,7 +317,7 @@ class _Handshake(Protocol):
 
     def _explain(self, reason: Failure) -> ProxyError:
         if self.chain_error is not None:
-            return self._refusal(self.chain_error)
+            return _refusal(self.host, self.chain_error)
         if reason.check(SSL.Error):
             arguments = reason.value.args if reason.value is not None else ()
             texts = [str(entry[-1]) for entry in (arguments[0] if arguments else [])]
@@ -324,7 +325,7 @@ class _Handshake(Protocol):
             if " alert " in f" {text} ":
                 return ProxyError(Kind.TLS_ALERT_RECEIVED, f"{self.host} ended the TLS handshake: {text}")
             if "certificate verify failed" in text:
-                return self._refusal(text)
+                return _refusal(self.host, text)
             return ProxyError(Kind.TLS_PROTOCOL_ERROR, f"the TLS handshake with {self.host} failed: {text}")
         how = "closed" if reason.check(ConnectionDone) else "lost"
         return ProxyError(
@@ -343,6 +344,11 @@ class _Handshake(Protocol):
             self._result.errback(error)
 
 
+def _refusal(host: str, why: str) -> ProxyError:
+    return ProxyError(Kind.TLS_CERTIFICATE_ERROR, f"the certificate of {host} is refused: {why}")
+
+
+@lru_cache(maxsize=_NAMES)
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)

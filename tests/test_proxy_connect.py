@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
@@ -11,7 +13,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.connect import ConnectEndpoint, HopEndpoint
 from nitroproxy.proxy.problem import problem, read_problem
 from nitroproxy.proxy.tunnel import TunnelProtocol
-from tests.wire import WaitingEndpoint
+from tests.wire import Maker, WaitingEndpoint
 
 
 class Remember(Protocol):
@@ -51,6 +53,19 @@ class ConnectEndpointTests(SynchronousTestCase):
         self.assertEqual(protocol.received, b"first second")
         wire.lose()
         self.assertTrue(protocol.lost)
+
+    def test_nothing_of_the_beginning_is_kept(self) -> None:
+        """A connection that is established keeps alive no factory, no CONNECT and no answer to it."""
+        factory = Maker(Remember)
+        kept = weakref.ref(factory)
+        connecting = ConnectEndpoint(self.proxy, b"a:1", []).connect(factory)
+        del factory
+        self.proxy.waiting.pop(0)
+        wire = self.proxy.accept()
+        self.assertIsNotNone(kept())
+        wire.receive(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.assertIsInstance(self.successResultOf(connecting), Remember)
+        self.assertIsNone(kept())
 
     def test_half_close_is_the_protocols(self) -> None:
         """Whether the connection half-closes is the inner protocol's to say."""

@@ -2,140 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
 from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
-from service_identity.pyopenssl import verify_hostname
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import CertificateOptions, PrivateCertificate, TLSVersion
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import TLSVersion
+from twisted.trial.unittest import SynchronousTestCase
 
 import nitroproxy.tls
-from nitroproxy.demo.certificates import MAKE_BAD, ServerIdentity, ThrowAwayAuthority
+from nitroproxy.demo.certificates import MAKE_BAD, ThrowAwayAuthority
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.tls import TLSClient, TrustError
-from tests.wire import WaitingEndpoint
+from tests.tlsserver import ClientSide, ServerSide, TLSCase
+from tests.wire import Maker, WaitingEndpoint
 
 reactor: Any = global_reactor
 
 
-class ServerSide(Protocol):
-    """What the server sees of one connection."""
-
-    def __init__(self, server: Server) -> None:
-        self.received = b""
-        self.lost: Deferred[None] = Deferred()
-        self._server = server
-
-    def connectionMade(self) -> None:
-        self._server.connections.append(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-        assert self.transport is not None
-        self.transport.write(b"answer to " + data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.callback(None)
-
-
-class Server(Factory):
-    """A TLS server on loopback."""
-
-    noisy = False
-
-    def __init__(self) -> None:
-        self.connections: list[ServerSide] = []
-        self.names: list[bytes | None] = []
-
-    def buildProtocol(self, addr: object) -> ServerSide:
-        return ServerSide(self)
-
-
-class ClientSide(Protocol):
-    """An application's protocol: speaks as soon as it is made, as the proxy does."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.answered: Deferred[bytes] = Deferred()
-        # In a list: a Deferred would take the Failure for its own.
-        self.lost: Deferred[list[Failure]] = Deferred()
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(b"secret")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-        if not self.answered.called:
-            self.answered.callback(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.callback([reason])
-
-
-class TLSTests(TestCase):
+class TLSTests(TLSCase):
     """A client and a server."""
-
-    timeout = 30
-
-    def setUp(self) -> None:
-        self.authority = ThrowAwayAuthority()
-        self.ca_file = Path(self.mktemp())
-        self.ca_file.write_bytes(self.authority.pem)
-        self.server = Server()
-
-    def serve(self, identity: ServerIdentity, **options: Any) -> Any:
-        """Listen with *identity*; returns the port."""
-        certificate = PrivateCertificate.loadPEM(identity.pem)
-        if not options:
-            options = {"insecurelyLowerMinimumTo": TLSVersion.TLSv1_2}
-        server_options = CertificateOptions(
-            privateKey=certificate.privateKey.original, certificate=certificate.original, enableSessions=True, **options
-        )
-        context = server_options.getContext()
-        context.set_session_id(b"test")
-        context.set_tlsext_servername_callback(lambda connection: self.server.names.append(connection.get_servername()))
-        context.set_alpn_select_callback(lambda connection, offered: offered[0])
-        port = reactor.listenSSL(0, self.server, server_options, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return port
-
-    def client(self, **settings: Any) -> TLSClient:
-        chosen: dict[str, Any] = {"min_version": "TLSv1.3", "verify": True, "ca_file": str(self.ca_file)} | settings
-        return TLSClient(**chosen)
-
-    def connect(self, client: TLSClient, port: Any, host: str = "localhost") -> Deferred[Any]:
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-        factory = Factory.forProtocol(ClientSide)
-        factory.noisy = False
-        return client.wrap(endpoint, host).connect(factory)
-
-    async def close(self, protocol: ClientSide) -> None:
-        assert protocol.transport is not None
-        protocol.transport.loseConnection()
-        await protocol.lost
-        await self.server.connections[-1].lost
-
-    async def refused(self, kind: Kind, port: Any, host: str = "localhost", **settings: Any) -> str:
-        """Connect in vain; returns the detail. The server has received nothing."""
-        error = await self.assertFailure(self.connect(self.client(**settings), port, host), ProxyError)
-        await deferLater(reactor, 0.05, lambda: None)  # whatever is on its way arrives
-        self.assertIs(error.kind, kind, error)
-        self.assertEqual([connection.received for connection in self.server.connections if connection.received], [])
-        for connection in self.server.connections:
-            if connection.transport is not None and not connection.lost.called:
-                await connection.lost
-        detail: str = error.detail
-        return detail
 
     async def test_verified(self) -> None:
         """A good certificate for the name: TLS 1.3, the name sent as SNI, http/1.1 agreed on, data both ways."""
@@ -220,17 +110,9 @@ class TLSTests(TestCase):
         await self.close(protocol)
 
     async def test_resumption(self) -> None:
-        """The second connection resumes the first's session, and its name is verified all the same."""
+        """The second connection resumes the first's session."""
         port = self.serve(self.authority.issue())
         client = self.client()
-        verified: list[str] = []
-        genuine: Callable[..., None] = verify_hostname
-
-        def count(handle: Any, host: str) -> None:
-            verified.append(host)
-            genuine(handle, host)
-
-        self.patch(nitroproxy.tls, "verify_hostname", count)
         reused = []
         for _ in range(2):
             protocol = await self.connect(client, port)
@@ -239,7 +121,36 @@ class TLSTests(TestCase):
             reused.append(SSL._lib.SSL_session_reused(ssl))  # type: ignore[attr-defined]
             await self.close(protocol)
         self.assertEqual(reused, [0, 1])
-        self.assertEqual(verified, ["localhost", "localhost"])
+
+    async def test_written_at_once(self) -> None:
+        """What is written goes to the socket without waiting for another turn of the reactor."""
+        protocol = await self.connect(self.client(), self.serve(self.authority.issue()))
+        await protocol.answered
+        before = reactor.getDelayedCalls()
+        protocol.transport.write(b"more")
+        self.assertEqual(reactor.getDelayedCalls(), before)
+        await self.close(protocol)
+        self.assertEqual(self.server.connections[0].received, b"secretmore")
+
+    async def test_nothing_between(self) -> None:
+        """From the first data on TLS gives it to the application's protocol, and keeps nothing of the handshake."""
+        factory = Maker(ClientSide)
+        kept = weakref.ref(factory)
+        protocol: Any = await self.connect(self.client(), self.serve(self.authority.issue()), factory=factory)
+        del factory
+        await protocol.answered
+        self.assertIs(protocol.transport.wrappedProtocol, protocol)
+        self.assertIsNone(kept())
+        await self.close(protocol)
+
+    async def test_end_before_data(self) -> None:
+        """An end that comes before any data is told to the application's protocol."""
+        port = self.serve(self.authority.issue())
+        self.patch(ServerSide, "dataReceived", lambda side, data: side.transport.loseConnection())
+        protocol = await self.connect(self.client(), port)
+        [reason] = await protocol.lost
+        self.assertIsNotNone(reason.check(ConnectionDone))
+        await self.server.connections[0].lost
 
     async def test_session_lifetime(self) -> None:
         """A session is resumed for an hour after its certificate was seen, however often it was meanwhile."""
@@ -301,6 +212,13 @@ class SettingsTests(SynchronousTestCase):
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
         self.assertTrue(wire.aborted)
+
+    def test_hybrid_key_exchange(self) -> None:
+        """The first message offers a share of X25519MLKEM768, so that what the host records stays sealed for longer."""
+        wire, connecting = self.start()
+        self.assertIn(b"\x11\xec\x04\xc0", wire.take())  # the group's number and its share's length, 1216 bytes
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
 
     def test_closed(self) -> None:
         """A connection that ends during the handshake says so."""

@@ -102,6 +102,24 @@ class Wire(StringTransport):
         return self.producerState == "paused"
 
 
+@implementer(IProtocolFactory)
+class Maker:
+    """A factory that its protocols do not know, so that a test can see who else keeps it."""
+
+    def __init__(self, make: Callable[[], IProtocol]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol:
+        """See `IProtocolFactory`."""
+        return self._make()
+
+    def doStart(self) -> None:
+        """See `IProtocolFactory`."""
+
+    def doStop(self) -> None:
+        """See `IProtocolFactory`."""
+
+
 @implementer(IStreamClientEndpoint)
 class WaitingEndpoint:
     """Collects attempts to connect until the test accepts or refuses them."""

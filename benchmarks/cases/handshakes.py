@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from benchmarks import ours
 from benchmarks.figures import CaseResult, Sample, Target, Unmeasured
+from benchmarks.groups import CLASSIC, classic
 from benchmarks.origin import Origin, start_origin
 from benchmarks.pairs import Plan, Run, compare, prepare
 from benchmarks.processes import ROOT, Crew
@@ -20,6 +21,7 @@ Kind = Literal["full", "resumed"]
 _SUBJECT = "nitroproxy.tls"
 _OPENSSL = {"full": "openssl s_time -new", "resumed": "openssl s_time -reuse"}
 _STOCK = "optionsForClientTLS"
+_BARE = "pyOpenSSL, a blocking socket"
 #: The share of handshakes that must have been of the kind that a run is about.
 _PURE = 0.95
 
@@ -39,8 +41,8 @@ def _alone(plan: Plan, kind: Kind) -> CaseResult:
         origin = start_origin(crew, crew.directory / "unused.sock")
         port = str(origin.tls_full if kind == "full" else origin.tls_resumed)
 
-        def client(command: list[str]) -> Callable[[], Run]:
-            return lambda: lambda: _only(origin, kind, lambda: _client(command, plan.seconds))
+        def client(command: list[str], environment: Mapping[str, str] | None = None) -> Callable[[], Run]:
+            return lambda: lambda: _only(origin, kind, lambda: _client(command, environment or {}))
 
         def python(who: str) -> list[str]:
             return [sys.executable, "-m", "benchmarks.handshaker", who, port, str(origin.ca), str(plan.seconds)]
@@ -48,12 +50,16 @@ def _alone(plan: Plan, kind: Kind) -> CaseResult:
         openssl = ["openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-www", "/1k", "-time", str(plan.seconds)]
         openssl += ["-new" if kind == "full" else "-reuse", "-CAfile", str(origin.ca), "-verify", "4"]
         runs = {_SUBJECT: prepare(client(python("nitroproxy"))), _OPENSSL[kind]: prepare(client(openssl))}
+        runs[_BARE] = prepare(client(python("bare")))
+        runs[f"{_SUBJECT}, {CLASSIC}"] = prepare(client(python("nitroproxy"), classic(crew)))
+        runs[f"{_BARE}, {CLASSIC}"] = prepare(client(python("bare"), classic(crew)))
         if kind == "full":
             runs[_STOCK] = prepare(client(python("stock")))
         rows = compare(_SUBJECT, runs, "cpu", plan.rounds)
     notes = (
         "CPU of the client for TCP, a verified TLS 1.3 handshake, one small GET and the end; ECDSA P-256 certificate. "
-        "s_time is Debian's OpenSSL; the other two use the one that comes with the cryptography package.",
+        "s_time is Debian's OpenSSL, which has no X25519MLKEM768; the others use the one that comes with the "
+        f"cryptography package, which offers it beside X25519 unless the row says {CLASSIC}. The server has X25519.",
     )
     ratio = rows[1].ratio
     bound = Target("P6", "times openssl s_time -new", 1.5, 1 / ratio.median if ratio else None)
@@ -61,10 +67,17 @@ def _alone(plan: Plan, kind: Kind) -> CaseResult:
     return CaseResult(f"handshakes-{kind}", f"TLS handshake, {kind}", "cpu", rows, notes, targets)
 
 
-def _client(command: list[str], seconds: int) -> Sample:
-    """One run of a client that does handshakes for *seconds*, and of the CPU that it took."""
+def _client(command: list[str], environment: Mapping[str, str]) -> Sample:
+    """One run of a client that does handshakes for a while, and of the CPU that each took."""
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
     except FileNotFoundError as error:
         raise Unmeasured(f"{command[0]} is not installed") from error
     assert process.stdout is not None

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from benchmarks import ours, peers
-from benchmarks.clients import Door, burst, idle_requests, idle_tunnels, read_answer
+from benchmarks.clients import Door, burst, idle_requests, idle_tunnels
 from benchmarks.figures import CaseResult, Row, Target, Unmeasured, figures_of, median_of
+from benchmarks.groups import CLASSIC, classic
 from benchmarks.origin import Origin, start_origin, start_raw
 from benchmarks.pairs import Plan
 from benchmarks.proc import rss_bytes
-from benchmarks.processes import Address, Crew, Process, open_socket
+from benchmarks.processes import ROOT, Address, Crew, Process, open_socket
 from benchmarks.relays import our_relay
 from benchmarks.wrk import Entry
 
 _TUNNEL = "nitroproxy relay, tunnels"
 _TLS = "nitroproxy enclave, TLS"
+_BARE = "pyOpenSSL and nothing else"
 #: Connections kept alive for each of the origin's TLS ports.
 _FOR_EACH_PORT = 120
 
@@ -27,6 +31,7 @@ def run(plan: Plan) -> CaseResult:
     """Measure."""
     most = 500 if plan.quick else 10000
     tunnels = 200 if plan.quick else 4000
+    ports = 4 if plan.quick else 32
     subject = f"nitroproxy gateway, {most:,}"
     measures: dict[str, Callable[[Crew], tuple[float, float]]] = {
         subject: lambda crew: _gateway(crew, _ours, most),
@@ -36,8 +41,11 @@ def run(plan: Plan) -> CaseResult:
         _TUNNEL: lambda crew: _relay(crew, _our_relay, tunnels),
         "haproxy, tunnels": lambda crew: _relay(crew, peers.haproxy_relay, tunnels),
         "portforward, tunnels": lambda crew: _relay(crew, peers.stock_relay, tunnels),
-        _TLS: _our_enclave,
-        "Resource + Agent, TLS": _stock_enclave,
+        _TLS: lambda crew: _our_enclave(crew, ports),
+        f"{_TLS}, {CLASSIC}": lambda crew: _our_enclave(crew, ports, classic(crew)),
+        "Resource + Agent, TLS": lambda crew: _stock_enclave(crew, ports),
+        _BARE: lambda crew: _bare(crew, tunnels, {}),
+        f"{_BARE}, {CLASSIC}": lambda crew: _bare(crew, tunnels, classic(crew)),
     }
     rows = []
     for number, (name, measure) in enumerate(measures.items()):
@@ -56,8 +64,10 @@ def run(plan: Plan) -> CaseResult:
     )
     notes = (
         f"Growth of the resident memory, divided by the connections. Gateway: {most} clients, each after one request. "
-        f"Tunnels: {tunnels}, each after one byte. TLS: kept-alive connections to {8 * _FOR_EACH_PORT} upstreams at "
-        "most, as many as the server counted; the clients that caused them were there before.",
+        f"Tunnels: {tunnels}, each after one byte. TLS: {ports * _FOR_EACH_PORT:,} kept-alive connections to "
+        f"{ports} upstreams at most, as many as the server counted; the clients that caused them were there before, "
+        f"and {_FOR_EACH_PORT} such connections. {CLASSIC}: without the hybrid X25519MLKEM768, whose private key "
+        "OpenSSL keeps as long as the connection.",
         "What the kernel keeps for a socket is not in it. One run.",
     )
     return CaseResult("idle", "Memory of idle connections", "per_connection", tuple(rows), notes, targets)
@@ -100,31 +110,41 @@ def _our_relay(crew: Crew, raw: int) -> tuple[Door, Process]:
     return our_relay(crew, f"127.0.0.1:{raw}")
 
 
-def _our_enclave(crew: Crew) -> tuple[float, float]:
+def _our_enclave(crew: Crew, ports: int, environment: Mapping[str, str] | None = None) -> tuple[float, float]:
     origin = start_origin(crew, crew.directory / "unused.sock")
     place = ours.place(crew, origin.ca)
     ours.start_host(crew, place)
-    enclave = ours.start_enclave(crew, place)
-    return _tls(("127.0.0.1", place.loopback), enclave.pid, origin)
+    enclave = ours.start_enclave(crew, place, environment=environment)
+    return _tls(("127.0.0.1", place.loopback), enclave.pid, origin, ports)
 
 
-def _stock_enclave(crew: Crew) -> tuple[float, float]:
+def _stock_enclave(crew: Crew, ports: int) -> tuple[float, float]:
     origin = start_origin(crew, crew.directory / "unused.sock")
     entry = peers.stock_chain(crew, origin, origin.tls_many[0])
-    return _tls(peers.stock_enclave_socket(crew), entry.pids["enclave"], origin)
+    return _tls(peers.stock_enclave_socket(crew), entry.pids["enclave"], origin, ports)
 
 
-def _tls(address: Address, pid: int, origin: Origin) -> tuple[float, float]:
-    """Have many connections made at once to each TLS port, and see what they keep when they are idle."""
+def _bare(crew: Crew, count: int, environment: Mapping[str, str]) -> tuple[float, float]:
+    origin = start_origin(crew, crew.directory / "unused.sock")
+    command = [sys.executable, "-m", "benchmarks.holder", str(origin.tls), str(origin.ca), str(count)]
+    try:
+        each = float(subprocess.check_output(command, text=True, cwd=ROOT, env={**os.environ, **environment}))
+    except subprocess.CalledProcessError as error:
+        raise Unmeasured(f"benchmarks.holder ended with {error.returncode}") from error
+    return each, each * count
+
+
+def _tls(address: Address, pid: int, origin: Origin, ports: int) -> tuple[float, float]:
+    """Have many connections made at once to each TLS port, and see what they keep when they are idle.
+
+    Those to the first port are not counted: with them the process has grown by what so many handshakes at once need.
+    """
+    warm, *measured = origin.tls_many[: 1 + ports]
     with ExitStack() as open_connections:
-        clients: list[socket.socket] = []
-        for _ in range(_FOR_EACH_PORT):
-            client = open_connections.enter_context(open_socket(address))
-            client.sendall(_get(f"/https://localhost:{origin.tls_many[0]}/1k"))
-            read_answer(client)
-            clients.append(client)
+        clients = [open_connections.enter_context(open_socket(address)) for _ in range(_FOR_EACH_PORT)]
+        burst(clients, _get(f"/https://localhost:{warm}/1k"))
         before, had = rss_bytes(pid), _established(origin)
-        for port in origin.tls_many:
+        for port in measured:
             burst(clients, _get(f"/https://localhost:{port}/1k"))
         growth, made = rss_bytes(pid) - before, _established(origin) - had
     if made < _FOR_EACH_PORT:

@@ -86,22 +86,18 @@ class ConnectEndpoint:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fails with the `ProxyError` that the proxy answered with, or as *endpoint* does."""
-        handshake: _Handshake | None = None
 
         def cancel(_: object) -> None:
-            if handshake is not None:
-                handshake.transport.abortConnection()
-            else:
+            if handshake.transport is None:
                 connecting.cancel()
+            else:
+                handshake.transport.abortConnection()
 
         result: Deferred[IProtocol] = Deferred(cancel)
-
-        def connected(protocol: IProtocol) -> None:
-            nonlocal handshake
-            handshake = cast(_Handshake, protocol)
-
-        connecting = self._endpoint.connect(factory_of(lambda: _Handshake(self._head, protocolFactory, result)))
-        connecting.addCallbacks(connected, result.errback)
+        handshake = _Handshake(self._head, protocolFactory, result)
+        # The factory lives as long as the connection, so it holds no more than the handshake.
+        connecting = self._endpoint.connect(factory_of(lambda: handshake))
+        connecting.addErrback(result.errback)
         return result
 
 
@@ -147,9 +143,11 @@ class _Handshake(Protocol):
             directlyProvides(self, IHalfCloseableProtocol)
             self.readConnectionLost = inner.readConnectionLost
             self.writeConnectionLost = inner.writeConnectionLost
+        result, rest = self._result, self._reader.take_rest()
+        # The connection may be idle for long: nothing of its beginning is kept.
+        del self._head, self._factory, self._result, self._reader, self._response, self._refusal
         inner.makeConnection(cast(ITransport, self.transport))
-        self._result.callback(inner)
-        rest = self._reader.take_rest()
+        result.callback(inner)
         if rest:
             inner.dataReceived(rest)
 
@@ -161,7 +159,7 @@ class _Handshake(Protocol):
             self._failed(told or ProxyError(Kind.HTTP_PROTOCOL_ERROR, detail))
 
     def _failed(self, error: ProxyError) -> None:
-        if not self._result.called:
+        if self._inner is None and not self._result.called:
             self._result.errback(error)
         self.transport.abortConnection()
 
