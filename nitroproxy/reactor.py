@@ -1,9 +1,9 @@
 """Twisted's epoll reactor with a short cut for writing: ``twistd --reactor=nitroproxy``.
 
 The stock reactor asks epoll before every write: it adds the descriptor, polls, sends, and takes it away again, three
-system calls around the one that matters. A proxy's sockets almost always have room. So here a writer is let write
-once, when everything that could be read has been, and only when something is left is epoll asked. A program sees no
-difference: it is still the reactor that calls ``doWrite``, never ``write`` itself.
+system calls around the one that matters. A proxy's sockets almost always have room. So here a connected writer is let
+write once at the end of the turn in which it asked to, after all that could be read has been, and only when something
+is left is epoll asked. It is still the reactor that calls ``doWrite``, never ``write`` itself.
 
 Nor does it wrap each event in a context for the legacy log's prefix, of which nothing in nitroproxy makes use.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.epollreactor import EPollReactor
@@ -36,7 +37,9 @@ class EagerReactor(EPollReactor):
 
     def addWriter(self, writer: IWriteDescriptor) -> None:
         """Have *writer* write as soon as it can: see `IReactorFDSet`."""
-        if writer is not self._writing and writer not in self._turn and writer.fileno() not in self._writes:
+        if not getattr(writer, "connected", False) or self._continuousPolling.isWriting(writer):
+            super().addWriter(writer)  # For one that still connects, to be writable is news.
+        elif writer is not self._writing and writer not in self._turn and writer.fileno() not in self._writes:
             self._eager[writer] = None
 
     def removeWriter(self, writer: IWriteDescriptor) -> None:
@@ -62,19 +65,18 @@ class EagerReactor(EPollReactor):
         return [*super().getWriters(), *self._eager, *self._turn]
 
     def doPoll(self, timeout: float | None) -> None:
-        """Let those write that want to, then wait for events and have them handled.
+        """Wait for events and have them handled, then let those write that want to.
 
-        :param timeout: seconds to wait at most; None: until there is one.
+        :param timeout: seconds to wait at most; None: until there is an event.
         """
         if self._eager:
-            self._write_now()
-            timeout = self._patience(timeout)
+            timeout = 0  # They asked between two turns, or while others wrote.
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(self._selectables))
         except OSError as interrupted:
             if interrupted.errno != errno.EINTR:
                 raise
-            return
+            events = []
         selectables = self._selectables
         for descriptor, event in events:
             selectable = selectables.get(descriptor)
@@ -83,17 +85,10 @@ class EagerReactor(EPollReactor):
                     self._doReadOrWrite(selectable, descriptor, event)
                 except Exception:
                     _log.failure("ending a connection failed", event="callback_failed")
+        if self._eager:
+            self._write_now()
 
     doIteration = doPoll
-
-    def _patience(self, timeout: float | None) -> float | None:
-        """How long to wait after all: those that wrote may have asked for more than was known when *timeout* was."""
-        if self._eager or self._justStopped or not self._started:
-            return 0
-        due = self.timeout()
-        if timeout is None or due is None:
-            return due if timeout is None else timeout
-        return min(timeout, due)
 
     def _write_now(self) -> None:
         turn, self._eager = self._eager, self._turn
@@ -102,23 +97,30 @@ class EagerReactor(EPollReactor):
             writer = self._writing = turn.popitem()[0]
             try:
                 # As the stock reactor has it: what it raises ends the connection, like what it returns.
-                lost: Any = self._let_write(writer)
+                lost: Any = self._let(writer.doWrite)
+                unfinished, self._writing = self._writing is not None, None
                 if lost:
-                    self._writing = None
-                    self._disconnectSelectable(writer, lost, False)
-                elif self._writing is not None:
+                    self._lose(writer, lost)
+                elif unfinished:
                     super().addWriter(writer)
             except Exception:
                 _log.failure("ending a connection failed", event="callback_failed")
             finally:
                 self._writing = None
 
+    def _lose(self, writer: Any, lost: Any) -> None:
+        """The peer may have had a last word before it stopped reading: read it. The stock reactor reads first, too."""
+        if writer.fileno() in self._reads:
+            self._let(writer.doRead)
+        if writer.fileno() != -1:
+            self._disconnectSelectable(writer, lost, False)
+
     @staticmethod
-    def _let_write(writer: IWriteDescriptor) -> Any:
+    def _let(operation: Callable[[], Any]) -> Any:
         try:
-            return writer.doWrite()
+            return operation()
         except Exception:
-            _log.failure("writing to a connection failed", event="callback_failed")
+            _log.failure("a connection's callback failed", event="callback_failed")
             return sys.exc_info()[1]
 
 

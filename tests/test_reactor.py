@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.test.connectionmixins import ConnectionTestsMixin, StreamClientTestsMixin
 from twisted.internet.test.reactormixins import ReactorBuilder
 from twisted.internet.test.test_core import SystemEventTestsBuilder
@@ -19,6 +21,7 @@ from twisted.internet.test.test_tcp import (
 )
 from twisted.internet.test.test_threads import ThreadTestsBuilder
 from twisted.internet.test.test_time import TimeTestsBuilder
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.reactor import EagerReactor
@@ -96,6 +99,8 @@ class ConformanceTests(
 class Writer:
     """Wants to write, until it has; then *do* is called."""
 
+    connected = True
+
     def __init__(self, reactor: Any, descriptor: int, do: Callable[[], object]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
@@ -160,3 +165,97 @@ class AskedWhileWritingTests(ReactorBuilder, SynchronousTestCase):
 
         self.write(again)
         self.assertEqual(len(turns), 3)
+
+
+class Witness(Protocol):
+    """Notes what a peer says, and how it ends."""
+
+    said = b""
+    reason: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.said += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.reason = reason
+
+
+class Host(Factory):
+    """Gives out one protocol."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._protocol
+
+
+class LastWordsTests(ReactorBuilder, SynchronousTestCase):
+    """What a peer said before it closed is read although a write to it fails."""
+
+    reactorFactory = EagerReactor
+
+    def setUp(self) -> None:
+        """A connection whose other end this test has."""
+        self.reactor: Any = self.buildReactor()
+        self.witness = Witness()
+        mine, self.peer = socket.socketpair()
+        mine.setblocking(False)
+        self.reactor.adoptStreamConnection(mine.fileno(), socket.AF_UNIX, Host(self.witness))
+        mine.close()
+
+    def farewell(self) -> None:
+        """The peer speaks and closes."""
+        self.peer.sendall(b"last words")
+        self.peer.close()
+
+    def check(self) -> None:
+        """The peer has been heard, and the loss is one."""
+        self.reactor.callLater(0.05, self.reactor.stop)
+        self.runReactor(self.reactor, _LIMIT)
+        assert self.witness.reason is not None
+        self.assertEqual(self.witness.said, b"last words")
+
+    def test_before_the_turn(self) -> None:
+        """It closed before the turn in which the write is tried: what can be read is read first."""
+
+        def both() -> None:
+            self.farewell()
+            self.witness.transport.write(b"too late")  # type: ignore[union-attr]
+
+        self.reactor.callWhenRunning(both)
+        self.check()
+
+    def test_within_the_turn(self) -> None:
+        """It closes between the turn's reading and its writing: the failed write is told after one more read."""
+        read, write = os.pipe()
+        for descriptor in (read, write):
+            self.addCleanup(os.close, descriptor)
+
+        def both() -> None:
+            self.witness.transport.write(b"too late")  # type: ignore[union-attr]
+            self.reactor.addWriter(Writer(self.reactor, write, self.farewell))  # who asked last writes first
+
+        self.reactor.callWhenRunning(both)
+        self.check()
+
+
+class ConnectingTests(ReactorBuilder, SynchronousTestCase):
+    """A client that still connects is not eager: its first write would be a second connect()."""
+
+    reactorFactory = EagerReactor
+
+    def test_not_eager(self) -> None:
+        """It waits for epoll."""
+        reactor: Any = self.buildReactor()
+        read, write = os.pipe()
+        for descriptor in (read, write):
+            self.addCleanup(os.close, descriptor)
+        writer = Writer(reactor, write, lambda: None)
+        writer.connected = False
+        reactor.addWriter(writer)
+        self.assertIn(write, reactor._writes)
+        reactor.removeWriter(writer)
+        self.assertEqual(reactor.getWriters(), [])
