@@ -57,7 +57,7 @@ STAGES: Final = {
 #: Seconds within which a guest that has run out of time hands over what it has.
 _FAREWELL: Final = 30
 
-#: Guests in which a stage may be tried. Of twelve that ran `kernels` on a busy machine, three failed.
+#: Guests in which a stage may be tried. Of ten that ran `kernels` on a busy machine, three failed.
 _ATTEMPTS: Final = 3
 
 #: Guests at a time: each has two processors, and is rarely busy on both.
