@@ -23,6 +23,8 @@ _APPLICATION_PORT: Final = 7000
 _NOBODYS_PORT: Final = 7001
 #: Connections that have to time out, after 2 s each, before a kernel is taken to have stopped.
 _KNOCKS: Final = 10
+#: What a kernel says when it ends: of a shutdown or a reboot, of a panic, and our own script's word before.
+_LAST_WORDS: Final = ("reboot:", "panic", "the entry point has ended")
 _ROOT_DISK: Final = "/dev/nvme3n1"
 _WORK: Final = Path("/run/enclave")
 _KERNEL_ARGUMENTS: Final = (
@@ -37,6 +39,7 @@ class EnclaveVM:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
+        self._killed = False
 
     def build(self) -> None:
         """Put what an enclave's image has, beyond Debian and the locked dependencies, into a tar file."""
@@ -57,6 +60,7 @@ class EnclaveVM:
     def start(self) -> None:
         """Start it; that it is up shows by its answering."""
         self._starts += 1
+        self._killed = False
         arguments = ["qemu-system-x86_64", "-M", "q35", "-accel", "kvm", "-cpu", "host", "-smp", "1"]
         arguments += ["-m", str(MEMORY_MB), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
         arguments += ["-monitor", "none", "-kernel", "/boot/vmlinuz", "-append", _KERNEL_ARGUMENTS]
@@ -92,14 +96,18 @@ class EnclaveVM:
             raise Failed(f"the enclave's VM has ended: {self.console()[-1000:]}")
         return "application: ready" in self.console()
 
-    def hung(self) -> str:
-        """Whether its kernel has stopped, in words; empty when it has not, or when it does not run.
+    def unsound(self) -> str:
+        """Whether the emulation of its processor has failed, in words; empty when it has not, or when it does not run.
 
-        A kernel refuses a connection to a port that nobody listens on, whatever its processes do; one that QEMU's
-        emulation of SVM has stopped lets it time out.
+        No program in the VM can do that. A kernel refuses a connection to a port that nobody listens on, whatever its
+        processes do; one whose processor has stopped lets it time out. And a kernel that ends says so on its console,
+        be it a shutdown or a panic; a processor that is reset for a fault in handling a fault does not.
         """
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self._killed:
             return ""
+        if self._process.poll() is not None:
+            said = any(word in self.console() for word in _LAST_WORDS)
+            return "" if said else "the enclave's VM has ended without a word of its kernel"
         self.thaw()
         for _ in range(_KNOCKS):
             with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as knocking:
@@ -121,6 +129,7 @@ class EnclaveVM:
 
     def kill(self) -> None:
         """End it as a power failure does."""
+        self._killed = True
         self._signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait(20)

@@ -344,7 +344,7 @@ def run_stage() -> None:
     """Run the stage."""
     machine = Kernels()
     try:
-        run_checks(machine, CHECKS, machine.enclave.hung)
+        run_checks(machine, CHECKS, machine.enclave.unsound)
     finally:
         if machine.capture is not None and machine.capture.poll() is None:
             machine.capture.send_signal(signal.SIGKILL)
