@@ -289,6 +289,32 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(hop.endpoint.waiting, [])
         self.assertIn(b"connection_terminated", client.take())
 
+    def test_post_without_a_body_is_never_sent_twice(self) -> None:
+        """It is the method that counts, not whether a body was lost with it."""
+        hop, client, upstream = self.kept_alive()
+        client.receive(GET.replace(b"GET", b"POST"))
+        upstream.lose()
+        self.assertEqual(hop.endpoint.waiting, [])
+        self.assertIn(b"connection_terminated", client.take())
+
+    def test_body_is_never_sent_twice(self) -> None:
+        """A PUT might be sent again, but its body is no longer here: 502."""
+        hop, client, upstream = self.kept_alive()
+        client.receive(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        upstream.lose()
+        self.assertEqual(hop.endpoint.waiting, [])
+        self.assertIn(b"connection_terminated", client.take())
+
+    def test_bytes_on_an_idle_connection(self) -> None:
+        """A kept connection that says something unasked is ended: no request gets that for its answer (S9)."""
+        hop, client, upstream = self.kept_alive()
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")
+        self.assertTrue(upstream.aborted)
+        self.assertEqual(hop.pool.idle, 0)
+        client.receive(GET)
+        hop.endpoint.accept().receive(OK)
+        self.assertTrue(client.take().endswith(b"ok"))
+
     def test_new_connection_is_not_retried(self) -> None:
         """A GET on a connection of its own is not sent again: the upstream may be what kills it."""
         hop = OneHop()
