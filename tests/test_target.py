@@ -36,6 +36,8 @@ REFUSED = [
     b"/https://",
     b"/https:///x",
     b"/https:x",
+    b"//https://a.example/",
+    b"///http:/a.example/",
     b"https://",
     b"https:///x",
     b"https://?x",
