@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Response
 from nitroproxy.proxy.exchange import ExchangeSettings
 from tests.wire import GET, OneHop, Wire, split_head
 
@@ -67,6 +69,18 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(client.take().count(b"200 OK"), 2)
         self.assertEqual(other.take().count(b"200 OK"), 1)
         self.assertEqual(hop.endpoint.waiting, [])
+
+    def test_idle_connection_keeps_nothing(self) -> None:
+        """A connection that waits for its next request does not keep the response to its last."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        before = {id(found) for found in gc.get_objects() if isinstance(found, Response)}
+        hop.endpoint.accept().receive(OK)
+        self.assertEqual(hop.pool.idle, 1)
+        gc.collect()
+        kept = [found for found in gc.get_objects() if isinstance(found, Response) and id(found) not in before]
+        self.assertEqual(kept, [])
 
     def test_pipelined_requests_in_order(self) -> None:
         """Requests sent together are answered one after the other, each by its own response."""
