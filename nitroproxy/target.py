@@ -22,7 +22,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: Scheme, authority, and what follows it, in the path form and in the absolute form.
 _PATH_FORM: Final = re.compile(rb"/(https?|wss?):/{1,2}(?!/)([^/?#]*)(.*)", re.DOTALL | re.IGNORECASE)
 #: What starts like the path form and is not: a mistake, not a page of ours.
-_NEARLY_PATH_FORM: Final = re.compile(rb"/(?:https?|wss?):", re.IGNORECASE)
+_NEARLY_PATH_FORM: Final = re.compile(rb"/+(?:https?|wss?):", re.IGNORECASE)
 _ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _AUTHORITY: Final = re.compile(rb"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 _PATH: Final = re.compile(rb"[!$-\[\]_a-z|~^`{}\"<>]*")

@@ -187,6 +187,11 @@ class AddressGuardTests(SynchronousTestCase):
         for address in ("::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "10.0.0.1"):
             self.assertRaises(ProxyError, guard.check, address)
 
+    def test_scope(self) -> None:
+        """A public address with a zone is refused: the zone would choose the interface (RFC 4007 section 11)."""
+        guard = AddressGuard([], frozenset)
+        self.assertIn("scoped", self.assertRaises(ProxyError, guard.check, "2606:4700::1%eth0").detail)
+
     def test_metadata_by_name(self) -> None:
         """The refusal of the metadata service says that it is that."""
         guard = AddressGuard([], frozenset)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Response
 from nitroproxy.proxy.exchange import ExchangeSettings
 from tests.wire import GET, OneHop, Wire, split_head
 
@@ -67,6 +69,18 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(client.take().count(b"200 OK"), 2)
         self.assertEqual(other.take().count(b"200 OK"), 1)
         self.assertEqual(hop.endpoint.waiting, [])
+
+    def test_idle_connection_keeps_nothing(self) -> None:
+        """A connection that waits for its next request does not keep the response to its last."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        before = {id(found) for found in gc.get_objects() if isinstance(found, Response)}
+        hop.endpoint.accept().receive(OK)
+        self.assertEqual(hop.pool.idle, 1)
+        gc.collect()
+        kept = [found for found in gc.get_objects() if isinstance(found, Response) and id(found) not in before]
+        self.assertEqual(kept, [])
 
     def test_pipelined_requests_in_order(self) -> None:
         """Requests sent together are answered one after the other, each by its own response."""
@@ -288,6 +302,32 @@ class RetryTests(SynchronousTestCase):
         upstream.lose()
         self.assertEqual(hop.endpoint.waiting, [])
         self.assertIn(b"connection_terminated", client.take())
+
+    def test_post_without_a_body_is_never_sent_twice(self) -> None:
+        """It is the method that counts, not whether a body was lost with it."""
+        hop, client, upstream = self.kept_alive()
+        client.receive(GET.replace(b"GET", b"POST"))
+        upstream.lose()
+        self.assertEqual(hop.endpoint.waiting, [])
+        self.assertIn(b"connection_terminated", client.take())
+
+    def test_body_is_never_sent_twice(self) -> None:
+        """A PUT might be sent again, but its body is no longer here: 502."""
+        hop, client, upstream = self.kept_alive()
+        client.receive(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        upstream.lose()
+        self.assertEqual(hop.endpoint.waiting, [])
+        self.assertIn(b"connection_terminated", client.take())
+
+    def test_bytes_on_an_idle_connection(self) -> None:
+        """A kept connection that says something unasked is ended: no request gets that for its answer (S9)."""
+        hop, client, upstream = self.kept_alive()
+        upstream.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned")
+        self.assertTrue(upstream.aborted)
+        self.assertEqual(hop.pool.idle, 0)
+        client.receive(GET)
+        hop.endpoint.accept().receive(OK)
+        self.assertTrue(client.take().endswith(b"ok"))
 
     def test_new_connection_is_not_retried(self) -> None:
         """A GET on a connection of its own is not sent again: the upstream may be what kills it."""

@@ -192,6 +192,17 @@ class PatienceTests(SynchronousTestCase):
         self.hop.pass_time(20.1)
         self.assertTrue(self.client.take().startswith(b"HTTP/1.1 504 "))
 
+    def test_interim_response_is_no_response(self) -> None:
+        """An upstream that says 103 and 103 again does not put off the time by which it must have answered."""
+        self.client.receive(GET)
+        upstream = self.hop.endpoint.accept()
+        for _ in range(3):
+            self.hop.pass_time(6)
+            upstream.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        self.client.take()
+        self.hop.pass_time(2.1)
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 504 "))
+
     def test_early_refusal_says_close(self) -> None:
         """An error that comes before the end of the request's body says that the connection ends with it."""
         self.upload().receive(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")

@@ -130,6 +130,19 @@ class RecordTests(SynchronousTestCase):
         self.client.settle()
         self.assertEqual(len(self.notes.records), 1)
 
+    def test_client_that_stops_reading(self) -> None:
+        """A client that reads no more of its response is the client's doing too; nobody says that the response
+        stopped."""
+        upstream = self.ask()
+        upstream.receive(OK[:-1])
+        assert self.client.producer is not None
+        self.client.producer.pauseProducing()
+        self.hop.pass_time(60.2)
+        self.assertTrue(self.client.aborted)
+        self.client.settle()
+        self.assertEqual((self.record().status, self.record().error, self.record().client_gone), (200, None, True))
+        self.assertTrue(upstream.aborted)
+
     def test_client_gone(self) -> None:
         """A client that leaves early is the client's doing."""
         self.ask()

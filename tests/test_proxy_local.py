@@ -5,13 +5,51 @@ from __future__ import annotations
 import json
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.server import Site
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import Request as WebRequest
+from zope.interface import implementer
 
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.route import Local, Route
 from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot, read_health
 from tests.wire import GET, OneHop, split_head
+
+
+@implementer(IPushProducer)
+class _Produced(Resource):
+    """A page that is its own producer."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def render_GET(self, request: WebRequest) -> int:
+        """Begin, and stay."""
+        self.request = request
+        request.registerProducer(self, True)
+        request.write(b"page")
+        return NOT_DONE_YET
+
+    def end(self) -> None:
+        """The page is complete."""
+        self.request.unregisterProducer()
+        self.request.finish()
+
+    def pauseProducing(self) -> None:
+        """See `IPushProducer`."""
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        """See `IPushProducer`."""
+        self.told.append("resume")
+
+    def stopProducing(self) -> None:
+        """See `IPushProducer`."""
 
 
 class LocalTests(SynchronousTestCase):
@@ -78,6 +116,32 @@ class LocalTests(SynchronousTestCase):
         start, _, _ = self.ask(b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
         self.assertEqual(start, b"HTTP/1.1 405 Method Not Allowed")
         self.assertEqual(self.ask(GET.replace(b"/thing", b"/health"))[0], b"HTTP/1.1 200 OK")
+
+    def test_forms_are_not_parsed(self) -> None:
+        """A form, sound or broken, is a body like any other: it is answered, and the connection goes on."""
+        for content_type, body in (
+            (b"multipart/form-data", b"x"),
+            (b"multipart/form-data; boundary=b", b"--b\r\nbroken"),
+            (b"application/x-www-form-urlencoded", b"a=%"),
+        ):
+            head = b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+            self.assertEqual(self.ask(head % (content_type, len(body)) + body)[0], b"HTTP/1.1 405 Method Not Allowed")
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(self.ask(GET.replace(b"/thing", b"/health"))[0], b"HTTP/1.1 200 OK")
+
+    def test_page_from_a_producer(self) -> None:
+        """A page may come from a push producer, which then goes at the client's pace."""
+        page = _Produced()
+        self.site.resource.putChild(b"produced", page)
+        self.client.receive(GET.replace(b"/thing", b"/produced"))
+        assert self.client.producer is not None
+        self.client.producer.pauseProducing()
+        self.client.producer.resumeProducing()
+        self.assertEqual(page.told, ["pause", "resume"])
+        page.end()
+        self.client.producer.pauseProducing()
+        self.assertEqual(page.told, ["pause", "resume"])
+        self.assertTrue(self.client.take().endswith(b"\r\n\r\n4\r\npage\r\n0\r\n\r\n"))
 
     def test_client_gone(self) -> None:
         """A client that goes before the answer is no error."""

@@ -253,3 +253,22 @@ class UpgradeTests(SynchronousTestCase):
         upstream.receive(self.SWITCH)
         self.assertIn(b"http_upgrade_failed", client.take())
         self.assertTrue(upstream.aborted)
+
+    def test_another_protocol(self) -> None:
+        """A 101 to what the client did not offer, or to nothing in particular, is refused; case does not matter."""
+        for switched, status in (
+            (b"Upgrade: evil", b"502"),
+            (b"Upgrade: websocket, evil", b"502"),
+            (b"Upgrade: websocket\r\nUpgrade: evil", b"502"),
+            (b"Upgrade: ", b"502"),
+            (b"X: y", b"502"),
+            (b"Upgrade: WebSocket", b"101"),
+            (b"Upgrade: chat/2,websocket", b"101"),
+        ):
+            hop = OneHop()
+            client = hop.client()
+            client.receive(self.ASK.replace(b"websocket", b"chat/2 , websocket"))
+            hop.endpoint.accept().receive(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + switched + b"\r\n\r\n"
+            )
+            self.assertEqual(client.take()[9:12], status, switched)

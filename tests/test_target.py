@@ -36,6 +36,8 @@ REFUSED = [
     b"/https://",
     b"/https:///x",
     b"/https:x",
+    b"//https://a.example/",
+    b"///http:/a.example/",
     b"https://",
     b"https:///x",
     b"https://?x",
@@ -152,6 +154,19 @@ class ParseTests(SynchronousTestCase):
         """A refusal never repeats the query string (S18)."""
         error = self.assertRaises(ProxyError, parse_target, b"GET", b"https://u@a/?token=secret#f")
         self.assertNotIn("secret", str(error))
+
+    def test_userinfo_is_not_told(self) -> None:
+        """A refusal never repeats a user name or password, in whichever form they came (S11)."""
+        for method, raw in (
+            (b"GET", b"https://alice:hunter2@a.example/"),
+            (b"GET", b"/https://alice:hunter2@a.example/"),
+            (b"GET", b"https://alice@a.example/"),
+            (b"CONNECT", b"alice:hunter2@a.example:443"),
+            (b"CONNECT", b"alice@a.example:443"),
+        ):
+            error = self.assertRaises(ProxyError, parse_target, method, raw)
+            self.assertIn("user name or password", error.detail)
+            self.assertNotRegex(str(error), "alice|hunter2")
 
     @settings(deadline=None, derandomize=True, max_examples=300)
     @given(st.text(max_size=30))

@@ -105,8 +105,6 @@ def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str) -> 
 
 
 class _Index(LocalRoot):
-    isLeaf = True
-
     def __init__(self, hop: str, version: str) -> None:
         super().__init__(hop)
         self._version = version

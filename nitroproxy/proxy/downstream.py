@@ -274,6 +274,11 @@ class Downstream(Protocol):
         """The response's body comes from *source*, at the pace at which the client reads; None: no more of it does."""
         self._pace.follow(source)
 
+    @property
+    def client_full(self) -> bool:
+        """The client has not read enough of what was written."""
+        return self._pace.full
+
     # The response, as the exchange has it.
 
     def answering(self, status: int) -> None:

@@ -239,8 +239,9 @@ class Exchange:
 
     def response_upgrade(self, response: Response, rest: bytes) -> None:
         """101: the connection now speaks what the client offered."""
-        if self._request.upgrade is None or not self._request_sent:
-            self.response_failed(ProxyError(Kind.HTTP_UPGRADE_FAILED, "a 101 to a request that offered no upgrade"))
+        if not self._request_sent or not _offered(self._request.upgrade, response):
+            detail = "a 101 to a request that did not offer the upgrade, or was not complete"
+            self.response_failed(ProxyError(Kind.HTTP_UPGRADE_FAILED, detail))
             return
         connection = self._finish()
         assert connection is not None
@@ -293,6 +294,9 @@ class Exchange:
             if self._waiting:
                 kind = Kind.HTTP_RESPONSE_TIMEOUT
                 self._fail(ProxyError(kind, f"no response within {patience:g} seconds"))
+                return
+            if self._response_begun and self._downstream.client_full:
+                self._downstream.abort()  # Not the response has stopped but its reader: as if that had left.
                 return
             if self._response_begun:
                 kind = Kind.HTTP_RESPONSE_INCOMPLETE
@@ -357,6 +361,13 @@ def _one_hop_less(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
     if name.lower() != b"max-forwards" or not value.isdigit():
         return header
     return name, b"%d" % max(int(value) - 1, 0)
+
+
+def _offered(upgrade: bytes | None, response: Response) -> bool:
+    """Whether *response* switches to nothing but what the client offered with *upgrade* (RFC 9110 section 7.8)."""
+    offered = (upgrade or b"").lower().split(b", ")
+    chosen = b",".join(response.fields.values.get(b"upgrade", ())).lower().split(b",")
+    return all(protocol.strip(b" \t") in offered for protocol in chosen)
 
 
 def as_proxy_error(failure: Failure) -> ProxyError:

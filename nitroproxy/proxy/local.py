@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers as WebHeaders
 from twisted.web.server import Request as WebRequest
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 class LocalExchange:
     """One request for a local resource.
+
+    Of the channel that a twisted.web `Request` speaks to it has `site`, `transport`, `writeHeaders`, `write`,
+    `writeSequence`, `registerProducer`, `unregisterProducer`, `requestDone`, `loseConnection`, `getPeer`, `getHost` and
+    `isSecure`: all that Twisted 26.10 calls, but for what it calls when it parses forms, which it is told not to.
 
     :param timeout: seconds for the request's body to arrive.
     """
@@ -80,7 +84,7 @@ class LocalExchange:
     def request_end(self) -> None:
         """The request is complete: find its resource and render it."""
         self._stop_deadline()
-        web_request = self._web_request = WebRequest(self)
+        web_request = self._web_request = WebRequest(self, parsePOSTFormSubmission=False)
         for name, value in self._request.fields.in_order:
             web_request.requestHeaders.addRawHeader(name, value)
         assert self._downstream.record is not None
@@ -120,6 +124,19 @@ class LocalExchange:
         """Pieces of the response, already framed."""
         if self._web_request is not None:
             self.transport.writeSequence(iovec)
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """The response comes from *producer*, at the pace at which the client reads.
+
+        :raises ValueError: for one that has to be asked for each piece; no page of ours has such.
+        """
+        if not streaming:
+            raise ValueError("a page's producer must be a push producer")
+        self._downstream.read_response_from(producer)
+
+    def unregisterProducer(self) -> None:
+        """No more comes from it."""
+        self._downstream.read_response_from(None)
 
     def requestDone(self, request: WebRequest) -> None:
         """The response is complete."""

@@ -28,7 +28,7 @@ class Record:
     :ivar status: what the client was answered; 0 when it left before.
     :ivar error: the kind of failure that ended it, or None; *detail* says more and *found_by* which hop found out.
     :ivar sides: of the tunnel that the exchange became: the client's and the other; None if it became none.
-    :ivar client_gone: the client left before its response was complete.
+    :ivar client_gone: the client left, or stopped reading, before its response was complete.
     :ivar opened_by: the request id for which the upstream connection was made: its own unless one was reused.
     :ivar connected: when there was a connection to the next hop; 0.0 if there never was.
     :ivar answered: when the response's head went to the client; 0.0 if it never did.

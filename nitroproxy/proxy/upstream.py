@@ -70,7 +70,6 @@ class UpstreamConnection(Protocol):
         """Give the response to come, to a request with *method*, to *receiver*."""
         self._receiver = receiver
         self._method = method
-        self._response = None
         self._interim = 0
 
     def forget(self) -> None:
@@ -135,6 +134,7 @@ class UpstreamConnection(Protocol):
             return
         receiver, self._receiver = self._receiver, None
         reusable = self._response.keep_alive and not self._reader.buffered and not self.gone
+        self._response = None  # An idle connection keeps nothing of what it has carried.
         self._reader.next_message()
         receiver.response_end(reusable)
 
