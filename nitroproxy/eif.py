@@ -107,6 +107,6 @@ def supervise(
                 notifier.ready(f"{identity} is running, CID {enclave.cid}")
             stop.wait(_INTERVAL)
     finally:
-        notifier.stopping("terminating the enclave")
+        notifier.stopping("terminating the enclave", 2 * _TIMEOUT)
         if cli.state(identity) is not None:
             cli.terminate(identity)

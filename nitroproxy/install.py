@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: The programs' directory in the units as they are distributed.
+#: The directories of the programs and of the distributed files, in the units as they are distributed.
 _PROGRAMS: Final = "/opt/nitroproxy/bin"
+_SHARE: Final = "/opt/nitroproxy/share/nitroproxy"
 #: Where the digests of what was installed are kept: a file that differs from its digest has been edited.
 _MANIFEST: Final = "var/lib/nitroproxy/installed.json"
 #: Files by where they come from, and where they go.
@@ -72,8 +73,8 @@ def install_units(source: Path, root: Path, programs: Path) -> Iterator[Placed]:
     installed = _installed(manifest)
     try:
         contents = {
-            place: (source / name).read_text("utf-8").replace(_PROGRAMS, str(programs)).encode()
-            for name, place in _FILES.items()
+            place: text.replace(_PROGRAMS, str(programs)).replace(_SHARE, str(source)).encode()
+            for place, text in ((place, (source / name).read_text("utf-8")) for name, place in _FILES.items())
         }
         for place, content in contents.items():
             placed = _place(content, root / place, _MODES.get(place, _MODE), installed.get(place))
