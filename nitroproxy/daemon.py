@@ -28,6 +28,9 @@ from nitroproxy.telemetry.instruments import Instruments
 
 _log: Final = Logger()
 
+#: Seconds that the end may take once everything has drained.
+_LAST_SECONDS: Final = 15.0
+
 
 class Listener:
     """A place where the daemon listens, and the connections that came of it.
@@ -218,7 +221,7 @@ class Daemon(Service):
         else:
             seconds = self._drain_timeout()
             _log.info("{signal}: draining, for at most {seconds:g} s", event="draining", signal=name, seconds=seconds)
-            self._notifier.stopping("draining")
+            self._notifier.stopping("draining", seconds + _LAST_SECONDS)
 
 
 def _end_process_with(status: int) -> None:

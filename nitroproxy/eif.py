@@ -21,6 +21,10 @@ _START_TIMEOUT: Final = 120.0
 _TIMEOUT: Final = 20.0
 #: Seconds between two looks at the enclave.
 _INTERVAL: Final = 2.0
+#: So many looks in a row may fail: nitro-cli asks every enclave's process, and one that is slow fails them all.
+_FAILED_LOOKS: Final = 5
+#: How much of nitro-cli's own words is passed on, in characters.
+_WORDS: Final = 4000
 
 
 class NitroError(Exception):
@@ -77,11 +81,14 @@ class NitroCLI:
             )
         except FileNotFoundError:
             raise NitroError(f"there is no {self.program} here: install aws-nitro-enclaves-cli") from None
+        except OSError as error:
+            raise NitroError(f"{self.program} cannot be run: {error.strerror}") from None
         except subprocess.TimeoutExpired:
             raise NitroError(f"{what} did not end within {timeout:g} seconds") from None
         if done.returncode:
+            # The cause comes first, what followed from it last.
             lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            raise NitroError(f"{what} failed: {' '.join(lines[-3:]) or f'status {done.returncode}'}")
+            raise NitroError(f"{what} failed: {' '.join(lines)[:_WORDS] or f'status {done.returncode}'}")
         try:
             return json.loads(done.stdout)
         except ValueError:
@@ -93,20 +100,30 @@ def supervise(
 ) -> None:
     """Start the image and stay until *stop* is set, which ends the enclave.
 
-    :raises NitroError: when the image cannot be started, or the enclave ends by itself.
+    :raises NitroError: when the image cannot be started, the enclave ends by itself, or nitro-cli does not say for long
+        whether it has.
     """
     identity = cli.run(enclave, eif, debug=debug)
+    gone = False
     try:
-        ready = False
+        ready, failed = False, 0
         while not stop.is_set():
-            state = cli.state(identity)
-            if state != "RUNNING" and (ready or state is None):
+            try:
+                state = cli.state(identity)
+            except NitroError:
+                failed += 1
+                if failed == _FAILED_LOOKS:
+                    raise
+                stop.wait(_INTERVAL)
+                continue
+            failed, gone = 0, state is None
+            if state != "RUNNING" and (ready or gone):
                 raise NitroError(f"the enclave {identity} has ended; its state is {state or 'unknown'}")
             if state == "RUNNING" and not ready:
                 ready = True
                 notifier.ready(f"{identity} is running, CID {enclave.cid}")
             stop.wait(_INTERVAL)
     finally:
-        notifier.stopping("terminating the enclave")
-        if cli.state(identity) is not None:
+        if not gone:
+            notifier.stopping("terminating the enclave", 2 * _TIMEOUT)
             cli.terminate(identity)

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: The programs' directory in the units as they are distributed.
+#: The directories of the programs and of the distributed files, in the units as they are distributed.
 _PROGRAMS: Final = "/opt/nitroproxy/bin"
+_SHARE: Final = "/opt/nitroproxy/share/nitroproxy"
 #: Where the digests of what was installed are kept: a file that differs from its digest has been edited.
 _MANIFEST: Final = "var/lib/nitroproxy/installed.json"
 #: Files by where they come from, and where they go.
@@ -26,6 +29,10 @@ _FILES: Final = {
     "etc/config.json": "etc/nitroproxy/config.json",
     "etc/nitroproxy.env": "etc/nitroproxy/nitroproxy.env",
 }
+#: Modes, whatever the umask: the services' users read the configuration, systemd itself the environment.
+_DIRECTORY_MODE: Final = 0o755
+_MODE: Final = 0o644
+_MODES: Final = {"etc/nitroproxy/nitroproxy.env": 0o640}
 
 
 class InstallError(Exception):
@@ -63,24 +70,38 @@ def install_units(source: Path, root: Path, programs: Path) -> Iterator[Placed]:
     :raises InstallError: naming the file that could not be read or written.
     """
     manifest = root / _MANIFEST
+    installed = _installed(manifest)
     try:
-        installed = json.loads(manifest.read_text()) if manifest.exists() else {}
         contents = {
-            place: (source / name).read_text("utf-8").replace(_PROGRAMS, str(programs)).encode()
-            for name, place in _FILES.items()
+            place: text.replace(_PROGRAMS, str(programs)).replace(_SHARE, str(source)).encode()
+            for place, text in ((place, (source / name).read_text("utf-8")) for name, place in _FILES.items())
         }
         for place, content in contents.items():
-            yield _place(content, root / place, installed.get(place))
-            installed[place] = _digest(content)
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        manifest.write_text(json.dumps(installed, indent=2) + "\n")
+            placed = _place(content, root / place, _MODES.get(place, _MODE), installed.get(place))
+            # After each file: whoever is interrupted finds a manifest that knows of those before.
+            if installed.get(place) != _digest(content):
+                installed[place] = _digest(content)
+                _write((json.dumps(installed, indent=2) + "\n").encode(), manifest, _MODE)
+            yield placed
     except OSError as error:
         raise InstallError(f"{error.filename}: {error.strerror}") from error
-    except ValueError as error:
-        raise InstallError(f"{manifest}: {error}") from error
 
 
-def _place(content: bytes, path: Path, digest: str | None) -> Placed:
+def _installed(manifest: Path) -> dict[str, str]:
+    try:
+        installed = json.loads(manifest.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InstallError(f"{manifest}: {error.strerror}") from error
+    except ValueError:
+        installed = None
+    if not isinstance(installed, dict):
+        raise InstallError(f"{manifest}: is damaged; remove it, and files of other versions count as edited")
+    return installed
+
+
+def _place(content: bytes, path: Path, mode: int, digest: str | None) -> Placed:
     if not path.exists():
         outcome = "new"
     elif path.read_bytes() == content:
@@ -88,11 +109,33 @@ def _place(content: bytes, path: Path, digest: str | None) -> Placed:
     elif _digest(path.read_bytes()) == digest:
         outcome = "updated"
     else:
-        path.with_name(path.name + ".new").write_bytes(content)
+        _write(content, path.with_name(path.name + ".new"), mode)
         return Placed(path, "edited")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    _write(content, path, mode)
     return Placed(path, outcome)
+
+
+def _write(content: bytes, path: Path, mode: int) -> None:
+    """All of it or nothing: a file of the same name is there, whole, until the new one is."""
+    _make_directory(path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _make_directory(path: Path) -> None:
+    if not path.exists():
+        _make_directory(path.parent)
+        path.mkdir()
+        path.chmod(_DIRECTORY_MODE)
 
 
 def _digest(content: bytes) -> str:

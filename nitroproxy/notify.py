@@ -36,9 +36,9 @@ class Notifier:
         """The configuration is being loaded anew; `ready` follows."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    def stopping(self, status: str) -> None:
-        """The daemon drains."""
-        self._send("STOPPING=1", f"STATUS={status}")
+    def stopping(self, status: str, seconds: float) -> None:
+        """The daemon stops, within *seconds*: the manager kills it no sooner, however short ``TimeoutStopSec=`` is."""
+        self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def ping(self) -> None:
         """The watchdog need not bark."""

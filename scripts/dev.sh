@@ -27,7 +27,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   restart         stop, then start
   status          what runs, on which ports, healthy or not; exit 1 unless all of it
   logs [SERVICE]  follow the log of host-proxy, enclave or upstream; of all without a name
-  lock            resolve the dependencies anew into requirements.lock
+  lock            resolve the dependencies into requirements.lock, with those of developing into requirements-dev.lock
   clean           stop the stack; remove .venv, .run, .bench and what builds leave
   help            this text
 
@@ -74,14 +74,14 @@ up_to_date() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 deps() {
     local python locked installed
     python=$(find_python)
-    locked=$(sha256sum requirements.lock)
+    locked=$(sha256sum requirements-dev.lock)
     installed=$( (cat setup.cfg pyproject.toml && find nitroproxy twisted_plugins -name '*.py' | sort) | sha256sum)
     if ! up_to_date "$venv/.locked" "$locked"; then
         say "making $venv"
         "$python" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
         rm -rf "$venv"
         "$python" -m venv "$venv"
-        "$venv/bin/pip" install --quiet --require-hashes -r requirements.lock >&2
+        "$venv/bin/pip" install --quiet --require-hashes -r requirements-dev.lock >&2
         printf '%s' "$locked" >"$venv/.locked"
     fi
     if ! up_to_date "$venv/.installed" "$installed"; then
@@ -342,10 +342,16 @@ cmd_bench() {
     "$venv/bin/python" -m benchmarks "$@"
 }
 
+compile() {
+    "$venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+        --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header "$@" setup.cfg
+}
+
+# What developing needs goes with the same versions that are installed where the daemons run.
 cmd_lock() {
     deps
-    "$venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --extra dev --strip-extras --no-emit-index-url \
-        --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header --output-file requirements.lock setup.cfg
+    compile --output-file requirements.lock
+    compile --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 }
 
 cmd_clean() {

@@ -60,7 +60,7 @@ stop() {
 # What the stages show depends on these files and on nothing else here.
 covered() {
     git ls-files -z --cached --others --exclude-standard -- nitroproxy twisted_plugins systemd docker etc tests/vm \
-        'tests/test_vsock_*.py' tests/fakevsock.py scripts/vm.sh requirements.lock setup.cfg pyproject.toml ':!tests/vm/passed'
+        'tests/test_vsock_*.py' tests/fakevsock.py scripts/vm.sh requirements-dev.lock setup.cfg pyproject.toml ':!tests/vm/passed'
 }
 
 # digest DIRECTORY: of the covered files' names, and of what is in them in DIRECTORY.
@@ -71,7 +71,7 @@ digest() {
 # The image is made anew when anything that it is made from has changed. Images of other inputs are kept for a while.
 image() {
     local key
-    key=$({ cat tests/vm/build_image.sh requirements.lock; find tests/vm/guest -type f -exec cat {} +; } | sha256sum | cut -c1-16)
+    key=$({ cat tests/vm/build_image.sh requirements-dev.lock; find tests/vm/guest -type f -exec cat {} +; } | sha256sum | cut -c1-16)
     image=$cache/image-$key
     mkdir -p "$cache"
     exec 9>"$cache/lock"
@@ -80,7 +80,7 @@ image() {
         say "making the guest image; this takes about a minute"
         find "$cache" -maxdepth 1 -name 'image-*' -mtime +7 -exec rm -rf {} +
         rm -rf "$image.new"
-        child timeout -k 10 900 tests/vm/build_image.sh "$python" requirements.lock "$image.new" ||
+        child timeout -k 10 900 tests/vm/build_image.sh "$python" requirements-dev.lock "$image.new" ||
             die "the guest image cannot be made: nothing was tested"
         mv "$image.new" "$image"
     fi

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import signal
+from collections.abc import Callable
 from typing import Any
 
+from twisted.application.service import Application
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -120,6 +125,21 @@ class DaemonTests(SynchronousTestCase):
         accepting = False
         self.reactor.advance(1.0)
         self.assertEqual(self.told.messages.count("WATCHDOG=1"), 2)
+
+    def test_told_how_long(self) -> None:
+        """The service manager is told how long the drain may take: TimeoutStopSec= may be shorter."""
+        handlers: dict[int, Callable[[int, None], None]] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        self.patch(gc, "freeze", lambda: None)
+        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
+        self.reactor.stop = lambda: None
+        application: Any = Application("test")
+        application.setComponent(ILogObserver, lambda event: None)
+        self.daemon.setServiceParent(application)
+        for call, arguments, _ in self.reactor.whenRunningHooks:
+            call(*arguments)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.assertEqual(self.told.messages, ["STOPPING=1", "STATUS=draining", "EXTEND_TIMEOUT_USEC=25000000"])
 
     def test_stages(self) -> None:
         """A stage stops when the one before has drained; then what was needed until then is put away, in order."""

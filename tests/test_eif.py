@@ -19,11 +19,15 @@ cd "$(dirname "$0")"
 echo "$*" >> calls
 case $1 in
     run-enclave) [ -f broken ] && { echo "Start allocating memory..." >&2; cat broken >&2; exit 1; }; cat started ;;
-    describe-enclaves) head -n 1 states; [ "$(wc -l < states)" -gt 1 ] && sed -i 1d states ;;
+    describe-enclaves) case $(head -n 1 states) in fails) sed -i 1d states; echo "[ E11 ]" >&2; exit 1 ;; esac
+        head -n 1 states; [ "$(wc -l < states)" -gt 1 ] && sed -i 1d states ;;
     terminate-enclave) echo "[]" > states; echo '{"Terminated": true}' ;;
 esac
 true
 """
+
+#: A line of states.
+RUNNING = json.dumps([{"EnclaveID": "i-1-enc1", "State": "RUNNING"}])
 
 
 class Told(Notifier):
@@ -77,10 +81,33 @@ class EnclaveTests(SynchronousTestCase):
 
     def test_does_not_start(self) -> None:
         """nitro-cli's own words say why; nothing is left to terminate."""
-        (self.directory / "broken").write_text("[ E39 ] Enclave process connection failure.\n")
-        error = self.assertRaises(NitroError, self.run_it)
-        self.assertIn("run-enclave failed: Start allocating memory... [ E39 ] Enclave process", str(error))
+        (self.directory / "broken").write_text(
+            "[ E27 ] Insufficient memory available.\n\nFor more details, please visit x#E27\n"
+            "If you open a support ticket, please provide the error log found at /var/log/nitro_enclaves/err.log\n"
+            "[ E39 ] Enclave process connection failure.\n\nFor more details, please visit x#E39\n"
+        )
+        error = str(self.assertRaises(NitroError, self.run_it))
+        self.assertIn("run-enclave failed: Start allocating memory... [ E27 ] Insufficient memory available.", error)
+        self.assertIn("[ E39 ] Enclave process", error)
+        self.assertEqual(len(error.splitlines()), 1)
         self.assertEqual(len(self.calls()), 1)
+        (self.directory / "broken").write_text("x" * 100_000)
+        self.assertLess(len(str(self.assertRaises(NitroError, self.run_it))), 5000)
+
+    def test_failed_looks(self) -> None:
+        """nitro-cli may fail to say how the enclave is a few times in a row; a healthy enclave does not end by it."""
+        lines = ["fails"] * 4 + [RUNNING] + ["fails"] * 4 + [RUNNING, "[]"]
+        (self.directory / "states").write_text("\n".join(lines) + "\n")
+        self.told = Told(threading.Event())
+        self.assertIn("i-1-enc1 has ended", str(self.assertRaises(NitroError, self.run_it)))
+        self.assertEqual(self.calls()[1:], ["describe-enclaves"] * 11)
+
+    def test_fails_for_good(self) -> None:
+        """An enclave of which nothing can be learned any more is terminated, without asking once more."""
+        (self.directory / "states").write_text(RUNNING + "\n" + "fails\n" * 20)
+        self.told = Told(threading.Event())
+        self.assertIn("[ E11 ]", str(self.assertRaises(NitroError, self.run_it)))
+        self.assertEqual(self.calls()[1:], ["describe-enclaves"] * 6 + ["terminate-enclave --enclave-id i-1-enc1"])
 
     def test_dies(self) -> None:
         """An enclave that ends by itself ends the service with an error."""
@@ -92,8 +119,10 @@ class EnclaveTests(SynchronousTestCase):
         self.assertEqual(told.messages, [])
 
     def test_strange_answers(self) -> None:
-        """A nitro-cli that is missing or answers strangely is named."""
+        """A nitro-cli that is missing, cannot be run or answers strangely is named."""
         self.assertIn("install", str(self.assertRaises(NitroError, NitroCLI("/nonexistent").state, "x")))
+        error = self.assertRaises(NitroError, NitroCLI(str(self.directory / "started")).state, "x")
+        self.assertIn("started cannot be run: Permission denied", str(error))
         for content, word in (("nonsense", "JSON"), ("[]", "which enclave"), ("{}", "which enclave")):
             (self.directory / "started").write_text(content)
             self.assertIn(word, str(self.assertRaises(NitroError, self.run_it)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -55,6 +56,33 @@ class InstallTests(SynchronousTestCase):
         path.write_text("LOG_LEVEL=DEBUG\n")
         self.assertEqual(self.install()["etc/nitroproxy/nitroproxy.env"], "edited")
         self.assertEqual(path.read_text(), "LOG_LEVEL=DEBUG\n")
+
+    def test_modes(self) -> None:
+        """Whatever the umask, the services' users can read the configuration; the environment is root's alone."""
+        self.addCleanup(os.umask, os.umask(0o077))
+        self.install()
+        modes = {str(path.relative_to(self.root)): path.stat().st_mode & 0o777 for path in self.root.rglob("*")}
+        self.assertEqual(modes.pop("etc/nitroproxy/nitroproxy.env"), 0o640)
+        for name, mode in modes.items():
+            self.assertEqual(mode, 0o755 if (self.root / name).is_dir() else 0o644, name)
+
+    def test_interrupted(self) -> None:
+        """An installation that breaks off leaves no half a file, and the next one knows what it had put in place."""
+        unit = next(iter(install_units(SOURCE, self.root, Path("/one")))).path
+        self.assertEqual([path.name for path in unit.parent.iterdir()], [unit.name])
+        outcomes = self.install(programs="/two")
+        self.assertEqual(outcomes[str(unit.relative_to(self.root))], "updated")
+
+    def test_manifest(self) -> None:
+        """A damaged manifest is told in one line, and nothing is written."""
+        manifest = self.root / "var/lib/nitroproxy/installed.json"
+        manifest.parent.mkdir(parents=True)
+        for content in (b"[]", b"{", b"\xff"):
+            manifest.write_bytes(content)
+            message = str(self.assertRaises(InstallError, self.install))
+            self.assertIn("installed.json: is damaged", message)
+            self.assertEqual(len(message.splitlines()), 1)
+        self.assertFalse((self.root / "etc").exists())
 
     def test_errors(self) -> None:
         """What cannot be read or written is named, and nothing has been written when a source is missing."""

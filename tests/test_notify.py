@@ -34,8 +34,8 @@ class NotifierTests(SynchronousTestCase):
         reloading, when = self.told()
         self.assertEqual(reloading, "RELOADING=1")
         self.assertRegex(when, r"^MONOTONIC_USEC=\d+$")
-        notifier.stopping("y")
-        self.assertEqual(self.told(), ["STOPPING=1", "STATUS=y"])
+        notifier.stopping("y", 90.5)
+        self.assertEqual(self.told(), ["STOPPING=1", "STATUS=y", "EXTEND_TIMEOUT_USEC=90500000"])
         notifier.ping()
         self.assertEqual(self.told(), ["WATCHDOG=1"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,23 @@ class PackagingTests(SynchronousTestCase):
         for files in parser["options.data_files"].values():
             for name in files.split():
                 self.assertTrue((ROOT / name).is_file(), name)
+
+    def test_locks(self) -> None:
+        """What runs the daemons is locked without what only developing needs, and developed with as it is locked."""
+        runtime, developing = (
+            dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text()))
+            for name in ("requirements.lock", "requirements-dev.lock")
+        )
+        parser = configparser.ConfigParser()
+        parser.read(ROOT / "setup.cfg")
+        required, extra = (
+            set(re.findall(r"(?m)^[a-z0-9-]+", parser[section][key].strip()))
+            for section, key in (("options", "install_requires"), ("options.extras_require", "dev"))
+        )
+        self.assertLessEqual(required, set(runtime))
+        self.assertLessEqual(extra, set(developing))
+        self.assertEqual(extra & set(runtime), {"cryptography"}, "which Twisted's TLS needs")
+        self.assertLessEqual(runtime.items(), developing.items())
 
     def test_version(self) -> None:
         """The command and both plugins tell nitroproxy's version, not Twisted's."""

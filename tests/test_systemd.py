@@ -47,6 +47,19 @@ class UnitTests(SynchronousTestCase):
                 assert match is not None, done.stderr
                 self.assertLessEqual(float(match[1]), MOST_EXPOSED, unit.name)
 
+    def test_never_given_up(self) -> None:
+        """systemd starts a service again however often it fails, after a pause: no start limit fails it for good."""
+        for unit in UNITS:
+            self.assertRegex(unit.read_text(), r"(?m)^StartLimitIntervalSec=0$", unit.name)
+            self.assertRegex(unit.read_text(), r"(?m)^RestartSec=(2|10)$", unit.name)
+
+    def test_documentation(self) -> None:
+        """`systemctl status` points to the operations guide, which is there."""
+        for unit in self.units:
+            match = re.search(r"(?m)^Documentation=file:(\S+)", unit.read_text())
+            assert match is not None, unit.name
+            self.assertTrue(Path(match[1]).is_file(), match[1])
+
     def test_what_breaks_the_daemons(self) -> None:
         """AF_VSOCK is allowed where it is needed, and what breaks pyOpenSSL's callbacks is not asked for."""
         for unit in UNITS:
