@@ -17,7 +17,8 @@ from tests.wire import OneHop, Wire
 
 def line(**fields: object) -> bytes:
     """An event as a line."""
-    return json.dumps({"time": "T", "level": "info", "event": "log", "message": "m", **fields}).encode() + b"\n"
+    event = {"time": "2026-01-02T03:04:05.678Z", "level": "info", "event": "log", "message": "m"}
+    return json.dumps({**event, **fields}).encode() + b"\n"
 
 
 class IntakeTests(SynchronousTestCase):
@@ -73,6 +74,20 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(self.post(0, lines), b"204")
         self.assertEqual((self.messages(), self.counted("malformed")), (["good"], 7))
 
+    def test_forged(self) -> None:
+        """Where the host's log has time and level, the enclave cannot write what it likes (S18)."""
+        forged = "2026-01-02T03:04:05.678Z info  nitroproxy-host GET a.example:443 200\n"
+        lines = [line(time=time) for time in ("T", forged, "2026-01-02T03:04:05.678Z\n", "٢026-01-02T03:04:05.678Z")]
+        lines += [line(level=level) for level in ("INFO", "log", f"info {forged}", "info\n", 6)]
+        self.post(0, b"".join(lines))
+        self.assertEqual((self.messages(), self.counted("malformed")), ([], len(lines)))
+
+    def test_big_numbers(self) -> None:
+        """A number that other readers of the log could not hold is malformed, however long it is."""
+        numbers = [b"9" * digits for digits in (16, 400, 5000)] + [b"-1" + b"0" * 16, b"1e999"]
+        self.post(0, b"".join(line(count=0).replace(b": 0", b": " + number) for number in numbers) + line(count=-5))
+        self.assertEqual((self.counted("malformed"), self.counted("taken")), (len(numbers), 1))
+
     def test_cut(self) -> None:
         """Values are cut to size."""
         self.post(0, line(message="x" * 100_000, **{"n" * 1000: 1}))
@@ -81,6 +96,12 @@ class IntakeTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """No numbers, another page, too large a batch."""
-        self.assertEqual(self.post("x", line()), b"400")
+        self.post(3, line())
+        for first in ("x", "", "-1", "+4", "1_0", "٤", 1 << 53, "9" * 400):
+            self.assertEqual(self.post(first, line()), b"400")
+        for session in ("", "s" * 65, "a b"):
+            self.assertEqual(self.post(0, line(), session), b"400")
         self.assertEqual(self.post(0, b"x" * (BATCH_BYTES + 1)), b"413")
-        self.assertEqual(self.taken, [])
+        self.assertEqual(len(self.taken), 1)
+        self.post(4, line())
+        self.assertEqual((len(self.taken), self.counted("missed")), (2, 0), "as if none of it had come")

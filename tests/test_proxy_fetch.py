@@ -15,7 +15,7 @@ class FetchTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.hop = OneHop()
-        self.result = Deferred.fromCoroutine(fetch(self.hop.pool, "next", b"/health", self.hop.deadlines, 1.0))
+        self.result = Deferred.fromCoroutine(fetch(self.hop.pool, "next", b"/health", self.hop.deadlines, 1.0, 10))
 
     def test_answer(self) -> None:
         """The status and the whole body."""
@@ -41,6 +41,15 @@ class FetchTests(SynchronousTestCase):
         wire = self.hop.endpoint.accept()
         self.hop.pass_time(1.1)
         self.assertIs(self.failure(), Kind.HTTP_RESPONSE_TIMEOUT)
+        self.assertTrue(wire.aborted)
+
+    def test_too_long(self) -> None:
+        """With more bytes than the caller takes the connection is ended; just as many are taken."""
+        wire = self.hop.endpoint.accept()
+        wire.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n0123456789")
+        self.assertNoResult(self.result)
+        wire.receive(b"x")
+        self.assertIs(self.failure(), Kind.CONTENT_TOO_LARGE)
         self.assertTrue(wire.aborted)
 
     def test_lost(self) -> None:

@@ -42,6 +42,7 @@ class ProblemTests(SynchronousTestCase):
             b'{"error": "dns_error", "detail": 5, "hop": "y"}',
             b'{"error": "dns_error", "detail": "x", "hop": "y; error=evil"}',
             b'{"error": ["dns_error"], "detail": "x", "hop": "y"}',
+            b"[" * 10_000,
         ):
             self.assertIsNone(read_problem(body))
 

@@ -75,7 +75,8 @@ class ScrapeTests(SynchronousTestCase):
 
     def test_role_cannot_be_claimed(self) -> None:
         """What the enclave says its role is counts for nothing."""
-        self.theirs = b'# TYPE nitroproxy_up gauge\nnitroproxy_up{role="host"} 0\n'
+        assert self.theirs is not None
+        self.theirs += b'# TYPE nitroproxy_up gauge\nnitroproxy_up{role="host"} 0\n'
         _, body = self.scrape(self.both, b"")
         self.assertIn(b'nitroproxy_up{role="host"} 1.0', body)
         self.assertNotIn(b'nitroproxy_up{role="host"} 0.0', body)

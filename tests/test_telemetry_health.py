@@ -40,9 +40,17 @@ class HealthTests(SynchronousTestCase):
             b'{"checks": {"a": []}}',
             b'{"checks": {"a": [{}]}}',
             b"nul",
+            b"[" * 10_000,
         ):
             self.assertRaises(ValueError, read_health, body)
         self.assertEqual(read_health(b'{"checks": {"a": [{"status": "odd"}]}}'), {})
+
+    def test_odd_words(self) -> None:
+        """What another daemon says of itself is cut to size and cannot move a terminal's cursor."""
+        body = json.dumps({"checks": {"a\x1b[2J" + "x" * 99: [{"status": "fail", "output": "b\r" + "y" * 9999}]}})
+        [(layer, check)] = read_health(body.encode()).items()
+        self.assertTrue(layer.isprintable() and check.output.isprintable())
+        self.assertTrue(len(layer) < 40 and len(check.output) < 600)
 
     def test_policy(self) -> None:
         """Rules that differ are a warning that says both."""

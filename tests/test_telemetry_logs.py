@@ -61,11 +61,16 @@ class EventTests(SynchronousTestCase):
 
     def test_one_line(self) -> None:
         """What comes from outside begins no line of its own (S18)."""
-        self.log.info("{name}", name="a\r\n2026 fake\x1b[2J\u2028b")
+        odd = "a\r\n2026 fake\x1b[2J\u2028b\x7f\x85\u202e\x9b2J"
+        self.log.info("{name}", name=odd)
+        everywhere = {name: f"{value}{odd}" for name, value in self.seen[0].items()}
         for form in (text_line, json_line):
-            self.assertEqual(form(self.seen[0]).count(b"\n"), 1)
-            self.assertNotIn(b"\x1b", form(self.seen[0]))
-        self.assertEqual(len(text_line(self.seen[0]).decode().splitlines()), 1)
+            for fields in (self.seen[0], everywhere, {**self.seen[0], odd: odd}):
+                line = form(fields)
+                self.assertEqual((line[-1:], len(line.decode().splitlines())), (b"\n", 1))
+                self.assertTrue(line[:-1].decode().isprintable(), line)
+        self.assertEqual(json.loads(json_line(self.seen[0]))["message"], odd)
+        self.assertEqual(text_line({**everywhere, "message": "Grüße"}).decode().splitlines()[0][-5:], "Grüße")
 
     def test_failure(self) -> None:
         """A failure's traceback is a field, or indented lines."""

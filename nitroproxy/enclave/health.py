@@ -11,7 +11,7 @@ from nitroproxy.policy import Policy
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.upstream import Pool, PoolSettings
-from nitroproxy.telemetry.health import Check, Health, read_health, same_policy, tls_verification
+from nitroproxy.telemetry.health import LONGEST_HEALTH, Check, Health, read_health, same_policy, tls_verification
 
 #: Seconds that the relay may take to say how it is: less than the host waits for all of this.
 _RELAY_TIMEOUT = 0.6
@@ -45,7 +45,7 @@ class HealthOfEnclave:
         """The health of the enclave daemon, of the egress relay and of what the relay says of DNS."""
         health = Health("nitroproxy-enclave", self._version, {"enclave": Check("pass")})
         try:
-            _, body = await fetch(self._pool, "relay", b"/health", self._deadlines, _RELAY_TIMEOUT)
+            _, body = await fetch(self._pool, "relay", b"/health", self._deadlines, _RELAY_TIMEOUT, LONGEST_HEALTH)
             theirs = read_health(body)
             health.checks.update(theirs)
             if "policy" in theirs:

@@ -1,11 +1,12 @@
 """Takes the enclave's log events and gives them to the host's own log, marked with the enclave's CID.
 
-What comes is believed in nothing but its words: the CID is the connection's, values are cut to size, and control
-characters are escaped when a line is written.
+What comes is believed in nothing but its words: the CID is the connection's, level and time must look like ours,
+numbers have bounds, values are cut to size, and what does not print is escaped when a line is written.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -17,17 +18,24 @@ from nitroproxy.http1.messages import Request as ProxyRequest
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Local, Route
 from nitroproxy.telemetry.health import LocalRoot
+from nitroproxy.telemetry.logs import PRIORITY_OF
 from nitroproxy.telemetry.shipping import BATCH_BYTES
 
 #: Fields of an event at most, and characters of a value.
 _MOST_FIELDS: Final = 64
 _LONGEST_VALUE: Final = 16384
 _NEEDED: Final = ("time", "level", "event", "message")
+#: RFC 3339 as our own log writes it.
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+_SESSION: Final = re.compile(r"[0-9A-Za-z]{1,64}")
+_NUMBER: Final = re.compile(r"[0-9]{1,16}")
+#: Numbers stay where a float, in which metrics are told, still counts each.
+_NUMBERS_END: Final = 1 << 53
 
 
 class LogIntake(LocalRoot):
     """``POST /logs``: lines of JSON, numbered from the field Log-First on within the session Log-Session; 204 when they
-    have been taken.
+    have been taken, 400 and nothing has changed when those fields are not usable.
 
     :param cid: the enclave's, for connections that do not tell it.
     :param take: given the fields of each event.
@@ -47,12 +55,11 @@ class LogIntake(LocalRoot):
 
     def render_POST(self, request: Request) -> bytes:
         """Take the lines."""
-        session = request.getHeader("log-session") or ""
-        try:
-            number = int(request.getHeader("log-first") or "")
-        except ValueError:
+        session, first = request.getHeader("log-session") or "", request.getHeader("log-first") or ""
+        if not _SESSION.fullmatch(session) or not _NUMBER.fullmatch(first) or int(first) >= _NUMBERS_END:
             request.setResponseCode(400)
             return b""
+        number = int(first)
         if session != self._session:
             self._session, self._next = session, number
         self._missed += max(number - self._next, 0)
@@ -69,10 +76,10 @@ class LogIntake(LocalRoot):
     def _take_line(self, line: bytes, cid: int) -> None:
         try:
             fields = msgspec.json.decode(line, type=dict[str, str | int | float | bool | None])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, ValueError):
             self._malformed += 1
             return
-        if len(fields) > _MOST_FIELDS or not all(isinstance(fields.get(name), str) for name in _NEEDED):
+        if not _is_event(fields):
             self._malformed += 1
             return
         cut = {
@@ -88,6 +95,17 @@ class LogIntake(LocalRoot):
         for outcome, count in (("taken", self._taken), ("missed", self._missed), ("malformed", self._malformed)):
             family.add_metric([outcome], count)
         yield family
+
+
+def _is_event(fields: Mapping[str, str | int | float | bool | None]) -> bool:
+    """Whether *fields* are such as our own log makes."""
+    return (
+        len(fields) <= _MOST_FIELDS
+        and all(isinstance(fields.get(name), str) for name in _NEEDED)
+        and fields["level"] in PRIORITY_OF
+        and _TIME.fullmatch(str(fields["time"])) is not None
+        and all(abs(value) < _NUMBERS_END for value in fields.values() if isinstance(value, int))
+    )
 
 
 class LogRouter:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client.core import Metric
+from twisted.logger import Logger
 from twisted.web.server import Request, Site
 
 from nitroproxy.errors import Kind, ProxyError
@@ -16,8 +17,19 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import MetricsResource, metrics_of_both
-from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot, read_health, tls_verification
+from nitroproxy.telemetry.health import (
+    LONGEST_HEALTH,
+    Check,
+    Health,
+    HealthResource,
+    LocalRoot,
+    read_health,
+    tls_verification,
+)
 from nitroproxy.telemetry.metrics import Metrics
+from nitroproxy.telemetry.scrape import LONGEST
+
+_log: Final = Logger()
 
 #: Seconds that the enclave may take to say how it is: `/health` itself answers within one.
 _ENCLAVE_TIMEOUT = 0.85
@@ -51,7 +63,7 @@ class HealthOfHost:
         """The health of the host daemon and of what the enclave says of itself and of the way out."""
         health = Health("nitroproxy-host", self._version, {"host": Check("pass")})
         try:
-            _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT)
+            _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT, LONGEST_HEALTH)
             theirs = read_health(body)
         except ProxyError as error:
             unreachable = error.kind in _NO_CONNECTION
@@ -85,8 +97,12 @@ class MetricsOfBoth:
 
     async def _ask(self) -> bytes | None:
         try:
-            status, body = await fetch(self._pool, ENCLAVE, b"/metrics", self._deadlines, _ENCLAVE_TIMEOUT)
-        except ProxyError:
+            status, body = await fetch(self._pool, ENCLAVE, b"/metrics", self._deadlines, _ENCLAVE_TIMEOUT, LONGEST)
+        except ProxyError as error:
+            if error.kind is Kind.CONTENT_TOO_LARGE:
+                _log.warn(
+                    "the enclave's metrics cannot be read: {error}", event="metrics_unreadable", error=error.detail
+                )
             return None
         return body if status == 200 else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -13,13 +12,12 @@ from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.upstream import Pool, UpstreamConnection
 
-_LONGEST_BODY: Final = 4 << 20
-
 
 class _Collector:
-    """Collects one response."""
+    """Collects one response with a body of *longest* bytes at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
         self.done: Deferred[tuple[int, bytes]] = Deferred()
         self._status = 0
         self._body: list[bytes] = []
@@ -36,9 +34,10 @@ class _Collector:
     def response_data(self, data: bytes, last: bool) -> None:
         """A piece of the body."""
         self._size += len(data)
-        if self._size > _LONGEST_BODY:
-            self.response_failed(ProxyError(Kind.HTTP_PROTOCOL_ERROR, "the answer is too long"))
-        self._body.append(data)
+        if self._size > self._longest:
+            self.response_failed(ProxyError(Kind.CONTENT_TOO_LARGE, f"the answer is over {self._longest} bytes"))
+        else:
+            self._body.append(data)
 
     def response_end(self, reusable: bool) -> None:
         """All of it."""
@@ -62,12 +61,14 @@ async def fetch(
     path: bytes,
     deadlines: Deadlines,
     timeout: float,
+    longest: int,
     post: bytes | None = None,
     headers: Headers | None = None,
 ) -> tuple[int, bytes]:
     """GET *path* from the hop that *key* names, or POST to it, on a connection of its own.
 
     :param timeout: seconds for all of it.
+    :param longest: bytes that the answer's body may have; with more the connection is ended.
     :param post: the body to post; None: GET.
     :param headers: fields to send along.
     :returns: the status and the body.
@@ -75,7 +76,7 @@ async def fetch(
     """
     connecting = pool.connect(key, [])
     late = False
-    collector = _Collector()
+    collector = _Collector(longest)
     connection: UpstreamConnection | None = None
 
     def time_out() -> None:

@@ -49,7 +49,7 @@ def read_problem(body: bytes) -> ProxyError | None:
         document = json.loads(body)
         kind = Kind.from_public_name(document["error"])
         detail, hop = document["detail"], document["hop"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if kind is None or not isinstance(detail, str) or not isinstance(hop, str):
         return None

@@ -7,12 +7,12 @@ from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.parser import text_string_to_metric_families
 from twisted.logger import Logger
 from twisted.web.server import Request
 
 from nitroproxy.telemetry.health import LocalRoot, answer_later
 from nitroproxy.telemetry.metrics import Metrics, merge
+from nitroproxy.telemetry.scrape import read_metrics
 
 _log: Final = Logger()
 
@@ -61,7 +61,7 @@ async def metrics_of_both(metrics: Metrics, ask_peer: Callable[[], Awaitable[byt
     body = await ask_peer()
     if body is not None:
         try:
-            theirs = list(text_string_to_metric_families(body.decode("utf-8")))
+            theirs = read_metrics(body)
         except ValueError as error:
             _log.warn("the enclave's metrics cannot be read: {error}", event="metrics_unreadable", error=str(error))
             body = None
@@ -71,5 +71,5 @@ async def metrics_of_both(metrics: Metrics, ask_peer: Callable[[], Awaitable[byt
     peer_up.add_metric([], 0 if body is None else 1)
     families: list[tuple[str, Metric]] = [(metrics.role, up), ("enclave", peer_up)]
     families += [(metrics.role, family) for family in metrics.collect()]
-    families += [("enclave", family) for family in theirs if family.name != up.name]
+    families += [("enclave", family) for family in theirs]
     return merge(families)

@@ -19,8 +19,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.problem import METHODS, problem
+from nitroproxy.telemetry.logs import printable
 
 _log: Final = Logger()
+
+#: Bytes of another daemon's health document, at most; characters of a layer's name and of what it says of itself.
+LONGEST_HEALTH: Final = 16 * 1024
+_LONGEST_NAME: Final = 32
+_LONGEST_OUTPUT: Final = 512
 
 Status = Literal["pass", "warn", "fail"]
 _WORST_FIRST: Final[tuple[Status, ...]] = ("fail", "warn", "pass")
@@ -72,18 +78,20 @@ def same_policy(enclave: str, relay: str) -> Check:
 
 
 def read_health(body: bytes) -> dict[str, Check]:
-    """The checks in another daemon's health document.
+    """The checks in another daemon's health document, cut to size, with what does not print escaped.
 
     :raises ValueError: when *body* is not one.
     """
-    document: Any = json.loads(body)
     try:
+        document: Any = json.loads(body)
         return {
-            str(layer): Check(entries[0]["status"], str(entries[0].get("output", "")))
+            printable(layer[:_LONGEST_NAME]): Check(
+                entries[0]["status"], printable(str(entries[0].get("output", ""))[:_LONGEST_OUTPUT])
+            )
             for layer, entries in document["checks"].items()
             if entries[0]["status"] in _WORST_FIRST
         }
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError("not a health document") from error
 
 

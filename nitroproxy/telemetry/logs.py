@@ -6,8 +6,8 @@ What comes from outside is escaped: a line is one event.
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -35,10 +35,10 @@ _LEVELS: Final = {
     "CRITICAL": (LogLevel.critical, 2),
 }
 _PRIORITIES: Final = dict(_LEVELS.values())
-_PRIORITY_OF: Final = {name.lower(): priority for name, (_, priority) in _LEVELS.items()}
+#: Levels as log lines name them, and their priorities.
+PRIORITY_OF: Final = {name.lower(): priority for name, (_, priority) in _LEVELS.items()}
 #: Fields that are twisted.logger's or its older cousin's, not the event's.
 _NOT_THE_EVENTS: Final = frozenset({"message", "isError", "time", "system", "format", "text", "why", "failure"})
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LOG: Final = msgspec.json.Encoder(enc_hook=str)
 
 #: Turns an event's fields into a line.
@@ -46,10 +46,10 @@ Form = Callable[[Mapping[str, Any]], bytes]
 
 
 def printable(text: str) -> str:
-    """*text* with its control characters escaped."""
-    if text.isascii() and text.isprintable():
+    """*text* with what does not print escaped: controls, line separators, marks that turn the direction of writing."""
+    if text.isprintable():
         return text
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def timestamp(seconds: float) -> str:
@@ -84,14 +84,18 @@ def fields_of(event: LogEvent) -> dict[str, Any]:
 
 
 def json_line(fields: Mapping[str, Any]) -> bytes:
-    """One JSON object."""
-    return _LOG.encode(fields) + b"\n"
+    """One JSON object. What JSON would leave as it is, but a terminal would obey, is escaped."""
+    line = _LOG.encode(fields)
+    if not line.isascii() or b"\x7f" in line:
+        text = line.decode("utf-8")
+        line = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text).encode("utf-8")
+    return line + b"\n"
 
 
 def text_line(fields: Mapping[str, Any]) -> bytes:
     """For a person; a traceback follows on lines that are indented."""
     origin = f" [enclave {fields['cid']}]" if "cid" in fields else ""
-    line = f"{fields['time']} {fields['level']:5}{origin} {printable(str(fields['message']))}\n"
+    line = printable(f"{fields['time']} {fields['level']:5}{origin} {fields['message']}") + "\n"
     if "failure" in fields:
         for trace in str(fields["failure"]).splitlines():
             line += f"    {printable(trace)}\n"
@@ -169,7 +173,7 @@ class EventLog:
         :param level: in lower case.
         :param text: what it says to a person.
         """
-        if _PRIORITY_OF[level] > self._priority or not self.active:
+        if PRIORITY_OF[level] > self._priority or not self.active:
             return
         whole = {"time": timestamp(time.time()), "level": level, "event": event, "message": text, **fields}
         for take in self._takers:

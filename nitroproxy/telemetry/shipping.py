@@ -31,6 +31,8 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
 #: Seconds that the host may take for a batch.
 _TIMEOUT: Final = 5.0
+#: Bytes of what it may say about it.
+_LONGEST_ANSWER: Final = 4096
 #: Bytes of one batch, at most, and of one line.
 BATCH_BYTES: Final = 256 * 1024
 _LINE_BYTES: Final = 32 * 1024
@@ -41,7 +43,7 @@ def post_to(pool: Pool, deadlines: Deadlines) -> Callable[[str, int, bytes], Awa
 
     async def post(session: str, first: int, lines: bytes) -> None:
         headers = [(b"Log-Session", session.encode("ascii")), (b"Log-First", b"%d" % first)]
-        status, _ = await fetch(pool, "logs", b"/logs", deadlines, _TIMEOUT, lines, headers)
+        status, _ = await fetch(pool, "logs", b"/logs", deadlines, _TIMEOUT, _LONGEST_ANSWER, lines, headers)
         if status != 204:
             raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, f"the host's log listener answered {status}")
 
