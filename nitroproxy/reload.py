@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
+import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 from twisted.logger import Logger
 
-from nitroproxy.config import Configuration, ConfigurationError
+from nitroproxy.config import Configuration, ConfigurationError, Settings
 
 _log: Final = Logger()
 
@@ -28,8 +30,8 @@ class Reloader:
 
     :param configuration: the one that is in force.
     :param load: gives the new one; raises `ConfigurationError`.
-    :param prepare: makes ready what a configuration changes and returns what puts it in force, which cannot fail;
-        raises `Unloadable`.
+    :param prepare: makes ready the settings that are to be in force, which differ from those that are in nothing but
+        what can change, and returns what puts them in force, which cannot fail; raises `Unloadable`.
     :param now: the time of day, in seconds since the epoch.
     """
 
@@ -37,7 +39,7 @@ class Reloader:
         self,
         configuration: Configuration,
         load: Callable[[], Configuration],
-        prepare: Callable[[Configuration], Callable[[], object]],
+        prepare: Callable[[Settings], Callable[[], object]],
         now: Callable[[], float],
     ) -> None:
         self._configuration = configuration
@@ -50,14 +52,15 @@ class Reloader:
     def __call__(self) -> bool:
         """Reload; whether the new configuration is in force."""
         try:
-            configuration = self._load()
-            commit = self._prepare(configuration)
+            wanted = self._load()
+            configuration = _changed(self._configuration, wanted)
+            commit = self._prepare(configuration.settings)
         except ConfigurationError as error:
             return self._failed(list(error.problems))
         except Unloadable as error:
             return self._failed([str(error)])
         commit()
-        ignored = [key for key in self._changes(configuration) if not _can_change(key)]
+        ignored = list(_differences(configuration, wanted))
         if ignored:
             _log.warn(
                 "reloaded; not changed without a restart: {ignored}", event="reload_partial", ignored=", ".join(ignored)
@@ -74,10 +77,6 @@ class Reloader:
         for problem in problems:
             _log.error("not reloaded, the old configuration stays: {problem}", event="reload_failed", problem=problem)
         return False
-
-    def _changes(self, configuration: Configuration) -> Iterator[str]:
-        old = {key: value for key, value, _ in self._configuration.rows()}
-        return (key for key, value, _ in configuration.rows() if old[key] != value)
 
     def collect(self) -> Iterator[Metric]:
         """When the configuration in force was loaded, and whether the last attempt succeeded."""
@@ -96,6 +95,23 @@ class Reloader:
             family = GaugeMetricFamily(f"nitroproxy_config_{name}", text, labels=[])
             family.add_metric([], value)
             yield family
+
+
+def _changed(configuration: Configuration, wanted: Configuration) -> Configuration:
+    """*configuration* with all of *wanted* that can change."""
+    sections = {}
+    for name in Settings.__struct_fields__:
+        old, new = getattr(configuration.settings, name), getattr(wanted.settings, name)
+        values = {key: getattr(new, key) for key in new.__struct_fields__ if _can_change(f"{name}.{key}")}
+        sections[name] = msgspec.structs.replace(old, **values)
+    sources = {key: source for key, source in configuration.sources.items() if not _can_change(key)}
+    sources |= {key: source for key, source in wanted.sources.items() if _can_change(key)}
+    return replace(configuration, settings=Settings(**sections), sources=sources)
+
+
+def _differences(configuration: Configuration, wanted: Configuration) -> Iterator[str]:
+    in_force = {key: value for key, value, _ in configuration.rows()}
+    return (key for key, value, _ in wanted.rows() if in_force[key] != value)
 
 
 def _can_change(key: str) -> bool:

@@ -70,9 +70,8 @@ class ChainTests(TestCase):
         tap.port = port
         return tap
 
-    def start(self, role: str, **more: object) -> None:
-        """Start one daemon's services in this process, each with a directory of its own."""
-        module = nitroproxy.host.service if role == "host" else nitroproxy.enclave.service
+    def configure(self, role: str, **more: object) -> str:
+        """Write one daemon's configuration file; its path."""
         settings = {
             "transport.kind": "unix",
             "transport.directory": str(self.directory / role),
@@ -84,8 +83,19 @@ class ChainTests(TestCase):
             "limits.drain_timeout": 0.5,
             **{key.replace("__", "."): value for key, value in more.items()},
         }
-        options = module.Options({})
-        options.parseOptions([f"--set={key}={json.dumps(value)}" for key, value in settings.items()])
+        sections: dict[str, dict[str, object]] = {}
+        for key, value in settings.items():
+            section, name = key.split(".")
+            sections.setdefault(section, {})[name] = value
+        path = self.directory / f"{role}.json"
+        path.write_text(json.dumps(sections), "utf-8")
+        return str(path)
+
+    def start(self, role: str, environ: Mapping[str, str] | None = None, **more: object) -> None:
+        """Start one daemon's services in this process, each with a directory of its own."""
+        module = nitroproxy.host.service if role == "host" else nitroproxy.enclave.service
+        options = module.Options(environ or {})
+        options.parseOptions(["--config", self.configure(role, **more)])
         service: Any = module.makeService(options)
         service.privilegedStartService()
         service.startService()
@@ -97,6 +107,13 @@ class ChainTests(TestCase):
         if service is not None:
             await service.stopService()
             await deferLater(reactor, 0, lambda: None)  # connections that were aborted end in the next turn
+
+    def reload(self, role: str, **more: object) -> bool:
+        """Have one daemon load another configuration; whether it did."""
+        self.configure(role, **more)
+        service: Any = self.services[role]
+        successful: bool = service.reload()
+        return successful
 
     def url(self, path: str) -> bytes:
         """The gateway's URL for the upstream's *path*."""
@@ -257,6 +274,26 @@ class ChainTests(TestCase):
             self.assertEqual((response.code, document["error"], document["hop"]), (status, error, hop), url)
             [proxy_status] = response.headers.getRawHeaders("Proxy-Status")
             self.assertIn(hop, proxy_status)
+
+    async def test_reload_keeps_what_needs_a_restart(self) -> None:
+        """SIGHUP turns no verification off, and no hop away from where the other is; what it can change it changes."""
+        await self.stop("enclave")
+        self.start("enclave", {"DEBUG_MODE": "true"})
+        places: dict[str, object] = {
+            "enclave__port": 6000,
+            "egress__port": 6001,
+            "enclave__cid": 20,
+            "transport__directory": str(self.directory / "elsewhere"),
+        }
+        self.assertTrue(self.reload("host", **places))
+        response: Any = await self.agent.request(b"GET", self.url("/"))
+        self.assertEqual(response.code, 200, "the gateway and the relay are where they were")
+        weaker: dict[str, object] = {"tls__verify_certificates": False, "tls__min_version": "TLSv1.2"}
+        self.assertTrue(self.reload("enclave", tls__ca_file=None, **weaker, **places))
+        response = await self.agent.request(b"GET", self.url("/"))
+        self.assertEqual(json.loads(await readBody(response))["error"], "tls_certificate_error")
+        _, checks = await self.health()
+        self.assertEqual(checks["tls_verification"][0]["status"], "pass")
 
     def test_port_in_use(self) -> None:
         """A daemon that cannot listen says where and why in one line, and ends with status 1 (F14)."""

@@ -111,9 +111,8 @@ class _Enclave:
         self.from_parent.settings = listener_settings(settings, OnlyFrom(settings.transport.parent_cid), HOP_FIELDS)
         self.from_enclave.settings = listener_settings(settings)
 
-    def prepare(self, configuration: Configuration) -> Callable[[], None]:
+    def prepare(self, settings: Settings) -> Callable[[], None]:
         """Everything new, to be put in force at once. See `Reloader`."""
-        settings = configuration.settings
         parts = self.build(settings)
 
         def commit() -> None:

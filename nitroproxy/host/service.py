@@ -125,9 +125,8 @@ class _Host:
         from_enclave = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS)
         self.relay.settings = self.logs.settings = from_enclave
 
-    def prepare(self, configuration: Configuration) -> Callable[[], None]:
+    def prepare(self, settings: Settings) -> Callable[[], None]:
         """Everything new, to be put in force at once. See `Reloader`."""
-        settings = configuration.settings
         parts = self.build(settings)
 
         def commit() -> None:
