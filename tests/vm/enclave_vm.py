@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -105,19 +106,21 @@ class EnclaveVM:
         """
         if self._process is None or self._killed:
             return ""
-        if self._process.poll() is not None:
-            said = any(word in self.console() for word in _LAST_WORDS)
-            return "" if said else "the enclave's VM has ended without a word of its kernel"
         self.thaw()
-        for _ in range(_KNOCKS):
-            with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as knocking:
-                try:
-                    knocking.connect((CID, _NOBODYS_PORT))
-                except TimeoutError:
-                    continue
-                except OSError:
-                    return ""
-        return "the kernel of the enclave's VM has stopped"
+        knocks = (self._knock() for _ in range(_KNOCKS))
+        answer = next((answer for answer in knocks if answer != errno.ETIMEDOUT), errno.ETIMEDOUT)
+        if answer == errno.ETIMEDOUT:
+            return "the kernel of the enclave's VM has stopped"
+        if answer == errno.ENODEV:  # there is no VM: its process has ended, or is about to
+            self._process.wait(20)
+            if not any(word in self.console() for word in _LAST_WORDS):
+                return "the enclave's VM has ended without a word of its kernel"
+        return ""
+
+    @staticmethod
+    def _knock() -> int:
+        with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as knocking:
+            return knocking.connect_ex((CID, _NOBODYS_PORT))
 
     def freeze(self) -> None:
         """Stop its processors."""
