@@ -36,6 +36,7 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "cpu_host": Quantity("of it host", "µs"),
     "cpu_enclave": Quantity("of it enclave", "µs"),
     "cpu_relay": Quantity("of it relay", "µs"),
+    "cpu_rest": Quantity("rest", "µs"),
     "rate": Quantity("rate", "/s", better="more"),
     "p50": Quantity("p50", "ms", 2),
     "p99": Quantity("p99", "ms", 2),

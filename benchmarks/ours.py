@@ -72,9 +72,10 @@ def command(part: str) -> list[str]:
     return [twistd, "-n", "--pidfile=", "--reactor=nitroproxy", f"nitroproxy-{part}", *configuration]
 
 
-def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host") -> Process:
-    """Start the host daemon: gateway and relay."""
-    process = crew.launch(name, command("host"), ("127.0.0.1", ours.gateway), ours.environment)
+def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host", processes: int = 1) -> Process:
+    """Start the host daemon: gateway and relay, on so many processes."""
+    environment = ours.environment | {"NITROPROXY_HOST_PROXY_PROCESSES": str(processes)}
+    process = crew.launch(name, command("host"), ("127.0.0.1", ours.gateway), environment)
     process.wait_until(lambda: Path(ours.relay_socket).exists())
     return process
 

@@ -32,6 +32,9 @@ The response comes back the way the request went: `proxy.upstream` reads it, `pr
 connection is the other's producer, so a slow reader slows the sender down, all the way. A response that breaks off is
 broken off towards the client too, never completed. Every failure is a kind in `errors`, told as `proxy.problem` says.
 
+With ``host_proxy.processes`` several workers do the host's steps. Each accepts from the same sockets (`inherited`),
+which a supervisor (`host.crew`) holds; they talk over socket pairs (`host.channel`).
+
 An application in the enclave enters at step 4 through the enclave's loopback. With CONNECT (`proxy.dialling`
 again), or an upgrade answered by 101, the exchange becomes a `proxy.tunnel` on every hop.
 """

@@ -1,29 +1,27 @@
 """A daemon's life: it listens, is told to stop, drains, and ends with a status that says how that went.
 
-`host.service` and `enclave.service` make a `Daemon` of their listeners. It knows nothing of what they serve.
+`host.service` and `enclave.service` make a `Daemon` of their places. It knows nothing of what these serve.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Protocol
 
 from twisted.application.service import IServiceCollection, Service
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone, ReactorNotRunning
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from nitroproxy.notify import Notifier
-from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.reload import Reloader
 from nitroproxy.telemetry.instruments import Instruments
 
 _log: Final = Logger()
@@ -32,93 +30,62 @@ _log: Final = Logger()
 _LAST_SECONDS: Final = 15.0
 
 
-class Listener:
-    """A place where the daemon listens, and the connections that came of it.
+class Place(Protocol):
+    """Where the daemon listens: a `Listener`, or what stands for those of other processes."""
 
-    :ivar place: what to call it in messages.
-    """
-
-    def __init__(self, endpoint: IStreamServerEndpoint, place: str, factory: DownstreamFactory) -> None:
-        self._endpoint = endpoint
-        self.place = place
-        self._factory = factory
-        self._port: IListeningPort | None = None
-        self._failure: Failure | None = None
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
 
     def listen(self) -> None:
-        """Listen now. A place that cannot be had ends the process: a daemon that does not listen is none.
-
-        :raises SystemExit: with 1, after a line that says why.
-        """
-        self._endpoint.listen(self._factory).addCallbacks(self._listening, self._failed)
-        if self._failure is not None:
-            exit_with(f"{self._factory.hop}: cannot listen on {self.place}: {self._failure.getErrorMessage()}")
-
-    def _listening(self, port: IListeningPort) -> None:
-        self._port = port
-        _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.place)
-
-    def _failed(self, failure: Failure) -> None:
-        self._failure = failure
+        """Listen now; ends the process if that cannot be."""
 
     async def stop(self, timeout: float) -> bool:
-        """Stop listening, let the requests under way finish and end what is left.
-
-        :param timeout: seconds after which what is left is aborted.
-        :returns: whether all finished in time.
-        """
-        port: Any = self._port
-        if port is not None and port.connected:
-            # Who is in the queue already is let in: closing it would reset them. stopListening would close it a turn of
-            # the reactor later.
-            port.doRead()
-            port.connectionLost(Failure(ConnectionDone()))
-        complete = await self._factory.drain(timeout)
-        if not complete:
-            _log.warn(
-                "{hop}: aborted what was under way on {place}", event="aborted", hop=self._factory.hop, place=self.place
-            )
-        return complete
+        """Listen no more, and drain; whether all finished within *timeout* seconds."""
 
     @property
     def accepting(self) -> bool:
         """Whether new connections are taken."""
-        port: Any = self._port
-        return port is not None and port.connected and port in port.reactor.getReaders()
 
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._factory.connections)
 
     def abort(self) -> None:
         """End every connection now."""
-        self._factory.abort()
 
 
 class Daemon(Service):
     """A daemon, as the service that twistd runs.
 
-    :param stages: its listeners, in the order in which they stop: those of one stage together, and each stage only
-        when the requests of the one before have finished, which may still need the later ones.
+    :param stages: its places, in the order in which they stop: those of one stage together, and each stage only when
+        the requests of the one before have finished, which may still need the later ones.
     :param instruments: its log, where twistd runs the daemon, and the lag of the reactor.
     :param notifier: tells the service manager.
     :param drain_timeout: gives the seconds for all of the stopping.
     :param at_end: called, and waited for, one after the other when everything has stopped, to put away what requests
         needed until then.
-    :ivar reload: does what SIGHUP asks for.
+    :param at_start: called when it listens; what it gives fires when the daemon is ready, or fails with the reason for
+        which it cannot be.
+    :param about: what the status line says first.
+    :param obeys: it takes signals; False: whoever started the process tells it what to do in another way.
+    :ivar reload: does what SIGHUP asks for; gives whether it could.
     """
 
-    reload: Reloader
+    reload: Callable[[], bool | Deferred[bool]]
 
     def __init__(
         self,
         reactor: Any,
-        stages: Sequence[Sequence[Listener]],
+        stages: Sequence[Sequence[Place]],
         instruments: Instruments,
         notifier: Notifier,
         drain_timeout: Callable[[], float],
         at_end: Sequence[Callable[[], object]],
+        *,
+        at_start: Callable[[], Deferred[None]] = lambda: succeed(None),
+        about: str = "",
+        obeys: bool = True,
     ) -> None:
         self._reactor = reactor
         self._stages = stages
@@ -126,6 +93,9 @@ class Daemon(Service):
         self._notifier = notifier
         self._drain_timeout = drain_timeout
         self._at_end = at_end
+        self._at_start = at_start
+        self._about = about
+        self._obeys = obeys
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Join *parent*; as part of twistd's application the daemon brings its log observer along and sees to
@@ -141,28 +111,33 @@ class Daemon(Service):
         """Listen, before the process gives up privileges."""
         super().privilegedStartService()
         for stage in self._stages:
-            for listener in stage:
-                listener.listen()
+            for place in stage:
+                place.listen()
 
     def startService(self) -> None:
         """Begin to look after oneself; the service manager hears of it."""
         super().startService()
         self._instruments.lag.start(self._beat)
-        self._notifier.ready(self._status())
+        self._at_start().addCallbacks(lambda _: self._notifier.ready(self._status()), self._cannot_start)
+
+    def _cannot_start(self, failure: Failure) -> None:
+        print(failure.getErrorMessage(), file=sys.__stderr__, flush=True)
+        _end_process_with(1)
+        with contextlib.suppress(ReactorNotRunning):  # It has been told to stop meanwhile.
+            self._reactor.stop()
 
     def _beat(self) -> None:
-        """The reactor turns. While it does and every listener accepts, the watchdog is told so."""
+        """The reactor turns. While it does and every place accepts, the watchdog is told so."""
         if self._accepting():
             self._notifier.ping()
         self._notifier.status(self._status())
 
     def _accepting(self) -> bool:
-        return all(listener.accepting for stage in self._stages for listener in stage)
+        return all(place.accepting for stage in self._stages for place in stage)
 
     def _status(self) -> str:
-        listeners = [listener for stage in self._stages for listener in stage]
-        places = ", ".join(f"{listener.place} ({listener.connections})" for listener in listeners)
-        return f"listening on (connections): {places}"
+        places = ", ".join(f"{place.name} ({place.connections})" for stage in self._stages for place in stage)
+        return f"{self._about}listening on (connections): {places}"
 
     def stopService(self) -> Deferred[bool]:
         """Drain; the process will end with status 1 if something was still under way at the timeout.
@@ -178,7 +153,7 @@ class Daemon(Service):
         try:
             for stage in self._stages:
                 left = max(until - self._reactor.seconds(), 0.0)
-                stopping: list[Deferred[Any]] = [Deferred.fromCoroutine(listener.stop(left)) for listener in stage]
+                stopping: list[Deferred[Any]] = [Deferred.fromCoroutine(place.stop(left)) for place in stage]
                 complete = all(await gatherResults(stopping)) and complete
         finally:
             for call in self._at_end:
@@ -200,13 +175,23 @@ class Daemon(Service):
     # Signals. The reactor's own handlers would have twistd die of the signal in the end: no status of ours.
 
     def _take_signals(self) -> None:
+        if not self._obeys:
+            # A service manager or a terminal sends them to the whole group.
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            return
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._terminate, number))
-        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._reload))
+        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._hang_up))
 
-    def _reload(self) -> None:
+    def _hang_up(self) -> None:
+        Deferred.fromCoroutine(self._reload())
+
+    async def _reload(self) -> None:
         self._notifier.reloading()
         successful = self.reload()
+        if isinstance(successful, Deferred):
+            successful = await successful
         self._notifier.ready(self._status() if successful else "the configuration was not reloaded; see the log")
 
     def _terminate(self, number: int) -> None:
@@ -216,8 +201,8 @@ class Daemon(Service):
         except ReactorNotRunning:
             _log.warn("{signal} again: ending at once", event="ending_at_once", signal=name)
             for stage in self._stages:
-                for listener in stage:
-                    listener.abort()
+                for place in stage:
+                    place.abort()
         else:
             seconds = self._drain_timeout()
             _log.info("{signal}: draining, for at most {seconds:g} s", event="draining", signal=name, seconds=seconds)
@@ -232,12 +217,3 @@ def _end_process_with(status: int) -> None:
         os._exit(status)
 
     atexit.register(end)
-
-
-def exit_with(message: str) -> NoReturn:
-    """The daemon cannot be: end the process with status 1 and one line.
-
-    On the real standard error, which twistd has replaced by its log.
-    """
-    print(message, file=sys.__stderr__, flush=True)
-    raise SystemExit(1)

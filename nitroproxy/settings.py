@@ -139,6 +139,15 @@ class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):
 
     interface: Annotated[_Interface, Meta(description="The address that the gateway listens on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="The TCP port that the gateway listens on.")] = 8080
+    processes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Processes that the host daemon serves with, a core each; of more than one each has limits.* "
+            "for itself.",
+        ),
+    ] = 1
     max_retries: Annotated[
         int,
         Meta(

@@ -87,7 +87,8 @@ def _counts(url: str) -> tuple[dict[str, float], dict[str, float]]:
         for sample in family.samples:
             labels = sample.labels
             if sample.name == "process_start_time_seconds":
-                since[labels["role"]] = sample.value
+                # Of several processes the first has been there all the time.
+                since[labels["role"]] = min(sample.value, since.get(labels["role"], sample.value))
             if labels.get("hop") not in ("nitroproxy-host", "nitroproxy-enclave"):
                 continue
             if sample.name in ("nitroproxy_requests_total", "nitroproxy_errors_total", "nitroproxy_connections_open"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from nitroproxy import daemon as daemon_module
-from nitroproxy.daemon import Daemon, Listener
+from nitroproxy.daemon import Daemon
+from nitroproxy.listening import Listener
 from nitroproxy.notify import Notifier
 from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
 from nitroproxy.telemetry.instruments import Instruments
@@ -173,6 +176,77 @@ class DaemonTests(SynchronousTestCase):
         client.settle()
         self.assertFalse(self.successResultOf(stopping))
         self.assertEqual(self.statuses, [1])
+
+    def another(self, **options: Any) -> Daemon:
+        """A daemon of these listeners, otherwise made."""
+        instruments = Instruments(self.reactor, "host", "1", level="INFO", form="text", access=False)
+        return Daemon(
+            self.reactor,
+            [[listener] for listener in self.listeners],
+            instruments,
+            self.told,
+            lambda: 10.0,
+            [],
+            **options,
+        )
+
+    def test_ready_later(self) -> None:
+        """It is ready when what it starts is; until then it says nothing, and then also what it is about."""
+        starting: Deferred[None] = Deferred()
+        self.daemon = self.another(at_start=lambda: starting, about="2 workers, ")
+        self.start()
+        self.assertEqual(self.told.messages, [])
+        starting.callback(None)
+        self.assertEqual(self.told.messages[0], "READY=1")
+        self.assertTrue(self.told.messages[1].startswith("STATUS=2 workers, listening on"))
+
+    def test_cannot_start(self) -> None:
+        """When that cannot be, it says why in a line and ends with status 1."""
+        starting: Deferred[None] = Deferred()
+        self.daemon = self.another(at_start=lambda: starting)
+        said = io.StringIO()
+        self.patch(sys, "__stderr__", said)
+        self.start()
+        starting.errback(ValueError("worker 1 cannot start"))
+        self.assertEqual((said.getvalue(), self.statuses), ("worker 1 cannot start\n", [1]))
+        self.assertTrue(self.reactor.hasStopped)
+        self.assertEqual(self.told.messages, [])
+
+    def test_reload(self) -> None:
+        """SIGHUP: the service manager hears when it begins and when it is over, also if that takes a while."""
+        handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        self.daemon.setServiceParent(self.application())
+        self.reactor.run()
+        self.start()
+        self.told.messages.clear()
+        self.reactor.callFromThread = lambda call: self.reactor.callLater(0, call)
+        reloading: Deferred[bool] = Deferred()
+        self.daemon.reload = lambda: reloading
+        handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.reactor.advance(0)
+        self.assertEqual(self.told.messages[0], "RELOADING=1")
+        self.assertNotIn("READY=1", self.told.messages)
+        reloading.callback(False)
+        self.assertEqual(self.told.messages[-2:], ["READY=1", "STATUS=the configuration was not reloaded; see the log"])
+
+    def test_takes_no_signals(self) -> None:
+        """One that somebody else tells what to do leaves signals alone, which go to the whole group."""
+        handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        self.daemon = self.another(obeys=False)
+        self.daemon.setServiceParent(self.application())
+        self.reactor.run()
+        self.assertEqual(handlers, dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), signal.SIG_IGN))
+
+    @staticmethod
+    def application() -> Any:
+        """What twistd makes."""
+        from twisted.application.service import Application
+
+        application: Any = Application("test")
+        application.setComponent(ILogObserver, lambda event: None)
+        return application
 
     @staticmethod
     def parent() -> Any:

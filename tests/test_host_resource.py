@@ -14,7 +14,8 @@ from zope.interface import implementer
 from nitroproxy.host.resource import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.route import Local, Route
-from nitroproxy.telemetry.health import Health
+from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.health import Check, Health
 from nitroproxy.telemetry.metrics import Metrics
 from tests.wire import OneHop, split_head
 
@@ -89,7 +90,7 @@ class EnclaveTests(SynchronousTestCase):
         return True
 
     def up(self, body: bytes) -> tuple[bool, float]:
-        collect = MetricsOfBoth(Metrics("host", "1"), self.hop.pool, self.hop.deadlines)
+        collect = MetricsOfBoth(lambda: own_metrics(Metrics("host", "1")), self.hop.pool, self.hop.deadlines)
         collecting: Deferred[Sequence[Metric]] = Deferred.fromCoroutine(collect())
         read = self.answer(body)
         families = {family.name: family for family in self.successResultOf(collecting)}
@@ -105,6 +106,18 @@ class EnclaveTests(SynchronousTestCase):
         """Nor are metrics taken that are not such as ours."""
         self.assertEqual(self.up(b'# TYPE nitroproxy_errors_total counter\nnitroproxy_errors_total{a="\\n"} 1\n')[1], 0)
         self.assertEqual(self.events, ["metrics_unreadable"])
+
+    def test_workers(self) -> None:
+        """With several processes health tells of them too, whatever the enclave says of its own."""
+
+        async def workers() -> Check:
+            return Check("warn", "of 2 workers these do not answer: 2")
+
+        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=True, workers=workers)
+        examining: Deferred[Health] = Deferred.fromCoroutine(examine())
+        self.answer(b'{"checks": {"workers": [{"status": "pass"}]}}')
+        health = self.successResultOf(examining)
+        self.assertEqual((health.checks["workers"].status, health.status), ("warn", "warn"))
 
     def test_health_too_long(self) -> None:
         """A health document has a limit too: the enclave fails."""

@@ -81,6 +81,7 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(self.offenders(everything, roots), [])
         readers = (
             *roots,
+            "nitroproxy.host.parts",
             "nitroproxy.wiring",
             "nitroproxy.reload",
             "nitroproxy.options",

@@ -70,6 +70,18 @@ class LoadTests(SynchronousTestCase):
         """SIGHUP puts a good file in force for the next request, and nothing of a broken one."""
         self.run_trial("reload")
 
+    def test_workers(self) -> None:
+        """Two processes serve and are one picture; one that hangs is shown, one that is killed is started again."""
+        self.run_trial("workers")
+
+    def test_workers_drain(self) -> None:
+        """SIGTERM loses no request under way in any of the processes (F13)."""
+        self.run_trial("workers-drain")
+
+    def test_workers_reload(self) -> None:
+        """SIGHUP reaches every process, or none."""
+        self.run_trial("workers-reload")
+
     def test_blocked_log(self) -> None:
         """Nobody reads the log: requests pass as before (F12)."""
         self.run_trial("blocked-log")

@@ -56,6 +56,14 @@ class StatusTests(SynchronousTestCase):
         self.pages["/health"] = (200, json.dumps({**HEALTH, "status": "warn"}))
         self.assertTrue(look(self.url).good)
 
+    def test_several_processes(self) -> None:
+        """A daemon of several processes is up since its first one began, whichever was started again meanwhile."""
+        several = METRICS.replace('{role="host"} 1000', '{role="host",worker="1"} 3000') + (
+            'process_start_time_seconds{role="host",worker="supervisor"} 1000\n'
+        )
+        self.pages["/metrics"] = (200, several)
+        self.assertEqual(look(self.url).up_since, {"host": 1000})
+
     def test_without_metrics(self) -> None:
         """Without metrics the layers are shown all the same."""
         self.pages["/metrics"] = (500, "nonsense{")

@@ -47,7 +47,7 @@ class ScrapeTests(SynchronousTestCase):
         async def ask() -> bytes | None:
             return self.theirs
 
-        return await metrics_of_both(self.host, ask)
+        return await metrics_of_both("host", lambda: own_metrics(self.host), ask)
 
     def up(self, body: bytes) -> dict[str, float]:
         families = {family.name: family for family in parse_text(body.decode())}

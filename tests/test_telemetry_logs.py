@@ -104,6 +104,19 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual([line[:3] for line in (first, second, third)], [b"<7>", b"<3>", b"<2>"])
         self.assertTrue(rest and all(line.startswith(b"<2>    ") for line in rest))
 
+    def test_marks(self) -> None:
+        """Each line of one of several processes says which; what the enclave logged says whose it is instead."""
+        for form, expected in (("text", b" [worker 2] m\n"), ("json", b'"worker":2')):
+            reader, writer = os.pipe()
+            lines = Lines(form, writer, priorities=False, marks={"worker": 2})
+            lines.take({"time": "T", "level": "info", "event": "log", "message": "m"})
+            lines.sink.flush(5)
+            self.assertIn(expected, os.read(reader, 4096))
+            os.close(reader)
+            os.close(writer)
+        line = text_line({"time": "T", "level": "info", "message": "m", "cid": 16, "worker": 1})
+        self.assertEqual(line, b"T info  [enclave 16] m\n")
+
     def test_drops_are_told(self) -> None:
         """After lines were dropped, a line says how many."""
         reader, writer = os.pipe()

@@ -30,6 +30,25 @@ class SinkTests(SynchronousTestCase):
         self.assertEqual(os.read(self.reader, 65536), b"".join(lines))
         self.assertEqual(self.sink.dropped, 0)
 
+    def test_pieces(self) -> None:
+        """Lines are written in pieces that a pipe takes whole, so that other processes' lines do not come in between;
+        only a longer line is a longer piece."""
+        pieces: list[bytes] = []
+
+        def write(descriptor: int, data: bytes) -> int:
+            pieces.append(bytes(data))
+            return len(data)
+
+        self.patch(os, "write", write)
+        lines = [b"%d" % i * size + b"\n" for i, size in enumerate((100, 3000, 996, 1, 9000, 2, 4095, 4095))]
+        for line in lines:
+            self.sink.write(line)
+        self.assertTrue(self.sink.flush(5))
+        self.assertEqual(b"".join(pieces), b"".join(lines))
+        self.assertTrue(all(piece.endswith(b"\n") for piece in pieces))
+        self.assertTrue(all(len(piece) <= 4096 or piece.count(b"\n") == 1 for piece in pieces))
+        self.assertLess(len(pieces), len(lines))
+
     def test_blocked(self) -> None:
         """With a reader that does not read, writing goes on, lines are dropped and counted, and flushing gives up; when
         it reads again it is told how many it missed."""

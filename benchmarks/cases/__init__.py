@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.cases import bodies, chain, gateway, handshakes, idle, relay, scaling, startup, tunnels, writes
+from benchmarks.cases import (
+    bodies,
+    chain,
+    gateway,
+    handshakes,
+    idle,
+    processes,
+    relay,
+    scaling,
+    startup,
+    tunnels,
+    writes,
+)
 from benchmarks.figures import CaseResult
 from benchmarks.pairs import Plan
 
@@ -21,6 +33,7 @@ CASES: Final[dict[str, Callable[[Plan], CaseResult]]] = {
     "connections": handshakes.run_enclave,
     "idle": idle.run,
     "scaling": scaling.run,
+    "processes": processes.run,
     "bodies-1m": bodies.run_1m,
     "bodies-1g": bodies.run_1g,
     "startup": startup.run,

@@ -15,11 +15,12 @@ from twisted.logger import Logger
 
 from nitroproxy import __version__
 from nitroproxy.config import Configuration, Settings
-from nitroproxy.daemon import Daemon, Listener, exit_with
+from nitroproxy.daemon import Daemon
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.health import HealthOfEnclave
 from nitroproxy.enclave.router import EnclaveRouter, enclave_site
 from nitroproxy.errors import Kind
+from nitroproxy.listening import Listener, exit_with
 from nitroproxy.notify import Notifier
 from nitroproxy.options import DaemonOptions
 from nitroproxy.policy import Policy
@@ -178,6 +179,6 @@ def makeService(options: Options) -> IService:
             enclave.deadlines.stop,
         ],
     )
-    daemon.reload = Reloader(configuration, options.load, enclave.prepare, time.time)
-    enclave.instruments.metrics.sources.append(daemon.reload.collect)
+    daemon.reload = reloader = Reloader(configuration, options.load, enclave.prepare, time.time)
+    enclave.instruments.metrics.sources.append(reloader.collect)
     return daemon

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from prometheus_client.core import Metric
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.server import Request, Site
 
@@ -16,7 +17,7 @@ from nitroproxy.host.gateway import ENCLAVE
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.upstream import Pool
-from nitroproxy.telemetry.exposition import MetricsResource, metrics_of_both
+from nitroproxy.telemetry.exposition import Collect, MetricsResource, metrics_of_both
 from nitroproxy.telemetry.health import (
     LONGEST_HEALTH,
     Check,
@@ -26,7 +27,6 @@ from nitroproxy.telemetry.health import (
     read_health,
     tls_verification,
 )
-from nitroproxy.telemetry.metrics import Metrics
 from nitroproxy.telemetry.scrape import LONGEST
 
 _log: Final = Logger()
@@ -51,17 +51,30 @@ or use it as an HTTP proxy.</p>
 
 
 class HealthOfHost:
-    """Examines the layers between an application on the host and the internet, in that order."""
+    """Examines the layers between an application on the host and the internet, in that order.
 
-    def __init__(self, pool: Pool, deadlines: Deadlines, version: str, *, verifies: bool) -> None:
+    :param workers: examines the daemon's processes, if it has several.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        deadlines: Deadlines,
+        version: str,
+        *,
+        verifies: bool,
+        workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
+    ) -> None:
         self._pool = pool
         self._deadlines = deadlines
         self._version = version
         self._verifies = verifies
+        self._workers = workers
 
     async def __call__(self) -> Health:
         """The health of the host daemon and of what the enclave says of itself and of the way out."""
         health = Health("nitroproxy-host", self._version, {"host": Check("pass")})
+        examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
         try:
             _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT, LONGEST_HEALTH)
             theirs = read_health(body)
@@ -76,6 +89,8 @@ class HealthOfHost:
             health.checks["vsock"] = Check("pass")
             health.checks.update(theirs)
         health.checks.setdefault("tls_verification", tls_verification(self._verifies))
+        if examining is not None:
+            health.checks["workers"] = await examining
         return health
 
     async def live(self) -> Health:
@@ -84,16 +99,19 @@ class HealthOfHost:
 
 
 class MetricsOfBoth:
-    """What this daemon counts, and what the enclave's does, in one."""
+    """What this daemon counts, and what the enclave's does, in one.
 
-    def __init__(self, own: Metrics, pool: Pool, deadlines: Deadlines) -> None:
+    :param own: gives what this one counts.
+    """
+
+    def __init__(self, own: Collect, pool: Pool, deadlines: Deadlines) -> None:
         self._own = own
         self._pool = pool
         self._deadlines = deadlines
 
     async def __call__(self) -> Sequence[Metric]:
         """Collect; an enclave that is down is a metric."""
-        return await metrics_of_both(self._own, self._ask)
+        return await metrics_of_both("host", self._own, self._ask)
 
     async def _ask(self) -> bytes | None:
         try:

@@ -1,54 +1,45 @@
 """The host daemon's composition root: `twistd nitroproxy-host`. Reads the configuration, builds the parts, joins
-them."""
+them.
+
+One process does everything, or with ``host_proxy.processes`` a supervisor (`host.crew`) holds the sockets and takes
+the enclave's log, and its workers (`host.worker`) serve.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from threading import Thread
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+import msgspec
+from prometheus_client.core import Metric
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 
-from nitroproxy import __version__
 from nitroproxy.config import Configuration, Settings
-from nitroproxy.daemon import Daemon, Listener, exit_with
-from nitroproxy.errors import Kind
-from nitroproxy.host.dial import Resolver, system_lookup
-from nitroproxy.host.egress import EgressRouter, relay_site
-from nitroproxy.host.gateway import GatewayRouter
+from nitroproxy.daemon import Daemon
+from nitroproxy.fairness import Share, shared_memory
+from nitroproxy.host.channel import Channel, first_string
+from nitroproxy.host.crew import Crew, SharedPlace
 from nitroproxy.host.interfaces import own_addresses
-from nitroproxy.host.logbook import LogIntake, LogRouter
-from nitroproxy.host.resource import HealthOfHost, MetricsOfBoth, gateway_site
+from nitroproxy.host.launch import Launcher
+from nitroproxy.host.parts import GATEWAY, RELAY, Logbook, Proxy, instruments_of, servers
+from nitroproxy.host.worker import CHANNEL, FIRST_SOCKET, MEMORY, Orders, Whole, Worker
+from nitroproxy.inherited import InheritedEndpoint, Shared
+from nitroproxy.listening import Listener, exit_with
 from nitroproxy.notify import Notifier
 from nitroproxy.options import DaemonOptions
-from nitroproxy.policy import AddressGuard, Policy
-from nitroproxy.proxy.connect import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.upstream import Pool
+from nitroproxy.proxy.transport import factory_of
 from nitroproxy.reload import Reloader
-from nitroproxy.telemetry.instruments import Instruments
-from nitroproxy.telemetry.metrics import pool_metrics
-from nitroproxy.wiring import (
-    HOP_FIELDS,
-    OnlyFrom,
-    gateway_server,
-    hop_client,
-    hop_server,
-    listener_settings,
-    pool_settings,
-)
+from nitroproxy.telemetry.totals import of_worker
 
 _log: Final = Logger()
-
-#: Threads for looking up names, so that a slow one holds up no other.
-_LOOKUP_THREADS: Final = 32
 
 
 class Options(DaemonOptions):
@@ -56,107 +47,27 @@ class Options(DaemonOptions):
 
     longdesc = "The host side of nitroproxy: the HTTP gateway and the enclave's egress relay."
 
+    optParameters: ClassVar = [
+        ["worker", None, None, "For the daemon itself, which starts its workers so: which of them to be."],
+    ]
 
-@dataclass(frozen=True)
-class _Parts:
-    """What the configuration makes, and a reload makes anew."""
+    #: What the supervisor told this worker.
+    orders: Orders | None = None
 
-    pool: Pool
-    gateway: GatewayRouter
-    relay: EgressRouter
+    def load(self) -> Configuration:
+        """See `DaemonOptions.load`; a worker's is what the supervisor has in force."""
+        if not self["worker"]:
+            return super().load()
+        if self.orders is None:
+            try:
+                self.orders = Orders.read(first_string(CHANNEL))
+            except (OSError, EOFError) as error:
+                exit_with(f"nitroproxy-host: --worker is for the daemon itself: {error}")
+        return _from_json(self.orders.configuration)
 
 
-class _Host:
-    """What lasts as long as the daemon."""
-
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
-        self.reactor = reactor
-        self.settings = configuration.settings
-        logging = configuration.settings.logging
-        self.deadlines = Deadlines(reactor)
-        self.threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
-        self.threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # as good as the class
-        self.threads.start()
-        self.instruments = Instruments(
-            reactor, "host", __version__, level=logging.level, form=logging.format, access=logging.access
-        )
-        self.connects = self.instruments.watch_connects("enclave")
-        self.intake = LogIntake(configuration.settings.enclave.cid, self.instruments.lines.take)
-        self.parts = self.build(configuration.settings)
-        self.gateway = self.factory("nitroproxy-host", self.parts.gateway)
-        self.relay = self.factory("nitroproxy-relay", self.parts.relay)
-        self.logs = DownstreamFactory(
-            "nitroproxy-logs", LogRouter(self.intake), listener_settings(configuration.settings), self.deadlines
-        )
-        self.limit(configuration.settings)
-        self.instruments.metrics.sources += [pool_metrics("enclave", lambda: self.parts.pool), self.intake.collect]
-
-    def factory(self, hop: str, router: GatewayRouter | EgressRouter) -> DownstreamFactory:
-        """A listener's side of the engine."""
-        observer = self.instruments.observer(hop)
-        return DownstreamFactory(hop, router, listener_settings(Settings()), self.deadlines, observer)
-
-    def build(self, settings: Settings) -> _Parts:
-        """The parts that depend on the configuration."""
-        reactor, deadlines, limits = self.reactor, self.deadlines, settings.limits
-        endpoint, place = hop_client(reactor, settings, "enclave", settings.enclave.port)
-        failure = f"cannot reach the enclave at {place}"
-        enclave = HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, limits.buffer_bytes, self.connects)
-        pool = Pool(
-            lambda key, identity: enclave, deadlines, pool_settings(limits, HOP_FIELDS), end_is_proof=lambda key: False
-        )
-        health = HealthOfHost(pool, deadlines, __version__, verifies=settings.tls.verify_certificates)
-        metrics = MetricsOfBoth(self.instruments.metrics, pool, deadlines)
-        gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))
-
-        guard = AddressGuard(settings.egress.allow_addresses, own_addresses)
-        lookup = system_lookup(reactor, self.threads)
-        resolver = Resolver(lookup, guard, deadlines, limits.connect_timeout / 2)
-        policy = Policy(settings.egress.allow, settings.egress.deny)
-        # A little less than the enclave waits, so that it is told why.
-        timeout = limits.connect_timeout * 0.9
-        site = relay_site(resolver, policy, __version__)
-        relay = EgressRouter(reactor, resolver, policy, deadlines, timeout, site)
-        return _Parts(pool, gateway, relay)
-
-    def limit(self, settings: Settings) -> None:
-        """Put the limits in force; requests that have begun keep theirs."""
-        self.gateway.settings = listener_settings(settings)
-        from_enclave = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS)
-        self.relay.settings = self.logs.settings = from_enclave
-
-    def prepare(self, settings: Settings) -> Callable[[], None]:
-        """Everything new, to be put in force at once. See `Reloader`."""
-        parts = self.build(settings)
-
-        def commit() -> None:
-            old, self.parts, self.settings = self.parts, parts, settings
-            self.gateway.router, self.relay.router = parts.gateway, parts.relay
-            self.limit(settings)
-            self.instruments.log.set_level(settings.logging.level)
-            old.pool.retire()
-
-        return commit
-
-    def stop_lookups(self) -> None:
-        """End the threads; but not one that hangs in a lookup, for which the daemon would wait."""
-        if not self.threads.working:
-            self.threads.stop()
-
-    def retire(self) -> None:
-        """Let go of the connections to the enclave."""
-        self.parts.pool.retire()
-
-    def stages(self, settings: Settings) -> list[list[Listener]]:
-        """The listeners, in the order in which they stop: the gateway's last requests still go out through the relay,
-        and what is logged about all of them comes last."""
-        stages = [
-            [Listener(*gateway_server(self.reactor, settings), self.gateway)],
-            [Listener(*hop_server(self.reactor, settings, "host", settings.egress.port), self.relay)],
-        ]
-        if settings.logging.port:
-            stages.append([Listener(*hop_server(self.reactor, settings, "host", settings.logging.port), self.logs)])
-        return stages
+def _from_json(data: bytes) -> Configuration:
+    return msgspec.json.decode(data, type=Configuration)
 
 
 def makeService(options: Options) -> IService:
@@ -164,23 +75,148 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor
-    configuration = options.configuration
-    settings = configuration.settings
+    if options.orders is not None:
+        return _worker(reactor, options, options.orders)
     try:
         own_addresses()  # The address guard asks again each time; but without it no daemon should begin.
     except OSError as error:
         exit_with(f"nitroproxy-host: this machine's own addresses cannot be read: {error}")
-    host = _Host(reactor, configuration)
+    settings = options.configuration.settings
     if not settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified", event="not_verifying")
+    return _supervisor(reactor, options) if settings.host_proxy.processes > 1 else _alone(reactor, options)
+
+
+def _alone(reactor: Any, options: Options) -> Daemon:
+    """The daemon as one process."""
+    configuration = options.configuration
+    settings = configuration.settings
+    instruments = instruments_of(reactor, settings)
+    host = Proxy(reactor, configuration, instruments)
+    logbook = Logbook(reactor, instruments, host.deadlines, settings)
+    gateway, relay = servers(reactor, settings)
+
+    def prepare(new: Settings) -> Callable[[], None]:
+        commit = host.prepare(new)
+
+        def commit_all() -> None:
+            commit()
+            logbook.limit(new)
+
+        return commit_all
+
     daemon = Daemon(
         reactor,
-        host.stages(settings),
-        host.instruments,
+        [[Listener(*gateway, host.gateway)], [Listener(*relay, host.relay)], *logbook.stages(settings)],
+        instruments,
         Notifier(os.environ),
         lambda: host.settings.limits.drain_timeout,
-        [host.retire, host.stop_lookups, host.deadlines.stop],
+        host.at_end,
     )
-    daemon.reload = Reloader(configuration, options.load, host.prepare, time.time)
-    host.instruments.metrics.sources.append(daemon.reload.collect)
+    daemon.reload = reloader = Reloader(configuration, options.load, prepare, time.time)
+    instruments.metrics.sources.append(reloader.collect)
+    return daemon
+
+
+def _supervisor(reactor: Any, options: Options) -> Daemon:
+    """The first of several processes: it holds the sockets, takes the enclave's log and looks after the workers."""
+    in_force = options.configuration
+    settings = in_force.settings
+    instruments = instruments_of(reactor, settings)
+    deadlines = Deadlines(reactor)
+    logbook = Logbook(reactor, instruments, deadlines, settings)
+    hops = zip(servers(reactor, settings), (GATEWAY, RELAY), strict=True)
+    sockets = [Shared(*server, hop) for server, hop in hops]
+    count, tag = settings.host_proxy.processes, os.urandom(4).hex()
+    memory = shared_memory(count, len(sockets))
+
+    def orders() -> Orders:
+        return Orders(msgspec.json.encode(in_force), count, [one.name for one in sockets], tag)
+
+    launcher = Launcher(reactor, os.environ, lambda: [memory, *(one.descriptor for one in sockets)])
+    crew = Crew(reactor, launcher, count, orders, instruments.metrics)
+
+    def prepare(new: Settings) -> Callable[[], None]:
+        def commit() -> None:
+            nonlocal in_force
+            in_force = replace(in_force, settings=new)
+            logbook.limit(new)
+            instruments.log.set_level(new.logging.level)
+
+        return commit
+
+    reloader = Reloader(in_force, options.load, prepare, time.time)
+
+    async def reload() -> bool:
+        return reloader() and await crew.reload(msgspec.json.encode(in_force))
+
+    daemon = Daemon(
+        reactor,
+        [*([SharedPlace(one, crew, number)] for number, one in enumerate(sockets)), *logbook.stages(settings)],
+        instruments,
+        Notifier(os.environ),
+        lambda: in_force.settings.limits.drain_timeout,
+        [crew.end, deadlines.stop],
+        at_start=crew.start,
+        about=f"{count} workers, ",
+    )
+    daemon.reload = lambda: Deferred.fromCoroutine(reload())
+    instruments.metrics.sources.append(reloader.collect)
+    return daemon
+
+
+def _worker(reactor: Any, options: Options, orders: Orders) -> Daemon:
+    """One of several processes: it serves, and does what the supervisor says."""
+    configuration = newest = options.configuration
+    number = int(options["worker"])
+    instruments = instruments_of(reactor, configuration.settings, number)
+    ending = False
+
+    def supervisor_gone() -> None:
+        if not ending:
+            # There is nobody to answer to, and nobody who would ever end this process.
+            _log.critical("the supervisor has gone: ending at once", event="supervisor_gone")
+            instruments.end()
+            os._exit(1)
+
+    def reload(data: bytes) -> bool:
+        nonlocal newest
+        newest = _from_json(data)
+        return reloader()
+
+    def end() -> None:
+        nonlocal ending
+        ending = True
+        reactor.stop()
+
+    answerers: dict[str, Any] = {}
+    channel = Channel(reactor, answerers, supervisor_gone)
+
+    def own() -> list[Metric]:
+        return of_worker(str(number), instruments.metrics.collect())
+
+    whole = Whole(channel, own)
+    host = Proxy(reactor, configuration, instruments, whole)
+    places = []
+    for index, factory in enumerate((host.gateway, host.relay)):
+        factory.pseudonym = f"{factory.hop}-{orders.tag}".encode("ascii")
+        share = Share(MEMORY, orders.count, index, number - 1, partial(len, factory.connections))
+        endpoint = InheritedEndpoint(reactor, FIRST_SOCKET + index, share.is_taken)
+        places.append(Listener(endpoint, orders.places[index], factory))
+    reloader = Reloader(configuration, lambda: newest, host.prepare, time.time)
+    instruments.metrics.sources.append(reloader.collect)
+    worker = Worker(places, own, reload, end)
+    answerers.update(worker.answerers)
+    os.set_blocking(CHANNEL, False)
+    reactor.adoptStreamConnection(CHANNEL, socket.AF_UNIX, factory_of(lambda: channel))
+    os.close(CHANNEL)
+    daemon = Daemon(
+        reactor,
+        [[place] for place in places],
+        instruments,
+        Notifier({}),
+        lambda: host.settings.limits.drain_timeout,
+        host.at_end,
+        obeys=False,
+    )
     return daemon

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.server import Request
 
@@ -15,6 +16,9 @@ from nitroproxy.telemetry.metrics import Metrics, merge
 from nitroproxy.telemetry.scrape import read_metrics
 
 _log: Final = Logger()
+
+#: Gives what a daemon counts, in however many processes.
+Collect = Callable[[], Coroutine[Any, Any, Sequence[Metric]]]
 
 
 class _Collected:
@@ -52,13 +56,19 @@ async def own_metrics(metrics: Metrics) -> Sequence[Metric]:
     return metrics.collect()
 
 
-async def metrics_of_both(metrics: Metrics, ask_peer: Callable[[], Awaitable[bytes | None]]) -> Sequence[Metric]:
+async def metrics_of_both(
+    role: str, collect: Collect, ask_peer: Callable[[], Awaitable[bytes | None]]
+) -> Sequence[Metric]:
     """What this daemon counts and what the other does, which may be down: then ``nitroproxy_up`` of its role is 0.
 
+    :param role: this daemon's.
+    :param collect: gives what it counts.
     :param ask_peer: gives the enclave's metrics in the text format, or None.
     """
     theirs: list[Metric] = []
+    collecting = Deferred.fromCoroutine(collect())
     body = await ask_peer()
+    own = await collecting
     if body is not None:
         try:
             theirs = read_metrics(body)
@@ -69,7 +79,7 @@ async def metrics_of_both(metrics: Metrics, ask_peer: Callable[[], Awaitable[byt
     up.add_metric([], 1)
     peer_up = GaugeMetricFamily("nitroproxy_up", up.documentation, labels=[])
     peer_up.add_metric([], 0 if body is None else 1)
-    families: list[tuple[str, Metric]] = [(metrics.role, up), ("enclave", peer_up)]
-    families += [(metrics.role, family) for family in metrics.collect()]
+    families: list[tuple[str, Metric]] = [(role, up), ("enclave", peer_up)]
+    families += [(role, family) for family in own]
     families += [("enclave", family) for family in theirs]
     return merge(families)

@@ -27,12 +27,16 @@ class Instruments:
     :param level: the least severe level that is logged.
     :param form: of log lines, ``text`` or ``json``.
     :param access: whether each exchange is logged.
+    :param worker: which of the daemon's processes this is, for its log lines; 0: the only one, or the first.
     :ivar takers: given the fields of each log event; the daemon's own output is the first.
     """
 
-    def __init__(self, clock: IReactorTime, role: str, version: str, *, level: str, form: str, access: bool) -> None:
+    def __init__(
+        self, clock: IReactorTime, role: str, version: str, *, level: str, form: str, access: bool, worker: int = 0
+    ) -> None:
         output = sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
-        self.lines = Lines(form, output, priorities=journal_reads(output, os.environ.get("JOURNAL_STREAM")))
+        priorities = journal_reads(output, os.environ.get("JOURNAL_STREAM"))
+        self.lines = Lines(form, output, priorities=priorities, marks={"worker": worker} if worker else {})
         self.takers: list[Callable[[Mapping[str, Any]], object]] = [self.lines.take]
         self.log = EventLog(level, self.takers)
         self.log.active = False  # Until it is made the daemon's log.

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -95,6 +96,8 @@ def json_line(fields: Mapping[str, Any]) -> bytes:
 def text_line(fields: Mapping[str, Any]) -> bytes:
     """For a person; a traceback follows on lines that are indented."""
     origin = f" [enclave {fields['cid']}]" if "cid" in fields else ""
+    if "worker" in fields and not origin:
+        origin = f" [worker {fields['worker']}]"
     line = printable(f"{fields['time']} {fields['level']:5}{origin} {fields['message']}") + "\n"
     if "failure" in fields:
         for trace in str(fields["failure"]).splitlines():
@@ -118,11 +121,15 @@ class Lines:
 
     :param form: ``text`` or ``json``.
     :param priorities: begin each line with its priority for the journal.
+    :param marks: fields of every line.
     """
 
-    def __init__(self, form: str, descriptor: int, *, priorities: bool) -> None:
+    def __init__(
+        self, form: str, descriptor: int, *, priorities: bool, marks: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self._form = FORMS[form]
         self._priorities = priorities
+        self._marks = marks
         self.sink = LogSink(descriptor, self._notice)
 
     def take(self, fields: Mapping[str, Any]) -> None:
@@ -130,7 +137,7 @@ class Lines:
         self.sink.write(self._line(fields))
 
     def _line(self, fields: Mapping[str, Any]) -> bytes:
-        line = self._form(fields)
+        line = self._form({**fields, **self._marks} if self._marks else fields)
         if self._priorities:
             prefix = b"<%d>" % _PRIORITIES.get(_named(fields["level"]), 6)
             line = b"".join(prefix + part for part in line.splitlines(keepends=True))

@@ -10,8 +10,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
+
+#: Bytes that a pipe takes in one go, so that other processes that write to it do not come in between (PIPE_BUF).
+_WHOLE: Final = 4096
 
 #: Seconds over which lines are collected before they are written in one go.
 _GATHER: Final = 0.02
@@ -77,7 +80,8 @@ class LogSink:
             if lost:
                 self._told += lost
                 lines.append(self._notice(lost))
-            self._write_all(b"".join(lines))
+            for piece in _pieces(lines):
+                self._write_all(piece)
             if not self._waiting:
                 self._ending = False
                 self._idle.set()
@@ -91,3 +95,15 @@ class LogSink:
                 time.sleep(_GATHER)  # Somebody made it non-blocking, perhaps the other end of a terminal.
             except OSError:
                 return  # Nobody reads any more, and there is nowhere to say so.
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """*lines* joined, as many as a pipe takes whole; a longer line is a piece of its own."""
+    start = size = 0
+    for number, line in enumerate(lines):
+        if size + len(line) > _WHOLE and number > start:
+            yield b"".join(lines[start:number])
+            start, size = number, 0
+        size += len(line)
+    if start < len(lines):
+        yield b"".join(lines[start:])

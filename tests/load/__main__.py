@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tests.load import stages
+from tests.load import stages, workers
 from tests.load.soak import soak
 from tests.load.stages import Failed
 
@@ -27,6 +27,9 @@ STAGES: Final[dict[str, tuple[Callable[[], Awaitable[None]], Callable[[], Awaita
     "logs": (stages.logs, stages.logs),
     "reload": (stages.reload, stages.reload),
     "stalled": (stages.stalled, stages.stalled),
+    "workers": (lambda: workers.workers(400), lambda: workers.workers(40)),
+    "workers-drain": (lambda: stages.drain(200, workers.TWO), lambda: stages.drain(10, workers.TWO)),
+    "workers-reload": (workers.reload, workers.reload),
     "limit": (lambda: stages.limit(100), lambda: stages.limit(5)),
 }
 

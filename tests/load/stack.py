@@ -104,6 +104,11 @@ class Daemon:
             await self._process.wait()
 
     @property
+    def children(self) -> list[int]:
+        """Processes that it has started."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    @property
     def resident(self) -> int:
         """Its resident memory, in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE

@@ -269,9 +269,9 @@ async def recovery() -> None:
             insist(told <= 1, "to be told within a second")
 
 
-async def drain(requests: int) -> None:
+async def drain(requests: int, *options: str) -> None:
     """F13: SIGTERM under load loses no request under way; exit status 0 when drained, 1 when the time ran out."""
-    async with Stack("limits.drain_timeout=20") as stack:
+    async with Stack("limits.drain_timeout=20", *options) as stack:
         connections = [await stack.path_form() for _ in range(requests)]
         asked = [
             asyncio.create_task(client.get(connection, 10 * 65536, "?framing=chunked&pace=0.1"))
@@ -286,8 +286,8 @@ async def drain(requests: int) -> None:
             set(verdicts) == {Verdict.RIGHT}, f"every request under way answered; saw {dict(client.names(verdicts))}"
         )
         insist(status == 0, "exit status 0")
-    await _drain_under_load()
-    async with Stack("limits.drain_timeout=1") as stack:
+    await _drain_under_load(*options)
+    async with Stack("limits.drain_timeout=1", *options) as stack:
         connection = await stack.path_form()
         asking = asyncio.create_task(client.get(connection, 100 * 65536, "?pace=0.1"))
         await asyncio.sleep(0.6)
@@ -298,9 +298,9 @@ async def drain(requests: int) -> None:
         insist((verdict, status) == (Verdict.BROKEN, 1), "what is left at the timeout broken off, and exit status 1")
 
 
-async def _drain_under_load() -> None:
+async def _drain_under_load(*options: str) -> None:
     """200 requests a second on connections of their own: each one that was let in is answered."""
-    async with Stack() as stack:
+    async with Stack(*options) as stack:
         verdicts: list[Verdict] = []
         refused = 0
         reused = await stack.path_form()

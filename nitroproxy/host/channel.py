@@ -1,0 +1,139 @@
+"""What the supervisor and a worker say to each other over a socket pair: questions and their answers, both ways.
+
+Knows nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import Int32StringReceiver
+from twisted.python.failure import Failure
+
+_log: Final = Logger()
+
+#: Given what a question is about; gives its answer. Both are plain values.
+Answerer = Callable[[Any], Awaitable[Any]]
+
+
+class NoAnswer(Exception):
+    """There was none: the other end has gone, did not answer in time, or could not."""
+
+
+class _Question(msgspec.Struct, frozen=True, array_like=True, tag="?"):
+    number: int
+    what: str
+    about: Any
+
+
+class _Answer(msgspec.Struct, frozen=True, array_like=True, tag="!"):
+    number: int
+    value: Any
+    problem: str = ""
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Question | _Answer).decode
+
+
+class Channel(Int32StringReceiver):
+    """One end.
+
+    :param answerers: what can be asked here.
+    :param lost: called when the other end has gone.
+    """
+
+    MAX_LENGTH = 1 << 26
+
+    def __init__(self, clock: IReactorTime, answerers: Mapping[str, Answerer], lost: Callable[[], object]) -> None:
+        self._clock = clock
+        self._answerers = answerers
+        self._lost = lost
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Deferred[Any]] = {}
+        self._open = False
+
+    def connectionMade(self) -> None:
+        self._open = True
+
+    def ask(self, what: str, about: object = None, timeout: float = 1.0) -> Deferred[Any]:
+        """Ask the other end.
+
+        :param timeout: seconds after which nobody waits for the answer any more.
+        :returns: fires with the answer, or fails with `NoAnswer`.
+        """
+        if not self._open:
+            return fail(NoAnswer("the process has gone"))
+        number = next(self._numbers)
+        answer: Deferred[Any] = Deferred()
+        self._waiting[number] = answer
+        answer.addTimeout(timeout, self._clock, lambda _, seconds: Failure(NoAnswer(f"none within {seconds:g} s")))
+
+        def forget(outcome: Any) -> Any:
+            self._waiting.pop(number, None)
+            return outcome
+
+        answer.addBoth(forget)
+        self.sendString(_encode(_Question(number, what, about)))
+        return answer
+
+    def hang_up(self) -> None:
+        """Be heard no more."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def stringReceived(self, string: bytes) -> None:
+        """A message."""
+        message = _decode(string)
+        if isinstance(message, _Question):
+            Deferred.fromCoroutine(self._answer(message))
+        elif message.number in self._waiting:
+            waiting = self._waiting[message.number]
+            if message.problem:
+                waiting.errback(NoAnswer(message.problem))
+            else:
+                waiting.callback(message.value)
+
+    async def _answer(self, question: _Question) -> None:
+        try:
+            answer = _Answer(question.number, await self._answerers[question.what](question.about))
+        except Exception as error:
+            _log.failure("what was asked could not be done", event="callback_failed")
+            answer = _Answer(question.number, None, f"{type(error).__name__}: {error}")
+        if self._open:
+            self.sendString(_encode(answer))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._open = False
+        for waiting in list(self._waiting.values()):
+            waiting.errback(NoAnswer("the process has gone"))
+        self._lost()
+
+
+def first_string(descriptor: int) -> bytes:
+    """The first message, which is awaited: for a process that cannot begin without. Leaves *descriptor* open.
+
+    :raises EOFError: when the other end has gone.
+    """
+    with socket.socket(fileno=descriptor) as end:
+        try:
+            (size,) = struct.unpack("!I", _exactly(end, 4))
+            return _exactly(end, size)
+        finally:
+            end.detach()
+
+
+def _exactly(end: socket.socket, size: int) -> bytes:
+    data = end.recv(size, socket.MSG_WAITALL)
+    if len(data) < size:
+        raise EOFError("the supervisor has gone")
+    return data

@@ -1,0 +1,149 @@
+"""A supervisor and workers without processes: channels joined in memory, on a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from nitroproxy.host.channel import Answerer, Channel
+from nitroproxy.host.worker import Orders, Worker
+
+
+class End(StringTransport):
+    """One end of a socket pair; what is written is at the other end when it is `carried`."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self.channel = channel
+        channel.makeConnection(self)
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        self.disconnecting = True
+
+
+class Pair:
+    """Two channels."""
+
+    def __init__(self, one: Channel, other: Channel) -> None:
+        self.ends = End(one), End(other)
+        self.broken = False
+        #: The second end reads nothing: its process hangs.
+        self.stuck = False
+
+    def carry(self) -> None:
+        """Carry what is written, both ways, until nothing is."""
+        one, other = self.ends
+        while not self.broken and ((one.value() and not self.stuck) or other.value()):
+            for source, sink in ((one, other), (other, one)):
+                if sink is other and self.stuck:
+                    continue
+                data = source.value()
+                source.clear()
+                if data:
+                    sink.channel.dataReceived(data)
+
+    def break_off(self) -> None:
+        """Both ends are lost."""
+        self.broken = True
+        for end in self.ends:
+            end.channel.connectionLost(Failure(ConnectionError()))
+
+
+class FakePlace:
+    """A place of a worker's."""
+
+    def __init__(self) -> None:
+        self.accepting = True
+        self.connections = 3
+        self.done: list[object] = []
+        self.complete = True
+
+    async def stop(self, timeout: float) -> bool:
+        """Stop."""
+        self.done.append(timeout)
+        return self.complete
+
+    def abort(self) -> None:
+        """Abort."""
+        self.done.append("abort")
+
+
+class FakeWorker:
+    """A worker's process, so to speak."""
+
+    def __init__(self, clock: Clock, number: int, orders: Orders, answerers: Mapping[str, Answerer]) -> None:
+        self.number = number
+        self.orders = orders
+        self.places = [FakePlace(), FakePlace()]
+        self.reloaded: list[bytes] = []
+        self.takes = True
+        self.count = 0
+        self.ended = False
+        self.supervisor_gone = False
+        worker = Worker(self.places, self.own, self.reload, self.end)
+        self.supervisors = Channel(clock, answerers, lambda: None)
+        self.mine = Channel(clock, worker.answerers, self.lost)
+        self.pair = Pair(self.supervisors, self.mine)
+
+    def own(self) -> list[Metric]:
+        """A counter and a gauge."""
+        counter = CounterMetricFamily("nitroproxy_requests", "Requests.", labels=["role"])
+        counter.add_metric(["host"], self.count)
+        gauge = GaugeMetricFamily("nitroproxy_connections_open", "Open.", labels=["role"])
+        gauge.add_metric(["host"], 2)
+        return [counter, gauge]
+
+    def reload(self, data: bytes) -> bool:
+        """Take a configuration."""
+        self.reloaded.append(data)
+        return self.takes
+
+    def end(self) -> None:
+        """End."""
+        self.ended = True
+
+    def lost(self) -> None:
+        """The supervisor has gone."""
+        self.supervisor_gone = True
+
+
+class FakeLaunch:
+    """Starts workers; `die` ends one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.workers: dict[int, FakeWorker] = {}
+        self.started: list[int] = []
+        self._ended: dict[int, Callable[[str], object]] = {}
+
+    def __call__(
+        self, number: int, orders: Orders, answerers: Mapping[str, Answerer], ended: Callable[[str], object]
+    ) -> Channel:
+        """See `nitroproxy.host.launch.Launch`."""
+        self.started.append(number)
+        worker = self.workers[number] = FakeWorker(self._clock, number, orders, answerers)
+        self._ended[number] = ended
+        return worker.supervisors
+
+    def carry(self) -> None:
+        """Let all say what they have to say."""
+        for _ in range(4):  # A worker's question may lead to others.
+            for worker in self.workers.values():
+                worker.pair.carry()
+
+    def die(self, number: int, how: str = "was killed by signal 9") -> None:
+        """A worker's process ends."""
+        self.workers[number].pair.break_off()
+        self._ended[number](how)
+
+
+def values(families: Sequence[Metric]) -> dict[tuple[str, str], float]:
+    """Samples by name and worker."""
+    return {
+        (sample.name, sample.labels.get("worker", "")): sample.value for family in families for sample in family.samples
+    }
