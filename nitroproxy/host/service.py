@@ -85,13 +85,11 @@ class _Host:
         self.parts = self.build(configuration.settings)
         self.gateway = self.factory("nitroproxy-host", self.parts.gateway)
         self.relay = self.factory("nitroproxy-relay", self.parts.relay)
-        self.logs = DownstreamFactory(
-            "nitroproxy-logs", LogRouter(self.intake), listener_settings(configuration.settings), self.deadlines
-        )
+        self.logs = self.factory("nitroproxy-logs", LogRouter(self.intake))
         self.limit(configuration.settings)
         self.instruments.metrics.sources += [pool_metrics("enclave", lambda: self.parts.pool), self.intake.collect]
 
-    def factory(self, hop: str, router: GatewayRouter | EgressRouter) -> DownstreamFactory:
+    def factory(self, hop: str, router: GatewayRouter | EgressRouter | LogRouter) -> DownstreamFactory:
         """A listener's side of the engine."""
         observer = self.instruments.observer(hop)
         return DownstreamFactory(hop, router, listener_settings(Settings()), self.deadlines, observer)
