@@ -21,6 +21,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
@@ -30,6 +31,7 @@ from twisted.web.server import Site
 import nitroproxy.enclave.service
 import nitroproxy.host.service
 from nitroproxy.demo.certificates import ThrowAwayAuthority
+from nitroproxy.status import look
 from nitroproxy.telemetry.logs import EventLog
 from tests.chain import Body, Gathering, Tap, Upstream, free_port
 
@@ -249,6 +251,15 @@ class ChainTests(TestCase):
         response = await self.agent.request(b"GET", self.url("/hello"))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
 
+    async def test_metrics_of_every_listener(self) -> None:
+        """One scrape has the enclave's metrics and those of all listeners, the one for the enclave's log too."""
+        response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/metrics".encode())
+        body = await readBody(response)
+        self.assertIn(b'nitroproxy_up{role="enclave"} 1.0', body)
+        for hop, role in (("host", "host"), ("relay", "host"), ("logs", "host"), ("enclave", "enclave")):
+            refused = f'refused_total{{hop="nitroproxy-{hop}",reason="draining",role="{role}"}} 0.0'
+            self.assertIn(refused.encode(), body)
+
     async def test_policy_drift(self) -> None:
         """An enclave whose rules are not the relay's is seen in health, as a warning."""
         await self.stop("enclave")
@@ -294,6 +305,13 @@ class ChainTests(TestCase):
         self.assertEqual(json.loads(await readBody(response))["error"], "tls_certificate_error")
         _, checks = await self.health()
         self.assertEqual(checks["tls_verification"][0]["status"], "pass")
+
+    async def test_status_counts_what_clients_were_told(self) -> None:
+        """A client of the gateway that got a 502 got an error, whichever hop found it; one that got a 200 did not."""
+        for url in (f"http://127.0.0.1:{self.port}/https://localhost:1/".encode(), self.url("/hello")):
+            await readBody(await self.agent.request(b"GET", url))
+        status = await deferToThread(look, f"http://127.0.0.1:{self.port}")
+        self.assertEqual((status.totals["host_errors"], status.totals["enclave_errors"]), (1, 1))
 
     def test_port_in_use(self) -> None:
         """A daemon that cannot listen says where and why in one line, and ends with status 1 (F14)."""

@@ -78,6 +78,17 @@ class HopTests(SynchronousTestCase):
         self.assertEqual(self.value("errors_total", error="dns_error", proxy_status="dns_error", found_by="other"), 4)
         self.assertNotIn("secret", str([family.samples for family in self.counts.collect()]))
 
+    def test_passed_on(self) -> None:
+        """A failure that another hop found and this one's client was told counts here too, under no kind of its own."""
+        for found_by in ("nitroproxy-relay", "nitroproxy-x"):
+            hop = self.hop()
+            hop.client().receive(GET)
+            answer = f"HTTP/1.1 502 No\r\nProxy-Status: {found_by}; error=dns_error\r\nContent-Length: 0\r\n\r\n"
+            hop.endpoint.accept().receive(answer.encode())
+        for found_by in ("nitroproxy-relay", "other"):
+            labels = {"error": "passed_on", "proxy_status": "dns_error", "found_by": found_by}
+            self.assertEqual(self.value("errors_total", **labels), 1)
+
     def test_denials(self) -> None:
         """What this hop's policy refused, by the kind of rule; not what another's did."""
         for kind, rule in (
@@ -101,6 +112,30 @@ class HopTests(SynchronousTestCase):
         """Connections turned away, by the reason."""
         self.counts.refused(Kind.PEER_DENIED, IPv4Address("TCP", "192.0.2.1", 1))
         self.assertEqual(self.value("connections_refused_total", reason="peer_denied"), 1)
+
+    def test_told_from_the_start(self) -> None:
+        """What alerts are for is 0 before it happens, where it can happen: from nothing to 1 would be no increase."""
+        for hop, errors, reasons in (
+            ("host", {"enclave_unavailable", "connection_limit_reached"}, {"connection_limit_reached", "draining"}),
+            (
+                "enclave",
+                {"relay_unavailable", "connection_limit_reached", "tls_certificate_error"},
+                {"connection_limit_reached", "draining", "peer_denied"},
+            ),
+            ("relay", {"connection_limit_reached"}, {"connection_limit_reached", "draining", "peer_denied"}),
+            ("logs", {"connection_limit_reached"}, {"connection_limit_reached", "draining", "peer_denied"}),
+        ):
+            counts = HopMetrics(f"nitroproxy-{hop}")
+            samples = [sample for family in counts.collect() for sample in family.samples]
+            told = {one.labels["error"]: one for one in samples if one.name == "nitroproxy_errors_total"}
+            self.assertEqual({name for name, one in told.items() if one.value == 0}, errors)
+            self.assertEqual({one.labels["found_by"] for one in told.values()}, {f"nitroproxy-{hop}"})
+            refused = {one.labels["reason"] for one in samples if one.name == "nitroproxy_connections_refused_total"}
+            self.assertEqual(refused, reasons)
+            record = Record(0.0, b"an-id", b"GET")
+            record.failed(ProxyError(Kind.CONNECTION_LIMIT_REACHED, "no"), counts.hop)
+            counts.ended(record, 1.0)
+            self.assertEqual(value(list(counts.collect()), "errors_total", error="connection_limit_reached"), 1)
 
     def test_open_tunnel(self) -> None:
         """What passes through a tunnel counts while it passes, and once."""

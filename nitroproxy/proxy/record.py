@@ -27,6 +27,8 @@ class Record:
     :ivar host: where it went, with *port*; empty for the proxy's own pages and for requests that named nothing usable.
     :ivar status: what the client was answered; 0 when it left before.
     :ivar error: the kind of failure that ended it, or None; *detail* says more and *found_by* which hop found out.
+    :ivar passed_on: the hop that found a failure and its Proxy-Status token, when the response that was forwarded is
+        another hop's word of it; None for any other response.
     :ivar sides: of the tunnel that the exchange became: the client's and the other; None if it became none.
     :ivar client_gone: the client left, or stopped reading, before its response was complete.
     :ivar opened_by: the request id for which the upstream connection was made: its own unless one was reused.
@@ -44,6 +46,7 @@ class Record:
         "host",
         "method",
         "opened_by",
+        "passed_on",
         "peer",
         "port",
         "received",
@@ -67,6 +70,7 @@ class Record:
         self.error: Kind | None = None
         self.detail = ""
         self.found_by = ""
+        self.passed_on: tuple[str, str] | None = None
         self.client_gone = False
         self.opened_by = b""
         self.connected = 0.0
@@ -90,8 +94,8 @@ class Record:
         self.found_by = error.hop or hop
 
 
-class Observer(Protocol):
-    """Told what happens on a listener."""
+class Observer:
+    """Told what happens on a listener. This one watches nothing; others override what they watch."""
 
     def opened(self) -> None:
         """A connection was accepted."""
@@ -112,7 +116,7 @@ class Observer(Protocol):
         """It is over."""
 
 
-class Observers:
+class Observers(Observer):
     """Several, told one after the other."""
 
     def __init__(self, *observers: Observer) -> None:
@@ -147,25 +151,3 @@ class Observers:
         """See `Observer`."""
         for observer in self._observers:
             observer.ended(record, now)
-
-
-class Unobserved:
-    """Nobody watches; or the base of one who watches only some of it."""
-
-    def opened(self) -> None:
-        """See `Observer`."""
-
-    def closed(self) -> None:
-        """See `Observer`."""
-
-    def refused(self, kind: Kind, peer: IAddress) -> None:
-        """See `Observer`."""
-
-    def began(self, record: Record) -> None:
-        """See `Observer`."""
-
-    def switched(self, record: Record) -> None:
-        """See `Observer`."""
-
-    def ended(self, record: Record, now: float) -> None:
-        """See `Observer`."""

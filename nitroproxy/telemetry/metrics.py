@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind
-from nitroproxy.proxy.record import Record, Unobserved
+from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.upstream import Pool
 
 #: Methods that are a label of their own; any other is "other".
@@ -36,7 +36,17 @@ _DENIALS: Final = {
     Kind.PLAINTEXT_DESTINATION: "plaintext",
 }
 #: Hops that can have found a failure; what another names itself is "other".
-_HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay"})
+_HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
+#: Failures for which the guide advises alerts, by the hops that can find them: told from the start, as 0, because
+#: the first that happens would else be no increase.
+_ALERTED: Final = {
+    "nitroproxy-host": (Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_LIMIT_REACHED),
+    "nitroproxy-enclave": (Kind.RELAY_UNAVAILABLE, Kind.CONNECTION_LIMIT_REACHED, Kind.TLS_CERTIFICATE_ERROR),
+    "nitroproxy-relay": (Kind.CONNECTION_LIMIT_REACHED,),
+    "nitroproxy-logs": (Kind.CONNECTION_LIMIT_REACHED,),
+}
+#: Hops with a listener that only one peer may use.
+_GUARDED: Final = frozenset({"nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
 
 #: Gives metric families when asked.
 Source = Callable[[], Iterable[Metric]]
@@ -67,7 +77,7 @@ class Distribution:
         family.add_metric(labels, buckets, self.total)
 
 
-class HopMetrics(Unobserved):
+class HopMetrics(Observer):
     """Counts what happens on one hop's listeners.
 
     :param hop: the role's name, which is the label.
@@ -77,9 +87,11 @@ class HopMetrics(Unobserved):
         self.hop = hop
         self._accepted = 0
         self._open = 0
-        self._refused: Counter[str] = Counter()
+        reasons = [Kind.CONNECTION_LIMIT_REACHED, Kind.DRAINING, *([Kind.PEER_DENIED] if hop in _GUARDED else [])]
+        self._refused = Counter({kind.public_name: 0 for kind in reasons})
         self._requests: Counter[tuple[bytes, int]] = Counter()
-        self._errors: Counter[tuple[Kind, str]] = Counter()
+        self._errors = Counter({(kind, hop): 0 for kind in _ALERTED.get(hop, ())})
+        self._passed_on: Counter[tuple[str, str]] = Counter()
         self._under_way: set[Record] = set()
         self._tunnel_received = self._tunnel_sent = 0
         self._seconds = Distribution(_SECONDS)
@@ -118,7 +130,10 @@ class HopMetrics(Unobserved):
             self._request_bytes.add(record.received)
             self._response_bytes.add(record.sent)
         if record.error is not None:
-            self._errors[record.error, record.found_by if record.found_by in _HOPS else "other"] += 1
+            self._errors[record.error, _hop_of(record.found_by)] += 1
+        elif record.passed_on is not None:
+            found_by, token = record.passed_on
+            self._passed_on[_hop_of(found_by), token] += 1
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
@@ -157,6 +172,7 @@ class HopMetrics(Unobserved):
             ([hop, error.public_name, error.proxy_status, found_by], count)
             for (error, found_by), count in self._errors.items()
         ]
+        errors += [([hop, "passed_on", token, found_by], count) for (found_by, token), count in self._passed_on.items()]
         labels = ["hop", "error", "proxy_status", "found_by"]
         yield _counter("errors", "Failures told to clients, and the hop that found out.", labels, errors)
         rows = [([hop, rule], self._errors[denial, hop]) for denial, rule in _DENIALS.items()]
@@ -172,6 +188,10 @@ class HopMetrics(Unobserved):
             family = HistogramMetricFamily(f"nitroproxy_{name}", text, labels=["hop"])
             distribution.into(family, [self.hop])
             yield family
+
+
+def _hop_of(name: str) -> str:
+    return name if name in _HOPS else "other"
 
 
 _DIRECTIONS: Final = ["hop", "direction", "kind"]
@@ -237,11 +257,6 @@ def pool_metrics(name: str, current: Callable[[], Pool]) -> Source:
 def process_metrics() -> Source:
     """The process's CPU time, memory and descriptors, by the names that Prometheus clients use."""
     return ProcessCollector(registry=CollectorRegistry()).collect
-
-
-def one_gauge(name: str, text: str, value: Callable[[], float]) -> Source:
-    """A gauge without labels of its own."""
-    return lambda: [_gauge(name, text, [], [([], value())])]
 
 
 def one_counter(name: str, text: str, value: Callable[[], float]) -> Source:
