@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
-from nitroproxy.proxy.record import Record, Unobserved
-from tests.wire import GET, OneHop, Wire, split_head
+from nitroproxy.proxy.record import Record
+from tests.wire import GET, Notes, OneHop, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -78,17 +78,6 @@ class DrainTests(SynchronousTestCase):
         hop.pass_time(1.1)
         self.assertFalse(self.successResultOf(done))
         self.assertTrue(busy.aborted)
-
-
-class Notes(Unobserved):
-    """Remembers the records that ended."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def ended(self, record: Record, now: float) -> None:
-        """Remember it."""
-        self.records.append(record)
 
 
 class RecordTests(SynchronousTestCase):

@@ -121,6 +121,8 @@ class _Enclave:
             self.limit(settings)
             self.instruments.log.set_level(settings.logging.level)
             old.pool.retire()
+            for factory in (self.from_parent, self.from_enclave):
+                factory.end_refused_tunnels()
 
         return commit
 

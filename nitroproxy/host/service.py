@@ -135,6 +135,7 @@ class _Host:
             self.limit(settings)
             self.instruments.log.set_level(settings.logging.level)
             old.pool.retire()
+            self.relay.end_refused_tunnels()
 
         return commit
 

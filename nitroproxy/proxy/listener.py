@@ -10,6 +10,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from nitroproxy.errors import Kind
 from nitroproxy.http1.messages import Limits
@@ -18,6 +19,8 @@ from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.record import Observer, Unobserved
 from nitroproxy.proxy.route import Router
+
+_log: Final = Logger()
 
 #: Connections that may be told at a time that they are not served; of more, some are just ended.
 _MOST_TURNED_AWAY: Final = 256
@@ -54,6 +57,7 @@ class DownstreamFactory(Factory):
     """Makes the protocol of each connection that a listener accepts.
 
     :param hop: the role's name in Proxy-Status, Via and problem documents.
+    :ivar router: may be replaced while running, for the next requests; see `end_refused_tunnels` for what there is.
     :ivar settings: may be replaced while running; connections that are open take it over with their next request.
     """
 
@@ -110,6 +114,13 @@ class DownstreamFactory(Factory):
         if self._drained is not None and not self.connections:
             self._drained.callback(True)
             self._drained = None
+
+    def end_refused_tunnels(self) -> None:
+        """End the tunnels that the router refuses: it has been replaced, and another let them in."""
+        count = sum([connection.end_refused_tunnel() for connection in list(self.connections)])
+        if count:
+            text = "{hop}: ended {count} tunnels that are not allowed any more"
+            _log.info(text, event="tunnels_ended", hop=self.hop, count=count)
 
     def drain(self, timeout: float) -> Deferred[bool]:
         """Let the requests under way finish and end every connection.
