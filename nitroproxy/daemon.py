@@ -126,6 +126,8 @@ class Daemon(Service):
         self._notifier = notifier
         self._drain_timeout = drain_timeout
         self._at_end = at_end
+        self._draining = False
+        self._reload_failed = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Join *parent*; as part of twistd's application the daemon brings its log observer along and sees to
@@ -160,9 +162,11 @@ class Daemon(Service):
         return all(listener.accepting for stage in self._stages for listener in stage)
 
     def _status(self) -> str:
+        if self._reload_failed and not self._draining:
+            return "the configuration was not reloaded; see the log"
         listeners = [listener for stage in self._stages for listener in stage]
         places = ", ".join(f"{listener.place} ({listener.connections})" for listener in listeners)
-        return f"listening on (connections): {places}"
+        return f"{'draining' if self._draining else 'listening on'} (connections): {places}"
 
     def stopService(self) -> Deferred[bool]:
         """Drain; the process will end with status 1 if something was still under way at the timeout.
@@ -170,6 +174,8 @@ class Daemon(Service):
         :returns: fires with whether all finished in time.
         """
         super().stopService()
+        self._draining = True
+        self._notifier.stopping(self._status(), self._drain_timeout() + _LAST_SECONDS)
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> bool:
@@ -206,8 +212,8 @@ class Daemon(Service):
 
     def _reload(self) -> None:
         self._notifier.reloading()
-        successful = self.reload()
-        self._notifier.ready(self._status() if successful else "the configuration was not reloaded; see the log")
+        self._reload_failed = not self.reload()
+        self._notifier.ready(self._status())
 
     def _terminate(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -221,7 +227,6 @@ class Daemon(Service):
         else:
             seconds = self._drain_timeout()
             _log.info("{signal}: draining, for at most {seconds:g} s", event="draining", signal=name, seconds=seconds)
-            self._notifier.stopping("draining", seconds + _LAST_SECONDS)
 
 
 def _end_process_with(status: int) -> None:

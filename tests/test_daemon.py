@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Application
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -128,18 +126,42 @@ class DaemonTests(SynchronousTestCase):
 
     def test_told_how_long(self) -> None:
         """The service manager is told how long the drain may take: TimeoutStopSec= may be shorter."""
-        handlers: dict[int, Callable[[int, None], None]] = {}
+        self.daemon.stopService()
+        self.assertIn("EXTEND_TIMEOUT_USEC=25000000", self.told.messages)
+
+    def test_status_while_draining(self) -> None:
+        """The service manager is told that the daemon drains, by each beat too, and how many connections there are."""
+        self.start()
+        self.client(0).receive(GET)
+        self.told.messages.clear()
+        stopping = self.daemon.stopService()
+        self.reactor.advance(1.0)
+        status = "STATUS=draining (connections): place 0 (1), place 1 (0)"
+        self.assertEqual(
+            [one for one in self.told.messages if one != "WATCHDOG=1"],
+            ["STOPPING=1", status, "EXTEND_TIMEOUT_USEC=25000000", status],
+        )
+        self.hops[0].pass_time(10.1)
+        self.last_word.callback(None)
+        self.successResultOf(stopping)
+
+    def test_status_after_a_reload(self) -> None:
+        """That a reload failed is told, by each beat too, until one succeeds."""
+        handlers: dict[int, Any] = {}
         self.patch(signal, "signal", handlers.__setitem__)
         self.patch(gc, "freeze", lambda: None)
         self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
-        self.reactor.stop = lambda: None
-        application: Any = Application("test")
-        application.setComponent(ILogObserver, lambda event: None)
-        self.daemon.setServiceParent(application)
-        for call, arguments, _ in self.reactor.whenRunningHooks:
-            call(*arguments)
-        handlers[signal.SIGTERM](signal.SIGTERM, None)
-        self.assertEqual(self.told.messages, ["STOPPING=1", "STATUS=draining", "EXTEND_TIMEOUT_USEC=25000000"])
+        self.daemon.setServiceParent(Application("test"))
+        self.reactor.run()
+        self.start()
+        failed, listening = "STATUS=the configuration was not reloaded; see the log", self.told.messages[1]
+        for successful, status in ((False, failed), (True, listening)):
+            self.daemon.reload = lambda successful=successful: successful  # type: ignore[assignment]
+            self.told.messages.clear()
+            handlers[signal.SIGHUP](signal.SIGHUP, None)
+            self.reactor.advance(1.0)
+            told = [one for one in self.told.messages if one.startswith(("STATUS", "READY"))]
+            self.assertEqual(told, ["READY=1", status, status])
 
     def test_stages(self) -> None:
         """A stage stops when the one before has drained; then what was needed until then is put away, in order."""
