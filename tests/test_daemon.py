@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.application.service import Application
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -191,6 +192,31 @@ class DaemonTests(SynchronousTestCase):
         stopping = self.daemon.stopService()
         self.last_word.callback(None)
         self.hops[0].pass_time(10.1)
+        self.assertTrue(client.aborted)
+        client.settle()
+        self.assertFalse(self.successResultOf(stopping))
+        self.assertEqual(self.statuses, [1])
+
+    def test_told_twice(self) -> None:
+        """Told to stop once more, the daemon ends at once, with status 1 as that broke a request off."""
+        handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        self.patch(gc, "freeze", lambda: None)
+        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
+        self.daemon.setServiceParent(Application("test"))
+        self.reactor.run()
+        self.start()
+        client = self.client(0)
+        client.receive(GET)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        stopping = self.daemon.stopService()
+        self.last_word.callback(None)
+
+        def stop() -> None:
+            raise ReactorNotRunning
+
+        self.patch(self.reactor, "stop", stop)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertTrue(client.aborted)
         client.settle()
         self.assertFalse(self.successResultOf(stopping))

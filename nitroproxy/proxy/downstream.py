@@ -139,6 +139,13 @@ class Downstream(Protocol):
         else:
             self.transport.abortConnection()
 
+    @property
+    def in_use(self) -> bool:
+        """A request comes or is under way, its response may not have left, or it is a tunnel not kept in reserve."""
+        if self._tunnel is not None:
+            return self._tunnel.quiet_for() < _QUIET
+        return self._state is not _State.HEAD or self._head_begun
+
     def cut_off(self, error: ProxyError) -> None:
         """End the connection at once, visibly; what is under way on it has failed with *error*."""
         if self.record is not None:
