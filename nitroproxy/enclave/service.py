@@ -43,6 +43,7 @@ class Options(DaemonOptions):
     """Options of `twistd nitroproxy-enclave`."""
 
     longdesc = "The enclave side of nitroproxy: the proxy whose TLS starts inside the enclave."
+    needs_trust_roots = True
 
 
 @dataclass(frozen=True)
