@@ -29,6 +29,7 @@ class ConfigOptions(DaemonOptions):
 
     synopsis = "[options]"
     longdesc = "Checks or prints the configuration that the daemons would use; prints it when not told which."
+    needs_trust_roots = True
 
     optFlags: ClassVar = [["schema", None, "Print the JSON Schema of the configuration file and exit."]]
 

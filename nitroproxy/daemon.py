@@ -96,6 +96,8 @@ class Daemon(Service):
         self._at_start = at_start
         self._about = about
         self._obeys = obeys
+        self._draining = False
+        self._reload_failed = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Join *parent*; as part of twistd's application the daemon brings its log observer along and sees to
@@ -136,8 +138,10 @@ class Daemon(Service):
         return all(place.accepting for stage in self._stages for place in stage)
 
     def _status(self) -> str:
+        if self._reload_failed and not self._draining:
+            return "the configuration was not reloaded; see the log"
         places = ", ".join(f"{place.name} ({place.connections})" for stage in self._stages for place in stage)
-        return f"{self._about}listening on (connections): {places}"
+        return f"{self._about}{'draining' if self._draining else 'listening on'} (connections): {places}"
 
     def stopService(self) -> Deferred[bool]:
         """Drain; the process will end with status 1 if something was still under way at the timeout.
@@ -145,6 +149,8 @@ class Daemon(Service):
         :returns: fires with whether all finished in time.
         """
         super().stopService()
+        self._draining = True
+        self._notifier.stopping(self._status(), self._drain_timeout() + _LAST_SECONDS)
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> bool:
@@ -192,7 +198,8 @@ class Daemon(Service):
         successful = self.reload()
         if isinstance(successful, Deferred):
             successful = await successful
-        self._notifier.ready(self._status() if successful else "the configuration was not reloaded; see the log")
+        self._reload_failed = not successful
+        self._notifier.ready(self._status())
 
     def _terminate(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -206,7 +213,6 @@ class Daemon(Service):
         else:
             seconds = self._drain_timeout()
             _log.info("{signal}: draining, for at most {seconds:g} s", event="draining", signal=name, seconds=seconds)
-            self._notifier.stopping("draining", seconds + _LAST_SECONDS)
 
 
 def _end_process_with(status: int) -> None:

@@ -31,7 +31,10 @@ class DaemonOptions(Options):
 
     :param environ: the environment; that of the process when None.
     :ivar configuration: what was loaded; there once the options have been parsed.
+    :cvar needs_trust_roots: what runs with the options needs them: --check-config loads them too.
     """
+
+    needs_trust_roots: ClassVar[bool] = False
 
     optParameters: ClassVar = [
         ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
@@ -73,8 +76,22 @@ class DaemonOptions(Options):
             print(table(self.configuration))
             raise SystemExit(0)
         if self["check-config"]:
+            self._check_trust_roots()
             print(f"configuration is valid: {self.configuration.path or 'defaults, without a file'}")
             raise SystemExit(0)
+
+    def _check_trust_roots(self) -> None:
+        tls = self.configuration.settings.tls
+        if not self.needs_trust_roots:
+            return
+        from nitroproxy.tls import TLSClient, TrustError
+
+        try:
+            TLSClient(min_version=tls.min_version, verify=tls.verify_certificates, ca_file=tls.ca_file)
+        except TrustError as error:
+            source = self.configuration.source_of("tls.ca_file")
+            sys.stderr.write(f"tls.ca_file: {error} (from {source})\n")
+            raise SystemExit(1) from None
 
 
 def table(configuration: Configuration) -> str:

@@ -186,12 +186,16 @@ def free_port() -> int:
 
 
 class Gathering(Protocol):
-    """A client that waits for what it is told to."""
+    """A client that waits for what it is told to.
+
+    :ivar ended: fires when the connection has gone.
+    """
 
     def __init__(self) -> None:
         self._received = b""
         self._wanted = b""
         self._waiting: Deferred[None] | None = None
+        self.ended: Deferred[None] = Deferred()
 
     def until(self, wanted: bytes) -> Deferred[None]:
         """Fires when *wanted* has arrived."""
@@ -204,6 +208,9 @@ class Gathering(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._received += data
         self._look()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended.callback(None)
 
     def _look(self) -> None:
         if self._waiting is not None and self._wanted in self._received:

@@ -313,6 +313,29 @@ class ChainTests(TestCase):
         status = await deferToThread(look, f"http://127.0.0.1:{self.port}")
         self.assertEqual((status.totals["host_errors"], status.totals["enclave_errors"]), (1, 1))
 
+    async def test_reload_ends_what_is_refused(self) -> None:
+        """A destination that the relay denies from now on is out of reach also through the enclave's connections that
+        are up; a CONNECT's tunnel ends when the enclave denies it."""
+        events = self.events()
+        response: Any = await self.agent.request(b"GET", self.url("/"))
+        await readBody(response)
+        client: Any = await TCP4ClientEndpoint(reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(Gathering))
+        where = f"localhost:{self.upstream.getHost().port}"
+        client.transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode())
+        await client.until(b"200 Connection established\r\n")
+        self.assertTrue(self.reload("enclave", egress__deny=[where]))
+        await client.ended
+        [told] = [event for event in events if event["event"] == "tunnels_ended"]
+        self.assertEqual((told["hop"], told["count"]), ("nitroproxy-enclave", 1))
+        self.assertTrue(self.reload("enclave"))
+        response = await self.agent.request(b"GET", self.url("/"))
+        self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
+        self.assertTrue(self.reload("host", egress__allow_addresses=["::2/128"]))
+        ended = [event["hop"] for event in events if event["event"] == "tunnels_ended"]
+        self.assertEqual(ended, ["nitroproxy-enclave", "nitroproxy-relay"])
+        response = await self.agent.request(b"GET", self.url("/"))
+        self.assertEqual(json.loads(await readBody(response))["error"], "address_denied")
+
     def test_port_in_use(self) -> None:
         """A daemon that cannot listen says where and why in one line, and ends with status 1 (F14)."""
         module = nitroproxy.host.service

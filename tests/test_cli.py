@@ -58,6 +58,8 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(self.out.getvalue(), "configuration is valid: defaults, without a file\n")
         self.assertEqual(self.exit_status("config", "--check-config", "--set", "enclave.cid=x"), 1)
         self.assertEqual(len(self.err.getvalue().splitlines()), 1)
+        self.assertEqual(self.exit_status("config", "--check-config", "--set", "tls.ca_file=/no/such/file"), 1)
+        self.assertIn("tls.ca_file: /no/such/file: No such file", self.err.getvalue())
 
     def test_schema(self) -> None:
         """`config --schema` prints the JSON Schema, also where the configuration is bad."""

@@ -6,11 +6,12 @@ import gc
 import io
 import signal
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Application
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver
@@ -131,18 +132,42 @@ class DaemonTests(SynchronousTestCase):
 
     def test_told_how_long(self) -> None:
         """The service manager is told how long the drain may take: TimeoutStopSec= may be shorter."""
-        handlers: dict[int, Callable[[int, None], None]] = {}
+        self.daemon.stopService()
+        self.assertIn("EXTEND_TIMEOUT_USEC=25000000", self.told.messages)
+
+    def test_status_while_draining(self) -> None:
+        """The service manager is told that the daemon drains, by each beat too, and how many connections there are."""
+        self.start()
+        self.client(0).receive(GET)
+        self.told.messages.clear()
+        stopping = self.daemon.stopService()
+        self.reactor.advance(1.0)
+        status = "STATUS=draining (connections): place 0 (1), place 1 (0)"
+        self.assertEqual(
+            [one for one in self.told.messages if one != "WATCHDOG=1"],
+            ["STOPPING=1", status, "EXTEND_TIMEOUT_USEC=25000000", status],
+        )
+        self.hops[0].pass_time(10.1)
+        self.last_word.callback(None)
+        self.successResultOf(stopping)
+
+    def test_status_after_a_reload(self) -> None:
+        """That a reload failed is told, by each beat too, until one succeeds."""
+        handlers: dict[int, Any] = {}
         self.patch(signal, "signal", handlers.__setitem__)
         self.patch(gc, "freeze", lambda: None)
         self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
-        self.reactor.stop = lambda: None
-        application: Any = Application("test")
-        application.setComponent(ILogObserver, lambda event: None)
-        self.daemon.setServiceParent(application)
-        for call, arguments, _ in self.reactor.whenRunningHooks:
-            call(*arguments)
-        handlers[signal.SIGTERM](signal.SIGTERM, None)
-        self.assertEqual(self.told.messages, ["STOPPING=1", "STATUS=draining", "EXTEND_TIMEOUT_USEC=25000000"])
+        self.daemon.setServiceParent(Application("test"))
+        self.reactor.run()
+        self.start()
+        failed, listening = "STATUS=the configuration was not reloaded; see the log", self.told.messages[1]
+        for successful, status in ((False, failed), (True, listening)):
+            self.daemon.reload = partial(bool, successful)
+            self.told.messages.clear()
+            handlers[signal.SIGHUP](signal.SIGHUP, None)
+            self.reactor.advance(1.0)
+            told = [one for one in self.told.messages if one.startswith(("STATUS", "READY"))]
+            self.assertEqual(told, ["READY=1", status, status])
 
     def test_stages(self) -> None:
         """A stage stops when the one before has drained; then what was needed until then is put away, in order."""
@@ -242,11 +267,34 @@ class DaemonTests(SynchronousTestCase):
     @staticmethod
     def application() -> Any:
         """What twistd makes."""
-        from twisted.application.service import Application
-
         application: Any = Application("test")
         application.setComponent(ILogObserver, lambda event: None)
         return application
+
+    def test_told_twice(self) -> None:
+        """Told to stop once more, the daemon ends at once, with status 1 as that broke a request off."""
+        handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        self.patch(gc, "freeze", lambda: None)
+        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
+        self.daemon.setServiceParent(Application("test"))
+        self.reactor.run()
+        self.start()
+        client = self.client(0)
+        client.receive(GET)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        stopping = self.daemon.stopService()
+        self.last_word.callback(None)
+
+        def stop() -> None:
+            raise ReactorNotRunning
+
+        self.patch(self.reactor, "stop", stop)
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.assertTrue(client.aborted)
+        client.settle()
+        self.assertFalse(self.successResultOf(stopping))
+        self.assertEqual(self.statuses, [1])
 
     @staticmethod
     def parent() -> Any:

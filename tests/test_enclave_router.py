@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from twisted.internet.address import UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -52,6 +55,26 @@ class EnclaveRouterTests(SynchronousTestCase):
             route = self.router(allow_plaintext=False).route
             self.assertIs(self.assertRaises(ProxyError, route, request(method, target), noted).kind, kind)
             self.assertTrue(noted.host.endswith(".example"))
+
+    def test_tunnels(self) -> None:
+        """A tunnel may be where a new one might; the address is the relay's and says nothing."""
+        before = self.router(allow_plaintext=True)
+        relay = UNIXAddress("/relay.sock")
+        for method, target, kind in (
+            (b"CONNECT", b"a.example:443", None),
+            (b"CONNECT", b"bad.example:443", Kind.DESTINATION_DENIED),
+            (b"GET", b"https://a.example/", None),
+            (b"GET", b"http://a.example/", Kind.PLAINTEXT_DESTINATION),
+        ):
+            noted = record()
+            with contextlib.suppress(ProxyError):
+                before.route(request(method, target), noted)
+            try:
+                self.router(allow_plaintext=False).check_tunnel(noted, relay)
+            except ProxyError as error:
+                self.assertIs(error.kind, kind)
+            else:
+                self.assertIsNone(kind)
 
     def test_plaintext(self) -> None:
         """Plaintext goes only where it was allowed, and then through the relay like everything else."""

@@ -57,6 +57,17 @@ class DialTests(SynchronousTestCase):
     def pass_time(self, seconds: float) -> None:
         self.reactor.pump([0.05] * round(seconds / 0.05))
 
+    def test_own_addresses_unknown(self) -> None:
+        """Where the guard cannot tell, nothing is dialled."""
+
+        def own_addresses() -> frozenset[str]:
+            raise OSError(24, "Too many open files")
+
+        resolver = Resolver(self.lookup, AddressGuard([], own_addresses), self.deadlines, 5.0)
+        error = self.refusal(Deferred.fromCoroutine(resolver.resolve("192.0.43.8")))
+        self.assertIs(error.kind, Kind.INTERNAL_ERROR)
+        self.assertIn("Too many open files", error.detail)
+
     def test_addresses(self) -> None:
         """All addresses of a name come back, families in turn (RFC 8305)."""
         self.names["a.example"] = ["2606:4700::1", "2606:4700::2", "1.1.1.1", "1.0.0.1"]

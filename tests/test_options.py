@@ -72,6 +72,23 @@ class DaemonOptionsTests(Case):
         self.assertEqual(self.exit_status(["--check-config", "-c", path]), 0)
         self.assertEqual(self.out.getvalue(), f"configuration is valid: {path}\n")
 
+    def test_check_trust_roots(self) -> None:
+        """--check-config loads the trust roots where they are needed: what the daemon would die of is exit 1."""
+
+        class Needing(DaemonOptions):
+            needs_trust_roots = True
+
+        missing, broken = str(Path(self.mktemp()).absolute()), str(Path(self.file("not PEM")).absolute())
+        for ca_file, why in ((missing, "No such file or directory"), (broken, "holds no certificate in PEM")):
+            arguments = ["--check-config", "--set", f"tls.ca_file={ca_file}"]
+            self.assertEqual(self.exit_status(arguments), 0, "the host has no use for them")
+            ended = self.assertRaises(SystemExit, Needing({}).parseOptions, arguments)
+            self.assertEqual(ended.code, 1)
+            self.assertIn(f"tls.ca_file: {ca_file}: {why} (from option --set)\n", self.err.getvalue())
+        arguments = ["--check-config", "--set", f"tls.ca_file={missing}", "--set", "tls.verify_certificates=false"]
+        ended = self.assertRaises(SystemExit, Needing({"DEBUG_MODE": "true"}).parseOptions, arguments)
+        self.assertEqual(ended.code, 0, "without verification they are not loaded")
+
     def test_check_without_a_file(self) -> None:
         """--check-config without a file says that there is none."""
         self.assertEqual(self.exit_status(["--check-config"]), 0)

@@ -8,8 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
-from nitroproxy.proxy.record import Observer, Record
-from tests.wire import GET, OneHop, Wire, split_head
+from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.route import Dial
+from tests.wire import GET, Notes, OneHop, WaitingEndpoint, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -69,8 +70,9 @@ class DrainTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(done))
 
     def test_drain_timeout(self) -> None:
-        """What does not finish in time is aborted, and the outcome says so."""
+        """What does not finish in time is aborted, and the outcome says so; it is not put down to the client."""
         hop = OneHop()
+        notes = hop.factory.observer = Notes()
         busy = hop.client()
         busy.receive(GET)
         hop.endpoint.accept()
@@ -78,17 +80,41 @@ class DrainTests(SynchronousTestCase):
         hop.pass_time(1.1)
         self.assertFalse(self.successResultOf(done))
         self.assertTrue(busy.aborted)
+        busy.settle()
+        [record] = notes.records
+        self.assertEqual((record.error, record.client_gone, record.status), (Kind.DRAINING, False, 0))
 
+    def test_abort(self) -> None:
+        """What is aborted before the time is over is told of likewise, whether the drain has begun or not."""
+        for drains_before in (True, False):
+            hop = OneHop()
+            notes = hop.factory.observer = Notes()
+            idle, busy = hop.client(), hop.client()
+            busy.receive(GET)
+            upstream = hop.endpoint.accept()
+            done = hop.factory.drain(30.0) if drains_before else None
+            hop.factory.abort()
+            self.assertTrue(idle.aborted and busy.aborted and upstream.aborted)
+            idle.settle()
+            busy.settle()
+            self.assertFalse(self.successResultOf(done or hop.factory.drain(30.0)))
+            self.assertEqual([(record.error, record.client_gone) for record in notes.records], [(Kind.DRAINING, False)])
 
-class Notes(Observer):
-    """Remembers the records that ended."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def ended(self, record: Record, now: float) -> None:
-        """Remember it."""
-        self.records.append(record)
+    def test_abort_of_what_nobody_uses(self) -> None:
+        """Aborting what is idle, or a tunnel in reserve, breaks nothing off; a tunnel in use is broken off."""
+        for quiet, complete in ((6.0, True), (4.0, False)):
+            destination = WaitingEndpoint()
+            hop = OneHop(lambda request, destination=destination: Dial(lambda identity: destination))  # type: ignore[misc]
+            idle, tunnelled = hop.client(), hop.client()
+            tunnelled.receive(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n")
+            upstream = destination.accept()
+            hop.pass_time(quiet)
+            done = hop.factory.drain(30.0)
+            hop.factory.abort()
+            for wire in (idle, tunnelled, upstream):
+                self.assertTrue(wire.aborted)
+                wire.settle()
+            self.assertEqual(self.successResultOf(done), complete)
 
 
 class RecordTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.connect import ConnectEndpoint
 from nitroproxy.proxy.route import Dial, Route
-from tests.wire import GET, OneHop, WaitingEndpoint, Wire, split_head
+from tests.wire import GET, Notes, OneHop, WaitingEndpoint, Wire, split_head
 
 CONNECT = b"CONNECT site.example:443 HTTP/1.1\r\nHost: site.example:443\r\n\r\n"
 
@@ -120,6 +120,38 @@ class ConnectTests(SynchronousTestCase):
         self.client.settle()
         upstream.settle()
         self.assertTrue(self.successResultOf(done))
+
+    def test_not_allowed_any_more(self) -> None:
+        """A tunnel that another router refuses ends at once, visibly both ways, and its record says why; one that it
+        allows stays."""
+        notes = Notes()
+        self.hop.factory.observer = notes
+        upstream = self.tunnel()
+        idle = self.hop.client()
+        self.hop.factory.end_refused_tunnels()
+        [(record, address)] = self.hop.asked
+        self.assertEqual((record.method, address), (b"CONNECT", upstream.getPeer()))
+        self.assertFalse(self.client.aborted or upstream.aborted)
+        self.hop.tunnel_refusal = ProxyError(Kind.DESTINATION_DENIED, "not any more")
+        self.hop.factory.end_refused_tunnels()
+        self.assertTrue(self.client.aborted and upstream.aborted)
+        self.assertFalse(idle.aborted)
+        self.client.settle()
+        upstream.settle()
+        self.assertEqual(notes.records, [record])
+        self.assertEqual((record.error, record.found_by), (Kind.DESTINATION_DENIED, "nitroproxy-test"))
+
+    def test_not_allowed_any_more_when_dialled(self) -> None:
+        """Nor does a tunnel come about that was let in before and is dialled only now."""
+        self.client.receive(CONNECT)
+        later = OneHop()
+        later.tunnel_refusal = ProxyError(Kind.ADDRESS_DENIED, "not any more")
+        self.hop.factory.router = later
+        upstream = self.destination.accept()
+        self.assertTrue(upstream.aborted)
+        start, _, body = split_head(self.client.take())
+        self.assertEqual(start, b"HTTP/1.1 403 Forbidden")
+        self.assertIn(b"address_denied", body)
 
     def test_refused(self) -> None:
         """A destination that cannot be had is a problem document and the end of the connection: what the client has
@@ -235,6 +267,17 @@ class UpgradeTests(SynchronousTestCase):
         self.assertTrue(client.aborted)
         client.settle()
         self.assertEqual(hop.pool.open, 0)
+
+    def test_not_allowed_any_more(self) -> None:
+        """A 101 from where there may be no tunnel any more makes none."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(self.ASK)
+        hop.tunnel_refusal = ProxyError(Kind.DESTINATION_DENIED, "not any more")
+        upstream = hop.endpoint.accept()
+        upstream.receive(self.SWITCH)
+        self.assertTrue(upstream.aborted)
+        self.assertIn(b"destination_denied", client.take())
 
     def test_declined(self) -> None:
         """An upstream that answers otherwise answers as always."""

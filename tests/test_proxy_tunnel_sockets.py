@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -36,6 +37,9 @@ class EveryOne:
     def route(self, request: Request, record: Record) -> Route:
         """See `nitroproxy.proxy.route.Router.route`."""
         return Dial(lambda identity: self._endpoint)
+
+    def check_tunnel(self, record: Record, address: IAddress) -> None:
+        """See `nitroproxy.proxy.route.Router.check_tunnel`."""
 
 
 class SocketTests(TestCase):

@@ -19,12 +19,13 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from nitroproxy.errors import ProxyError
 from nitroproxy.http1.messages import Fields, Limits, Request
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
-from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.route import Forward, Route
 from nitroproxy.proxy.upstream import Pool, PoolSettings
 
@@ -175,6 +176,8 @@ class OneHop:
             end_is_proof=lambda key: end_is_proof,
         )
         self._route = route
+        self.tunnel_refusal: ProxyError | None = None
+        self.asked: list[tuple[Record, IAddress]] = []
         settings = ListenerSettings(
             connections=connections, limits=limits or Limits(), exchange=exchange or ExchangeSettings()
         )
@@ -186,6 +189,12 @@ class OneHop:
             return self._route(request)
         return Forward(self.pool, "next", request.target, b"next.example")
 
+    def check_tunnel(self, record: Record, address: IAddress) -> None:
+        """Whether there may be a tunnel: the test's word."""
+        self.asked.append((record, address))
+        if self.tunnel_refusal is not None:
+            raise self.tunnel_refusal
+
     def client(self) -> Wire:
         """A new client connection."""
         protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4321))
@@ -196,6 +205,17 @@ class OneHop:
         """Turn the clock in small steps."""
         for _ in range(round(seconds / 0.05)):
             self.clock.advance(0.05)
+
+
+class Notes(Observer):
+    """Remembers the records that ended."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def ended(self, record: Record, now: float) -> None:
+        """Remember it."""
+        self.records.append(record)
 
 
 def request(method: bytes, target: bytes) -> Request:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from prometheus_client.core import Metric
+from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from nitroproxy.enclave.dialer import Dialer
@@ -48,10 +49,17 @@ class EnclaveRouter:
         if target is None:
             return Local(self._site)
         origin = target.origin
-        record.host, record.port = origin.host, origin.port
-        if origin.scheme == "http" and not self._allow_plaintext:
-            raise ProxyError(Kind.PLAINTEXT_DESTINATION, "http destinations are off (tls.allow_plaintext)")
-        self._policy.check(origin.host, origin.port)
+        record.scheme, record.host, record.port = origin.scheme, origin.host, origin.port
+        self._check(record)
         if request.method == b"CONNECT":
             return Dial(partial(self._dialer.tunnel, origin))
         return Forward(self._pool, origin, target.path, origin.host_field)
+
+    def check_tunnel(self, record: Record, address: IAddress) -> None:
+        """See `nitroproxy.proxy.route.Router.check_tunnel`; the address is the relay's."""
+        self._check(record)
+
+    def _check(self, record: Record) -> None:
+        if record.scheme == "http" and not self._allow_plaintext:
+            raise ProxyError(Kind.PLAINTEXT_DESTINATION, "http destinations are off (tls.allow_plaintext)")
+        self._policy.check(record.host, record.port)

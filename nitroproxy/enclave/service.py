@@ -44,6 +44,7 @@ class Options(DaemonOptions):
     """Options of `twistd nitroproxy-enclave`."""
 
     longdesc = "The enclave side of nitroproxy: the proxy whose TLS starts inside the enclave."
+    needs_trust_roots = True
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class _Enclave:
             self.limit(settings)
             self.instruments.log.set_level(settings.logging.level)
             old.pool.retire()
+            for factory in (self.from_parent, self.from_enclave):
+                factory.end_refused_tunnels()
 
         return commit
 

@@ -80,10 +80,20 @@ class Resolver:
         else:
             addresses = [host]
         for address in addresses:
-            self._guard.check(address)
+            self.check(address)
         first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
         other = [address for address in addresses if address not in first]
         return [address for address in chain.from_iterable(zip_longest(first, other)) if address is not None]
+
+    def check(self, address: str) -> None:
+        """Do nothing when *address* may be dialled.
+
+        :raises ProxyError: `Kind.ADDRESS_DENIED`; `Kind.INTERNAL_ERROR` when the guard cannot tell.
+        """
+        try:
+            self._guard.check(address)
+        except OSError as error:
+            raise ProxyError(Kind.INTERNAL_ERROR, f"this machine's own addresses cannot be read: {error}") from error
 
     async def _look_up(self, host: str) -> Sequence[str]:
         late = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IReactorTCP
 from twisted.web.server import Site
 
 from nitroproxy.errors import Kind, ProxyError
@@ -60,3 +61,9 @@ class EgressRouter:
             self._reactor, self._resolver, self._deadlines, origin.host, origin.port, self._timeout
         )
         return Dial(lambda identity: endpoint)
+
+    def check_tunnel(self, record: Record, address: IAddress) -> None:
+        """See `nitroproxy.proxy.route.Router.check_tunnel`; the address is that which was dialled."""
+        self._policy.check(record.host, record.port)
+        if isinstance(address, IPv4Address | IPv6Address):
+            self._resolver.check(address.host)

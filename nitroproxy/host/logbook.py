@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
+from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request, Site
 
 from nitroproxy.http1.messages import Request as ProxyRequest
@@ -119,3 +120,6 @@ class LogRouter:
     def route(self, request: ProxyRequest, record: Record) -> Route:
         """See `nitroproxy.proxy.route.Router.route`."""
         return Local(self._site, longest_body=BATCH_BYTES)
+
+    def check_tunnel(self, record: Record, address: IAddress) -> None:
+        """See `nitroproxy.proxy.route.Router.check_tunnel`: here is none."""

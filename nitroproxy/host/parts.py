@@ -177,6 +177,7 @@ class Proxy:
             self.limit(settings)
             self.instruments.log.set_level(settings.logging.level)
             old.pool.retire()
+            self.relay.end_refused_tunnels()
 
         return commit
 

@@ -37,6 +37,7 @@ class Dialling:
     ) -> None:
         self._downstream = downstream
         self._route = route
+        self._router = downstream.factory.router
         self._record = record
         self._timeout = timeout
         self._deadline = deadlines.after(timeout, self._time_out)
@@ -55,6 +56,14 @@ class Dialling:
             protocol.transport.abortConnection()
             return
         self._finish()
+        router = self._downstream.factory.router
+        try:
+            if router is not self._router:
+                router.check_tunnel(self._record, protocol.transport.getPeer())
+        except ProxyError as error:
+            protocol.transport.abortConnection()
+            self._downstream.send_problem(error, False)
+            return
         self._record.opened_by = self._record.request_id
         self._downstream.dialled(protocol)
 

@@ -139,6 +139,33 @@ class Downstream(Protocol):
         else:
             self.transport.abortConnection()
 
+    @property
+    def in_use(self) -> bool:
+        """A request comes or is under way, its response may not have left, or it is a tunnel not kept in reserve."""
+        if self._tunnel is not None:
+            return self._tunnel.quiet_for() < _QUIET
+        return self._state is not _State.HEAD or self._head_begun
+
+    def cut_off(self, error: ProxyError) -> None:
+        """End the connection at once, visibly; what is under way on it has failed with *error*."""
+        if self.record is not None:
+            self.record.failed(error, self.factory.hop)
+            if self._tunnel is None:
+                self._drop_exchange()
+                self._end_record()
+        self.abort()
+
+    def end_refused_tunnel(self) -> bool:
+        """End the tunnel if this is one and the router now in force refuses it; whether it did."""
+        if self._tunnel is None or self.record is None:
+            return False
+        try:
+            self.factory.router.check_tunnel(self.record, self._tunnel.upstream.transport.getPeer())
+        except ProxyError as error:
+            self.cut_off(error)
+            return True
+        return False
+
     # Reading requests.
 
     def _await_head(self) -> None:

@@ -246,6 +246,12 @@ class Exchange:
             detail = "a 101 to a request that did not offer the upgrade, or was not complete"
             self.response_failed(ProxyError(Kind.HTTP_UPGRADE_FAILED, detail))
             return
+        assert self._connection is not None
+        try:
+            self._downstream.factory.router.check_tunnel(self._record, self._connection.transport.getPeer())
+        except ProxyError as error:
+            self.response_failed(error)
+            return
         connection = self._finish()
         assert connection is not None
         self._downstream.upgraded(response, connection, rest)

@@ -10,14 +10,17 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
-from nitroproxy.errors import Kind
+from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
+
+_log: Final = Logger()
 
 #: Connections that may be told at a time that they are not served; of more, some are just ended.
 _MOST_TURNED_AWAY: Final = 256
@@ -54,6 +57,7 @@ class DownstreamFactory(Factory):
     """Makes the protocol of each connection that a listener accepts.
 
     :param hop: the role's name in Proxy-Status, Via and problem documents.
+    :ivar router: may be replaced while running, for the next requests; see `end_refused_tunnels` for what there is.
     :ivar settings: may be replaced while running; connections that are open take it over with their next request.
     """
 
@@ -79,6 +83,8 @@ class DownstreamFactory(Factory):
         #: Those that are being told that they are not served; they do not take the place of one that could be.
         self._turned_away: set[Downstream] = set()
         self._drained: Deferred[bool] | None = None
+        #: Nothing that was under way has been aborted.
+        self._complete = True
 
     def buildProtocol(self, addr: IAddress | None) -> Downstream | None:  # type: ignore[override]  # sets factory itself
         if addr is not None and not self.settings.accepts(addr):
@@ -108,21 +114,28 @@ class DownstreamFactory(Factory):
         self._turned_away.discard(connection)
         self.observer.closed()
         if self._drained is not None and not self.connections:
-            self._drained.callback(True)
+            self._drained.callback(self._complete)
             self._drained = None
+
+    def end_refused_tunnels(self) -> None:
+        """End the tunnels that the router refuses: it has been replaced, and another let them in."""
+        count = sum([connection.end_refused_tunnel() for connection in list(self.connections)])
+        if count:
+            text = "{hop}: ended {count} tunnels that are not allowed any more"
+            _log.info(text, event="tunnels_ended", hop=self.hop, count=count)
 
     def drain(self, timeout: float) -> Deferred[bool]:
         """Let the requests under way finish and end every connection.
 
         :param timeout: seconds after which what is left is aborted.
-        :returns: fires with whether all finished in time.
+        :returns: fires with whether all finished in time, and nothing was aborted by `abort`.
         """
         self.draining = True
         drained: Deferred[bool] = Deferred()
         # A request may be on its way on a connection that looks idle: what has been sent by now is still answered.
         self.deadlines.after(min(_GRACE, timeout), self._drain_connections)
         if not self.connections:
-            drained.callback(True)
+            drained.callback(self._complete)
             return drained
         self._drained = drained
         deadline = self.deadlines.after(timeout, self._abort_rest)
@@ -139,9 +152,12 @@ class DownstreamFactory(Factory):
         return complete
 
     def abort(self) -> None:
-        """End every connection at once."""
+        """End every connection at once: the daemon is being stopped."""
+        error = ProxyError(Kind.DRAINING, "aborted: the proxy is being stopped")
+        if any(connection.in_use for connection in self.connections):
+            self._complete = False
         for connection in [*self.connections, *self._turned_away]:
-            connection.abort()
+            connection.cut_off(error)
 
     def _abort_rest(self) -> None:
         drained, self._drained = self._drained, None

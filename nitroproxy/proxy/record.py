@@ -24,6 +24,7 @@ class Record:
     :ivar request_id: the id that travels from hop to hop.
     :ivar traceparent: the W3C trace context that came with the request or was made here, empty if there is none.
     :ivar peer: who asked.
+    :ivar scheme: ``https`` or ``http``, of where it went; of a CONNECT, as of what names nothing, ``https``.
     :ivar host: where it went, with *port*; empty for the proxy's own pages and for requests that named nothing usable.
     :ivar status: what the client was answered; 0 when it left before.
     :ivar error: the kind of failure that ended it, or None; *detail* says more and *found_by* which hop found out.
@@ -51,6 +52,7 @@ class Record:
         "port",
         "received",
         "request_id",
+        "scheme",
         "sent",
         "sides",
         "started",
@@ -64,6 +66,7 @@ class Record:
         self.method = method
         self.traceparent = b""
         self.peer: IAddress | None = None
+        self.scheme = "https"
         self.host = ""
         self.port = 0
         self.status = 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.web.server import Site
 
 from nitroproxy.http1.messages import Headers, Request
@@ -64,6 +64,14 @@ class Router(Protocol):
         """Where *request* goes; the destination is noted in *record*.
 
         :raises ProxyError: when it goes nowhere.
+        """
+        ...
+
+    def check_tunnel(self, record: Record, address: IAddress) -> None:
+        """Do nothing when there may be a tunnel to *record*'s destination, which another router may have let in.
+
+        :param address: the address that its connection leads to: the destination's, or the next hop's.
+        :raises ProxyError: when there may not.
         """
         ...
 

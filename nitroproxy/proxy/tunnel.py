@@ -146,6 +146,10 @@ class Tunnel:
         """Note that the tunnel is in use."""
         self._last_moved = self._deadlines.seconds()
 
+    def quiet_for(self) -> float:
+        """Seconds since the last byte."""
+        return self._deadlines.seconds() - self._last_moved
+
     def abort(self) -> None:
         """End both connections at once."""
         for side in (self.downstream, self.upstream):
