@@ -277,6 +277,17 @@ class RetryTests(SynchronousTestCase):
         upstream = hop.endpoint.accept()
         self.assertTrue(upstream.take().endswith(b"\r\n\r\nhi"))
 
+    def test_timeout_after_a_retry(self) -> None:
+        """A hop that is back but does not answer is given up as any other."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        hop.endpoint.refuse(self.unreachable())
+        hop.pass_time(0.3)
+        hop.endpoint.accept()
+        hop.pass_time(60.1)
+        self.assertIn(b"http_response_timeout", client.take())
+
     def kept_alive(self) -> tuple[OneHop, Wire, Wire]:
         hop = OneHop()
         client = hop.client()

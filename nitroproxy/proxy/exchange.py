@@ -111,6 +111,7 @@ class Exchange:
             self._connect()
 
     def _connect(self) -> None:
+        self._cancel_deadline()  # That of the retry, which is over.
         self._pooled = False
         identity = trace_headers(self._record.request_id, self._record.traceparent)
         self._connecting = self._route.pool.connect(self._route.key, identity)
