@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone, ReactorNotRunning
+from twisted.internet.error import CannotListenError, ConnectionDone, ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -48,11 +48,11 @@ class Listener:
     def listen(self) -> None:
         """Listen now. A place that cannot be had ends the process: a daemon that does not listen is none.
 
-        :raises SystemExit: with 1, after a line that says why.
+        :raises Unable: after a line that says why.
         """
         self._endpoint.listen(self._factory).addCallbacks(self._listening, self._failed)
         if self._failure is not None:
-            exit_with(f"{self._factory.hop}: cannot listen on {self.place}: {self._failure.getErrorMessage()}")
+            exit_with(f"{self._factory.hop}: cannot listen on {self.place}: {_reason(self._failure)}")
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
@@ -134,15 +134,21 @@ class Daemon(Service):
             if parent.getComponent(ILogObserver) is None:
                 parent.setComponent(ILogObserver, self._instruments.log)
                 self._instruments.log.active = True
+                # twistd forks when it goes to the background; what waits is not to be lost with the parent.
+                os.register_at_fork(before=self._instruments.flush)
             self._reactor.callWhenRunning(self._own_process)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """Listen, before the process gives up privileges."""
         super().privilegedStartService()
-        for stage in self._stages:
-            for listener in stage:
-                listener.listen()
+        try:
+            for stage in self._stages:
+                for listener in stage:
+                    listener.listen()
+        except Unable:
+            self._instruments.flush()
+            raise
 
     def startService(self) -> None:
         """Begin to look after oneself; the service manager hears of it."""
@@ -224,6 +230,16 @@ class Daemon(Service):
             self._notifier.stopping("draining", seconds + _LAST_SECONDS)
 
 
+def _reason(failure: Failure) -> str:
+    """Why there is no listening, without the place, which an error of Twisted's names again."""
+    error: object = failure.value
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    if str(error) == "Cannot acquire lock":
+        return "another daemon has it"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def _end_process_with(status: int) -> None:
     """twistd ends with 0 whatever its services say: have the last word when Python exits."""
 
@@ -234,10 +250,29 @@ def _end_process_with(status: int) -> None:
     atexit.register(end)
 
 
+class Unable(SystemExit, Exception):
+    """The daemon cannot be: the process ends with status 1.
+
+    It is an Exception for twistd's sake: in the background twistd tells those, and no others, to the process that
+    it was started from, which else waits for ever.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(1)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
+
+
 def exit_with(message: str) -> NoReturn:
     """The daemon cannot be: end the process with status 1 and one line.
 
-    On the real standard error, which twistd has replaced by its log.
+    On the real standard error, which twistd has replaced by its log; in the background there is only the log.
+
+    :raises Unable: always.
     """
     print(message, file=sys.__stderr__, flush=True)
-    raise SystemExit(1)
+    if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+        _log.critical("{reason}", event="cannot_start", reason=message)
+    raise Unable(message)

@@ -67,9 +67,12 @@ class _Parts:
 
 
 class _Host:
-    """What lasts as long as the daemon."""
+    """What lasts as long as the daemon.
 
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+    :param log: the descriptor to log to.
+    """
+
+    def __init__(self, reactor: Any, configuration: Configuration, log: int) -> None:
         self.reactor = reactor
         self.settings = configuration.settings
         logging = configuration.settings.logging
@@ -78,7 +81,13 @@ class _Host:
         self.threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # as good as the class
         self.threads.start()
         self.instruments = Instruments(
-            reactor, "host", __version__, level=logging.level, form=logging.format, access=logging.access
+            reactor,
+            "host",
+            __version__,
+            level=logging.level,
+            form=logging.format,
+            access=logging.access,
+            output=log,
         )
         self.connects = self.instruments.watch_connects("enclave")
         self.intake = LogIntake(configuration.settings.enclave.cid, self.instruments.lines.take)
@@ -171,12 +180,16 @@ def makeService(options: Options) -> IService:
         own_addresses()  # The address guard asks again each time; but without it no daemon should begin.
     except OSError as error:
         exit_with(f"nitroproxy-host: this machine's own addresses cannot be read: {error}")
-    host = _Host(reactor, configuration)
+    host = _Host(reactor, configuration, options.open_log())
     if not settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified", event="not_verifying")
+    try:
+        stages = host.stages(settings)
+    except OSError as error:
+        exit_with(f"nitroproxy-host: transport.directory: {error.filename}: {error.strerror}")
     daemon = Daemon(
         reactor,
-        host.stages(settings),
+        stages,
         host.instruments,
         Notifier(os.environ),
         lambda: host.settings.limits.drain_timeout,

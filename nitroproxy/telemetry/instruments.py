@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -27,11 +26,13 @@ class Instruments:
     :param level: the least severe level that is logged.
     :param form: of log lines, ``text`` or ``json``.
     :param access: whether each exchange is logged.
+    :param output: the descriptor to log to.
     :ivar takers: given the fields of each log event; the daemon's own output is the first.
     """
 
-    def __init__(self, clock: IReactorTime, role: str, version: str, *, level: str, form: str, access: bool) -> None:
-        output = sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
+    def __init__(
+        self, clock: IReactorTime, role: str, version: str, *, level: str, form: str, access: bool, output: int
+    ) -> None:
         self.lines = Lines(form, output, priorities=journal_reads(output, os.environ.get("JOURNAL_STREAM")))
         self.takers: list[Callable[[Mapping[str, Any]], object]] = [self.lines.take]
         self.log = EventLog(level, self.takers)
@@ -57,4 +58,8 @@ class Instruments:
     def end(self) -> None:
         """Look no more, and write what waits to be written."""
         self.lag.stop()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
         self.lines.sink.flush(_LAST_LINES)
