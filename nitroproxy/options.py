@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
@@ -33,7 +33,7 @@ class DaemonOptions(Options):
     :ivar configuration: what was loaded; there once the options have been parsed.
     """
 
-    optParameters: ClassVar = [
+    optParameters: ClassVar[list[list[Any]]] = [
         ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
     ]
     optFlags: ClassVar = [
