@@ -15,13 +15,16 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 from twisted.python import usage
 
 from nitroproxy import options
 from nitroproxy.options import DaemonOptions
 from nitroproxy.settings import json_schema
+
+#: Seconds between two looks of `status --watch`, at most.
+_LONGEST_INTERVAL: Final = 86400.0
 
 
 class ConfigOptions(DaemonOptions):
@@ -69,6 +72,9 @@ class PolicyCheckOptions(DaemonOptions):
         """
         if not urls:
             raise usage.UsageError("policy check: expected at least one URL")
+        for url in urls:
+            if url.startswith("-"):
+                raise usage.UsageError(f"policy check: options go before the URLs: {url}")
         self.urls = urls
 
     def run(self) -> int:
@@ -172,7 +178,7 @@ class RunEnclaveOptions(DaemonOptions):
         return 0
 
 
-class LogsOptions(usage.Options):
+class LogsOptions(options.Options):
     """`nitroproxy logs`."""
 
     synopsis = "[options]"
@@ -205,31 +211,49 @@ class LogsOptions(usage.Options):
             return 1
 
 
-class StatusOptions(usage.Options):
-    """`nitroproxy status`."""
+class StatusOptions(DaemonOptions):
+    """`nitroproxy status`: without --url the gateway is where the configuration has it."""
 
     synopsis = "[options]"
     longdesc = "Asks the gateway how each layer is. The exit status is 1 if one fails."
 
     optParameters: ClassVar = [
-        ["url", None, "http://127.0.0.1:8080", "The gateway."],
+        ["url", None, None, "The gateway. [default: http:// with host_proxy.interface and port]"],
         ["interval", None, 2.0, "Seconds between two looks with --watch.", float],
     ]
     optFlags: ClassVar = [
-        ["json", None, "Print a JSON document."],
+        ["json", None, "Print a JSON document; with --watch one a line."],
         ["watch", "w", "Look again and again, until interrupted."],
     ]
+
+    def postOptions(self) -> None:
+        """Load the configuration, if it is needed to find the gateway.
+
+        :raises usage.UsageError: if the interval is none.
+        """
+        if not 0 < self["interval"] <= _LONGEST_INTERVAL:
+            raise usage.UsageError(f"status: --interval: expected seconds over 0, up to {_LONGEST_INTERVAL:g}")
+        if self["url"] is None:
+            super().postOptions()
+
+    @property
+    def url(self) -> str:
+        """Of the gateway, without a slash at the end."""
+        if self["url"] is not None:
+            return str(self["url"]).rstrip("/")
+        gateway = self.configuration.settings.host_proxy
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.interface, gateway.interface)  # noqa: S104
+        return f"http://[{host}]:{gateway.port}" if ":" in host else f"http://{host}:{gateway.port}"
 
     def run(self) -> int:
         """Look; the exit status."""
         from nitroproxy.status import look, render, watch
 
-        url = str(self["url"]).rstrip("/")
         if self["watch"]:
             with contextlib.suppress(KeyboardInterrupt):
-                watch(url, self["interval"])
+                watch(self.url, self["interval"], as_json=bool(self["json"]))
             return 0
-        status = look(url)
+        status = look(self.url)
         print(json.dumps(status.to_dict(), indent=2) if self["json"] else render(status, time.time()))
         return 0 if status.good else 1
 
@@ -258,7 +282,7 @@ class Options(options.Options):
     )
     longdesc = "The daemons are started with `twistd nitroproxy-host` and `twistd nitroproxy-enclave`."
 
-    subCommands: ClassVar = [
+    subCommands: ClassVar[list[list[Any]]] = [
         ["config", None, ConfigOptions, "Check or print the configuration, or print its JSON Schema."],
         ["policy", None, PolicyOptions, "Say what the policy makes of a URL."],
         ["status", None, StatusOptions, "How the running stack is."],
@@ -284,9 +308,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     :returns: the exit status: 2 if the command line cannot be understood.
     :raises SystemExit: with the exit status, where an option ends the command.
     """
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough. Python would try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: Sequence[str]) -> int:
     command = Options()
     try:
-        command.parseOptions(sys.argv[1:] if argv is None else list(argv))
+        command.parseOptions(list(argv))
         # `config` has ended in its options.
         status: int = command.subOptions.run()
     except usage.UsageError as error:

@@ -21,6 +21,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from nitroproxy.listening import Unable
 from nitroproxy.notify import Notifier
 from nitroproxy.telemetry.instruments import Instruments
 
@@ -106,15 +107,21 @@ class Daemon(Service):
             if parent.getComponent(ILogObserver) is None:
                 parent.setComponent(ILogObserver, self._instruments.log)
                 self._instruments.log.active = True
+                # twistd forks when it goes to the background; what waits is not to be lost with the parent.
+                os.register_at_fork(before=self._instruments.flush)
             self._reactor.callWhenRunning(self._own_process)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """Listen, before the process gives up privileges."""
         super().privilegedStartService()
-        for stage in self._stages:
-            for place in stage:
-                place.listen()
+        try:
+            for stage in self._stages:
+                for place in stage:
+                    place.listen()
+        except Unable:
+            self._instruments.flush()
+            raise
 
     def startService(self) -> None:
         """Begin to look after oneself; the service manager hears of it."""

@@ -33,6 +33,8 @@ def read(path: str) -> object:
         raise UnreadableError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UnreadableError(f"{path}: not UTF-8 at byte {error.start}") from error
+    if not text.strip():
+        raise UnreadableError(f"{path}: is empty")
     try:
         return parse(text)
     except RecursionError as error:

@@ -5,10 +5,11 @@ It knows nothing of what is served, nor of the daemon's life, which is `daemon`'
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Final, NoReturn
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -81,20 +82,49 @@ def listen(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, hop: str,
 
     :param hop: whose place it is.
     :param place: what to call it in messages.
-    :raises SystemExit: with 1, after a line that says why.
+    :raises Unable: after a line that says why.
     """
     ports: list[IListeningPort] = []
     failures: list[Failure] = []
     endpoint.listen(factory).addCallbacks(ports.append, failures.append)
     for failure in failures:
-        exit_with(f"{hop}: cannot listen on {place}: {failure.getErrorMessage()}")
+        exit_with(f"{hop}: cannot listen on {place}: {_reason(failure)}")
     return ports[0]
+
+
+def _reason(failure: Failure) -> str:
+    """Why there is no listening, without the place, which an error of Twisted's names again."""
+    error: object = failure.value
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    if str(error) == "Cannot acquire lock":
+        return "another daemon has it"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+class Unable(SystemExit, Exception):
+    """The daemon cannot be: the process ends with status 1.
+
+    It is an Exception for twistd's sake: in the background twistd tells those, and no others, to the process that
+    it was started from, which else waits for ever.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(1)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
 
 
 def exit_with(message: str) -> NoReturn:
     """The daemon cannot be: end the process with status 1 and one line.
 
-    On the real standard error, which twistd has replaced by its log.
+    On the real standard error, which twistd has replaced by its log; in the background there is only the log.
+
+    :raises Unable: always.
     """
     print(message, file=sys.__stderr__, flush=True)
-    raise SystemExit(1)
+    if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+        _log.critical("{reason}", event="cannot_start", reason=message)
+    raise Unable(message)

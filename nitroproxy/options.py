@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
@@ -36,7 +36,7 @@ class DaemonOptions(Options):
 
     needs_trust_roots: ClassVar[bool] = False
 
-    optParameters: ClassVar = [
+    optParameters: ClassVar[list[list[Any]]] = [
         ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
     ]
     optFlags: ClassVar = [
@@ -61,6 +61,25 @@ class DaemonOptions(Options):
         :raises ConfigurationError: with everything that is wrong with it.
         """
         return load(self["config"], options=self._assignments, environ=self._environ)
+
+    def open_log(self) -> int:
+        """The descriptor that the daemon logs to: standard output, or the file that twistd was given.
+
+        :raises SystemExit: with 1 and one line, if there is no such place, or twistd was told of one that is not ours.
+        """
+        twistd: Mapping[str, object] = self.parent or {"nodaemon": True}
+        foreground = twistd.get("nodaemon") or twistd.get("debug")
+        path = str(twistd.get("logfile") or ("-" if foreground else "twistd.log"))
+        if twistd.get("syslog") or twistd.get("logger"):
+            _end("twistd's --syslog and --logger are not for nitroproxy: it logs to standard output, or to --logfile")
+        if path == "-" and not foreground:
+            _end("twistd has no standard output to log to in the background: give it -n, or --logfile FILE")
+        if path == "-":
+            return sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
+        try:
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        except OSError as error:
+            _end(f"--logfile {path}: {error.strerror}")
 
     def postOptions(self) -> None:
         """Load the configuration; do what --check-config or --print-config ask for.
@@ -92,6 +111,11 @@ class DaemonOptions(Options):
             source = self.configuration.source_of("tls.ca_file")
             sys.stderr.write(f"tls.ca_file: {error} (from {source})\n")
             raise SystemExit(1) from None
+
+
+def _end(line: str) -> NoReturn:
+    sys.stderr.write(f"nitroproxy: {line}\n")
+    raise SystemExit(1)
 
 
 def table(configuration: Configuration) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -70,8 +71,10 @@ def look(url: str) -> Status:
             for name, entries in document["checks"].items()
         ]
         status = str(document["status"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        return Status(url, False, f"the gateway does not answer as one: {error}")
+    except (OSError, http.client.HTTPException) as error:
+        return Status(url, False, f"the gateway does not answer: {_reason(error)}")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return Status(url, False, "what answers is not the gateway")
     since, totals = _counts(url)
     return Status(url, True, "", status, layers, since, totals)
 
@@ -81,7 +84,7 @@ def _counts(url: str) -> tuple[dict[str, float], dict[str, float]]:
     totals: dict[str, float] = {}
     try:
         families = list(text_string_to_metric_families(_get(f"{url}/metrics")))
-    except (OSError, ValueError):
+    except (OSError, http.client.HTTPException, ValueError):
         return since, {}
     for family in families:
         for sample in family.samples:
@@ -98,6 +101,12 @@ def _counts(url: str) -> tuple[dict[str, float], dict[str, float]]:
                 name = f"{labels['role']}_{labels['direction']}_bytes"
                 totals[name] = totals.get(name, 0.0) + sample.value
     return since, totals
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _get(url: str) -> str:
@@ -133,10 +142,15 @@ def render(status: Status, now: float) -> str:
     return "\n".join(lines)
 
 
-def watch(url: str, interval: float) -> None:
-    """Show the status again and again until interrupted."""
+def watch(url: str, interval: float, *, as_json: bool) -> None:
+    """Show the status again and again until interrupted: on a cleared screen, or as one JSON document a line.
+
+    :param interval: seconds between two looks.
+    """
     while True:
-        print(f"\x1b[H\x1b[2J{render(look(url), time.time())}", flush=True)
+        status = look(url)
+        shown = json.dumps(status.to_dict()) if as_json else f"\x1b[H\x1b[2J{render(status, time.time())}"
+        print(shown, flush=True)
         time.sleep(interval)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from io import StringIO
@@ -12,9 +13,11 @@ from io import StringIO
 from twisted.trial.unittest import SynchronousTestCase
 
 import nitroproxy.demo.main
+import nitroproxy.status
 from nitroproxy import __version__, config
-from nitroproxy.cli import main
+from nitroproxy.cli import Options, main
 from nitroproxy.settings import json_schema
+from nitroproxy.status import Status
 
 
 class MainTests(SynchronousTestCase):
@@ -34,9 +37,10 @@ class MainTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """--version prints nitroproxy's version, before and after a command."""
-        for argv in (["--version"], ["config", "--version"], ["policy", "--version"]):
-            self.assertEqual(self.exit_status(*argv), 0)
-        self.assertEqual(self.out.getvalue(), f"nitroproxy {__version__}\n" * 3)
+        commands = [name for name, *_ in Options.subCommands]
+        for argv in ([], ["policy", "check"], *([command] for command in commands)):
+            self.assertEqual(self.exit_status(*argv, "--version"), 0)
+        self.assertEqual(self.out.getvalue(), f"nitroproxy {__version__}\n" * (len(commands) + 2))
 
     def test_help(self) -> None:
         """--help tells the commands."""
@@ -116,11 +120,42 @@ class MainTests(SynchronousTestCase):
         for line in ("x id=a.c-55", "x id=ba.c-5", "x id=a.c-5-1", "x id=abc-5", "x id=A.C-5", "x id=0.a.c-5"):
             self.assertNotRegex(line, pattern)
 
+    def test_status_of(self) -> None:
+        """`status` asks the gateway that the configuration has, or the one it is given, whatever the configuration."""
+        asked: list[str] = []
+
+        def look(url: str) -> Status:
+            asked.append(url)
+            return Status(url, True, status="pass")
+
+        self.patch(nitroproxy.status, "look", look)
+        self.patch(os, "environ", {"HOST_PROXY_PORT": "9090"})
+        for options in (
+            [],
+            ["--set", "host_proxy.interface=0.0.0.0"],
+            ["--set", "host_proxy.interface=::1", "--set", "host_proxy.port=1"],
+            ["--url", "http://10.0.0.1:80/", "--set", "enclave.cid=x"],
+        ):
+            self.assertEqual(main(["status", *options]), 0)
+        self.assertEqual(
+            asked, ["http://127.0.0.1:9090", "http://127.0.0.1:9090", "http://[::1]:1", "http://10.0.0.1:80"]
+        )
+
+    def test_nobody_reads(self) -> None:
+        """Output that nobody reads to its end is no error to tell."""
+        command = [sys.executable, "-c", "import sys; from nitroproxy.cli import main; sys.exit(main())"]
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*command, "config"], check=False, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        self.assertEqual((done.returncode, done.stderr), (1, b""))
+
     def test_bad_usage(self) -> None:
         """No command, one that does not exist or an unknown option is status 2, with the usage on standard error."""
         for argv in (
             *([], ["nonsense"], ["--nonsense"], ["config", "--nonsense"], ["config", "nonsense"]),
-            *(["policy"], ["policy", "check"], ["policy", "nonsense"]),
+            *(["policy"], ["policy", "check"], ["policy", "nonsense"], ["policy", "check", "a:1", "--json"]),
+            *(["status", "--interval", interval] for interval in ("-1", "0", "nan", "inf", "x")),
         ):
             self.err.truncate(0)
             self.err.seek(0)

@@ -87,7 +87,7 @@ class DaemonTests(SynchronousTestCase):
         self.told = Told()
         self.ended: list[str] = []
         self.last_word: Deferred[None] = Deferred()
-        instruments = Instruments(self.reactor, "host", "1", level="INFO", form="text", access=False)
+        instruments = Instruments(self.reactor, "host", "1", level="INFO", form="text", access=False, output=1)
         self.daemon = Daemon(
             self.reactor,
             [[listener] for listener in self.listeners],
@@ -204,7 +204,7 @@ class DaemonTests(SynchronousTestCase):
 
     def another(self, **options: Any) -> Daemon:
         """A daemon of these listeners, otherwise made."""
-        instruments = Instruments(self.reactor, "host", "1", level="INFO", form="text", access=False)
+        instruments = Instruments(self.reactor, "host", "1", level="INFO", form="text", access=False, output=1)
         return Daemon(
             self.reactor,
             [[listener] for listener in self.listeners],

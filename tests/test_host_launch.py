@@ -72,7 +72,7 @@ class LaunchTests(SynchronousTestCase):
         }
         self.ended: list[str] = []
         self.orders = Orders(b"{}", 3, ["a", "b"], "tag")
-        launcher = Launcher(self.reactor, environ, lambda: [70, 71, 72])
+        launcher = Launcher(self.reactor, environ, 69, lambda: [70, 71, 72])
         self.channel = launcher(3, self.orders, {}, self.ended.append)
         self.addCleanup(self.reactor.ours.close)
         self.addCleanup(os.close, self.reactor.end)
@@ -81,6 +81,7 @@ class LaunchTests(SynchronousTestCase):
         """It is twistd's, knows its number, and has the memory and the sockets after its end of the channel; what
         systemd tells the supervisor alone it does not hear."""
         self.assertEqual(self.reactor.args[-3:], ["nitroproxy-host", "--worker", "3"])
+        self.assertEqual(self.reactor.descriptors[1], 69, "it logs where the supervisor does")
         self.assertEqual(
             {fd: self.reactor.descriptors[fd] for fd in (MEMORY, MEMORY + 1, MEMORY + 2)}, {4: 70, 5: 71, 6: 72}
         )

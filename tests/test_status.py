@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.status import look, render
+from nitroproxy.status import look, render, watch
 
 HEALTH = {
     "status": "fail",
@@ -72,10 +75,33 @@ class StatusTests(SynchronousTestCase):
     def test_not_there(self) -> None:
         """Nobody, or somebody else, at that address."""
         self.pages["/health"] = (200, "hello")
-        for url in (self.url, "http://127.0.0.1:1"):
+        for url, words in (
+            (self.url, "what answers is not the gateway"),
+            ("http://127.0.0.1:1", "the gateway does not answer: Connection refused"),
+            ("http://127.0.0.1:x", "the gateway does not answer: nonnumeric port: 'x'"),
+        ):
             status = look(url)
             self.assertFalse(status.reachable or status.good)
-            self.assertIn("does not answer", render(status, 0))
+            self.assertEqual(render(status, 0), f"{url}: {words}")
+
+    def test_watch(self) -> None:
+        """It is looked again and again: on a cleared screen for a person, one document a line for a machine."""
+        self.patch(time, "sleep", self.interrupt)
+        for as_json in (False, True):
+            out = StringIO()
+            self.patch(sys, "stdout", out)
+            self.looks = 0
+            self.assertRaises(KeyboardInterrupt, watch, self.url, 1.0, as_json=as_json)
+            if as_json:
+                self.assertEqual([json.loads(line)["status"] for line in out.getvalue().splitlines()], ["fail", "fail"])
+            else:
+                self.assertEqual(out.getvalue().count("\x1b[H\x1b[2J" + self.url), 2)
+
+    def interrupt(self, seconds: float) -> None:
+        """Sleep no second, and end after two looks."""
+        self.looks += 1
+        if self.looks == 2:
+            raise KeyboardInterrupt
 
 
 def handler(pages: Callable[[], dict[str, tuple[int, str]]]) -> type[BaseHTTPRequestHandler]:

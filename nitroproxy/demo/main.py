@@ -17,6 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Protocol
 
+from nitroproxy import __version__
 from nitroproxy.demo.cases import ANSWERED_CASES, Case, Setting
 from nitroproxy.demo.client import DemoReactor, Gateway
 from nitroproxy.demo.refusals import REFUSED_CASES
@@ -52,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
 
     It runs the global reactor, which cannot be run again in the same process.
 
-    :raises SystemExit: with 2 for bad usage and with 0 after ``--help`` and ``--list``, as argparse does.
+    :raises SystemExit: with 2 for bad usage and with 0 after ``--help``, ``--version`` and ``--list``.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding, there is a report
@@ -165,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", choices=_CASES, action="append", metavar="CASE", help="try this case only; repeatable"
     )
+    parser.add_argument("--version", action="version", version=f"nitroproxy {__version__}")
     parser.add_argument("--list", action="store_true", help="list the cases and exit")
     parser.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="for each case (default: %(default)g)"

@@ -58,16 +58,23 @@ class _Parts:
 class _Enclave:
     """What lasts as long as the daemon.
 
+    :param log: the descriptor to log to.
     :raises Unloadable: when the trust roots cannot be loaded.
     """
 
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+    def __init__(self, reactor: Any, configuration: Configuration, log: int) -> None:
         self.reactor = reactor
         settings = self.settings = configuration.settings
         logging = settings.logging
         self.deadlines = Deadlines(reactor)
         self.instruments = Instruments(
-            reactor, "enclave", __version__, level=logging.level, form=logging.format, access=logging.access
+            reactor,
+            "enclave",
+            __version__,
+            level=logging.level,
+            form=logging.format,
+            access=logging.access,
+            output=log,
         )
         self.connects = self.instruments.watch_connects("relay")
         self.handshakes = TLSMetrics()
@@ -164,15 +171,19 @@ def makeService(options: Options) -> IService:
     reactor: Any = global_reactor
     configuration = options.configuration
     try:
-        enclave = _Enclave(reactor, configuration)
+        enclave = _Enclave(reactor, configuration, options.open_log())
     except Unloadable as error:
         exit_with(f"{_HOP}: {error}")
     if not configuration.settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified", event="not_verifying")
+    try:
+        listeners = enclave.listeners()
+    except OSError as error:
+        exit_with(f"{_HOP}: transport.directory: {error.filename}: {error.strerror}")
     shipper = enclave.shipper
     daemon = Daemon(
         reactor,
-        [enclave.listeners()],
+        [listeners],
         enclave.instruments,
         Notifier(os.environ),
         lambda: enclave.settings.limits.drain_timeout,

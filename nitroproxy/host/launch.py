@@ -31,12 +31,16 @@ _SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID
 class Launcher:
     """Starts workers.
 
+    :param output: the descriptor that they log to.
     :param inherited: gives the descriptors that they have from `nitroproxy.host.worker.MEMORY` on.
     """
 
-    def __init__(self, reactor: Any, environ: Mapping[str, str], inherited: Callable[[], Sequence[int]]) -> None:
+    def __init__(
+        self, reactor: Any, environ: Mapping[str, str], output: int, inherited: Callable[[], Sequence[int]]
+    ) -> None:
         self._reactor = reactor
         self._environ = {name: value for name, value in environ.items() if name not in _SYSTEMD}
+        self._output = output
         self._inherited = inherited
 
     def __call__(
@@ -44,7 +48,7 @@ class Launcher:
     ) -> Channel:
         """See `Launch`."""
         ours, theirs = socket.socketpair()
-        descriptors: dict[int, int] = {0: 0, 1: 1, 2: 2, CHANNEL: theirs.fileno()}
+        descriptors: dict[int, int] = {0: 0, 1: self._output, 2: 2, CHANNEL: theirs.fileno()}
         descriptors.update(enumerate(self._inherited(), MEMORY))
         with ours, theirs:
             process = self._reactor.spawnProcess(

@@ -61,8 +61,8 @@ class Parts:
     relay: EgressRouter
 
 
-def instruments_of(reactor: Any, settings: Settings, worker: int = 0) -> Instruments:
-    """What watches a process of the daemon. See `Instruments` for *worker*."""
+def instruments_of(reactor: Any, settings: Settings, output: int, worker: int = 0) -> Instruments:
+    """What watches a process of the daemon. See `Instruments` for *output* and *worker*."""
     logging = settings.logging
     return Instruments(
         reactor,
@@ -71,6 +71,7 @@ def instruments_of(reactor: Any, settings: Settings, worker: int = 0) -> Instrum
         level=logging.level,
         form=logging.format,
         access=logging.access,
+        output=output,
         worker=worker,
     )
 

@@ -82,16 +82,22 @@ def makeService(options: Options) -> IService:
     except OSError as error:
         exit_with(f"nitroproxy-host: this machine's own addresses cannot be read: {error}")
     settings = options.configuration.settings
+    output = options.open_log()
     if not settings.tls.verify_certificates:
         _log.warn("tls.verify_certificates is off: upstream certificates are NOT verified", event="not_verifying")
-    return _supervisor(reactor, options) if settings.host_proxy.processes > 1 else _alone(reactor, options)
+    try:
+        if settings.host_proxy.processes > 1:
+            return _supervisor(reactor, options, output)
+        return _alone(reactor, options, output)
+    except OSError as error:
+        exit_with(f"nitroproxy-host: transport.directory: {error.filename}: {error.strerror}")
 
 
-def _alone(reactor: Any, options: Options) -> Daemon:
+def _alone(reactor: Any, options: Options, output: int) -> Daemon:
     """The daemon as one process."""
     configuration = options.configuration
     settings = configuration.settings
-    instruments = instruments_of(reactor, settings)
+    instruments = instruments_of(reactor, settings, output)
     host = Proxy(reactor, configuration, instruments)
     logbook = Logbook(reactor, instruments, host.deadlines, settings)
     gateway, relay = servers(reactor, settings)
@@ -118,11 +124,11 @@ def _alone(reactor: Any, options: Options) -> Daemon:
     return daemon
 
 
-def _supervisor(reactor: Any, options: Options) -> Daemon:
+def _supervisor(reactor: Any, options: Options, output: int) -> Daemon:
     """The first of several processes: it holds the sockets, takes the enclave's log and looks after the workers."""
     in_force = options.configuration
     settings = in_force.settings
-    instruments = instruments_of(reactor, settings)
+    instruments = instruments_of(reactor, settings, output)
     deadlines = Deadlines(reactor)
     logbook = Logbook(reactor, instruments, deadlines, settings)
     hops = zip(servers(reactor, settings), (GATEWAY, RELAY), strict=True)
@@ -133,7 +139,7 @@ def _supervisor(reactor: Any, options: Options) -> Daemon:
     def orders() -> Orders:
         return Orders(msgspec.json.encode(in_force), count, [one.name for one in sockets], tag)
 
-    launcher = Launcher(reactor, os.environ, lambda: [memory, *(one.descriptor for one in sockets)])
+    launcher = Launcher(reactor, os.environ, output, lambda: [memory, *(one.descriptor for one in sockets)])
     crew = Crew(reactor, launcher, count, orders, instruments.metrics)
 
     def prepare(new: Settings) -> Callable[[], None]:
@@ -169,7 +175,7 @@ def _worker(reactor: Any, options: Options, orders: Orders) -> Daemon:
     """One of several processes: it serves, and does what the supervisor says."""
     configuration = newest = options.configuration
     number = int(options["worker"])
-    instruments = instruments_of(reactor, configuration.settings, number)
+    instruments = instruments_of(reactor, configuration.settings, options.open_log(), number)
     ending = False
 
     def supervisor_gone() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -28,13 +27,22 @@ class Instruments:
     :param form: of log lines, ``text`` or ``json``.
     :param access: whether each exchange is logged.
     :param worker: which of the daemon's processes this is, for its log lines; 0: the only one, or the first.
+    :param output: the descriptor to log to.
     :ivar takers: given the fields of each log event; the daemon's own output is the first.
     """
 
     def __init__(
-        self, clock: IReactorTime, role: str, version: str, *, level: str, form: str, access: bool, worker: int = 0
+        self,
+        clock: IReactorTime,
+        role: str,
+        version: str,
+        *,
+        level: str,
+        form: str,
+        access: bool,
+        output: int,
+        worker: int = 0,
     ) -> None:
-        output = sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
         priorities = journal_reads(output, os.environ.get("JOURNAL_STREAM"))
         self.lines = Lines(form, output, priorities=priorities, marks={"worker": worker} if worker else {})
         self.takers: list[Callable[[Mapping[str, Any]], object]] = [self.lines.take]
@@ -61,4 +69,8 @@ class Instruments:
     def end(self) -> None:
         """Look no more, and write what waits to be written."""
         self.lag.stop()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
         self.lines.sink.flush(_LAST_LINES)

@@ -54,15 +54,18 @@ class LogSink:
         if len(self._waiting) >= self._most:
             self._had_no_place += 1
             return
+        if self._pid != os.getpid():
+            self._start()  # The first line, or the first after a fork, which threads do not survive.
         self._waiting.append(line)
         if not self._wake.is_set():
             self._idle.clear()
-            if self._pid != os.getpid():
-                self._start()  # The first line, or the first after a fork, which threads do not survive.
             self._wake.set()
 
     def _start(self) -> None:
         self._pid = os.getpid()
+        # What waited at the fork is for the parent to write; and its thread may have held these.
+        self._waiting.clear()
+        self._wake, self._idle = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="log sink", daemon=True)
         self._thread.start()
 

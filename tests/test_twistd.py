@@ -1,0 +1,115 @@
+"""The daemons under a real twistd: in the background, its options for the log, a place that cannot be had."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+TWISTD = Path(sys.executable).with_name("twistd")
+#: Seconds after which a twistd that does not end has failed.
+PATIENCE = 60
+
+
+class TwistdTests(SynchronousTestCase):
+    """The host daemon on UNIX sockets, in a directory of its own."""
+
+    def setUp(self) -> None:
+        # A short name: that of a UNIX socket has 107 bytes at most.
+        self.directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.busy = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.busy.close)
+
+    def twistd(self, *options: str, port: int = 0) -> subprocess.CompletedProcess[str]:
+        """What twistd said, and its status."""
+        environ = {
+            "PATH": os.environ["PATH"],
+            "NITROPROXY_TRANSPORT_KIND": "unix",
+            "NITROPROXY_TRANSPORT_DIRECTORY": str(self.directory / "s"),
+            "HOST_PROXY_PORT": str(port or self.busy.getsockname()[1]),
+        }
+        command = [str(TWISTD), *options, "--pidfile=pid", "--reactor=nitroproxy", "nitroproxy-host"]
+        return subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=PATIENCE, cwd=self.directory, env=environ
+        )
+
+    @staticmethod
+    def kill(daemon: int) -> None:
+        """End what a failed test has left."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(daemon, signal.SIGKILL)
+
+    def test_cannot_listen(self) -> None:
+        """A port that is taken: one line, and status 1."""
+        done = self.twistd("-n")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(
+            done.stderr, r"\Anitroproxy-host: cannot listen on 127.0.0.1:\d+: Address already in use\.?\n\Z"
+        )
+
+    def test_cannot_listen_in_the_background(self) -> None:
+        """The same in the background: twistd ends with 1 and does not wait for ever; the whole line is in the log."""
+        done = self.twistd()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("nitroproxy-host: cannot listen on 127.0.0.1:", done.stderr)
+        self.assertRegex(
+            (self.directory / "twistd.log").read_text(), r"critical nitroproxy-host: cannot listen on .*in use"
+        )
+        self.assertFalse((self.directory / "pid").exists())
+
+    def test_socket_is_taken(self) -> None:
+        """A UNIX socket that another daemon has, or a directory that cannot be made: one line."""
+        lock = self.directory / "s/host/5001.sock.lock"
+        lock.parent.mkdir(parents=True)
+        lock.symlink_to(str(os.getpid()))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        done = self.twistd("-n", port=port)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\Anitroproxy-relay: cannot listen on \S+/5001.sock: another daemon has it\n\Z")
+        shutil.rmtree(self.directory / "s")
+        (self.directory / "s").write_text("a file")
+        done = self.twistd("-n", port=port)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\Anitroproxy-host: transport.directory: \S+: Not a directory\n\Z")
+
+    def test_background(self) -> None:
+        """A daemon in the background logs to the file, before and after twistd forks, each line once."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        done = self.twistd("--logfile=log", port=port)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        daemon = os.pidfd_open(int((self.directory / "pid").read_text()))
+        self.addCleanup(os.close, daemon)
+        self.addCleanup(self.kill, daemon)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=PATIENCE) as answer:
+            self.assertEqual(answer.status, 200)
+        signal.pidfd_send_signal(daemon, signal.SIGTERM)
+        self.assertTrue(select.select([daemon], [], [], PATIENCE)[0], "it does not end")
+        text = (self.directory / "log").read_text()
+        for words in ("starting up", "listening on 127.0.0.1", "SIGTERM: draining"):
+            self.assertEqual(text.count(words), 1, words)
+
+    def test_not_for_us(self) -> None:
+        """Places for the log that are not for us are refused in one line."""
+        for options, words in (
+            (["-n", "--syslog"], "--syslog and --logger are not for nitroproxy"),
+            (["-n", "--logger=twisted.logger.LogPublisher"], "--syslog and --logger are not for nitroproxy"),
+            (["--logfile=-"], "give it -n, or --logfile FILE"),
+            (["-n", "--logfile=no/such"], "--logfile no/such: No such file or directory"),
+        ):
+            done = self.twistd(*options)
+            self.assertEqual(done.returncode, 1, options)
+            self.assertIn(words, done.stderr)
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
