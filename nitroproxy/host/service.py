@@ -37,6 +37,7 @@ from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.telemetry.metrics import pool_metrics
 from nitroproxy.wiring import (
     HOP_FIELDS,
+    RELAY_PATIENCE,
     OnlyFrom,
     gateway_server,
     hop_client,
@@ -113,8 +114,7 @@ class _Host:
         lookup = system_lookup(reactor, self.threads)
         resolver = Resolver(lookup, guard, deadlines, limits.connect_timeout / 2)
         policy = Policy(settings.egress.allow, settings.egress.deny)
-        # A little less than the enclave waits, so that it is told why.
-        timeout = limits.connect_timeout * 0.9
+        timeout = limits.connect_timeout * RELAY_PATIENCE
         site = relay_site(resolver, policy, __version__)
         relay = EgressRouter(reactor, resolver, policy, deadlines, timeout, site)
         return _Parts(pool, gateway, relay)
@@ -122,7 +122,7 @@ class _Host:
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
         self.gateway.settings = listener_settings(settings)
-        from_enclave = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS)
+        from_enclave = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
         self.relay.settings = self.logs.settings = from_enclave
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
