@@ -70,6 +70,50 @@ class AccessTests(SynchronousTestCase):
         hop.endpoint.accept().receive(OK)
         self.assertEqual(self.access()["level"], "debug", "the test's route names no destination")
 
+    def test_text(self) -> None:
+        """The text says what the guide tells people to read: how far it came when, under which id, who found what."""
+        record = Record(10.0, b"an-id", b"GET")
+        record.host, record.port, record.status, record.opened_by = "a.example", 443, 504, b"first"
+        record.connected, record.answered, record.sent = 10.25, 12.5, 7
+        record.failed(ProxyError(Kind.HTTP_RESPONSE_TIMEOUT, "no response" + "x" * 9999), "nitroproxy-test")
+        AccessLog("nitroproxy-test", self.log).ended(record, 12.5)
+        text = self.access()["message"]
+        expected = "nitroproxy-test GET a.example:443 504 http_response_timeout 2.500s (connect 0.250s, answer 2.500s) "
+        expected += "in=0 out=7 id=an-id opened_by=first found_by=nitroproxy-test: no response"
+        self.assertEqual(text[: len(expected)], expected)
+        self.assertLess(len(text), 600)
+        self.events.clear()
+        AccessLog("nitroproxy-test", self.log).ended(Record(0.0, b"an-id", b"GET"), 1.0)
+        self.assertEqual(self.access()["message"], "nitroproxy-test GET - 1.000s in=0 out=0 id=an-id")
+
+    def test_passed_on(self) -> None:
+        """A failure that another hop has answered is a warning that says whose and what; a destination's is not."""
+        for status, line, level in (
+            (502, b"nitroproxy-relay; error=dns_error", "warn"),
+            (403, b"nitroproxy-enclave; error=http_request_denied", "debug"),
+        ):
+            self.events.clear()
+            hop = self.hop()
+            hop.client().receive(GET)
+            hop.endpoint.accept().receive(
+                b"HTTP/1.1 %d No\r\nProxy-Status: %b\r\nContent-Length: 0\r\n\r\n" % (status, line)
+            )
+            event = self.access()
+            found_by, _, token = line.decode().partition("; error=")
+            self.assertEqual((event["found_by"], event["proxy_status"], event["level"]), (found_by, token, level))
+            self.assertIn(f" id={event['request_id']} found_by={found_by}: {token}", event["message"])
+            self.assertNotIn("error", event)
+        for line in (
+            b"cdn; error=dns_error",
+            b"nitroproxy-relay; error=made_up",
+            b"nitroproxy-relay; error=dns_error; x",
+        ):
+            self.events.clear()
+            hop = self.hop()
+            hop.client().receive(GET)
+            hop.endpoint.accept().receive(b"HTTP/1.1 502 No\r\nProxy-Status: %b\r\nContent-Length: 0\r\n\r\n" % line)
+            self.assertNotIn("found_by", self.access())
+
     def test_client_gone(self) -> None:
         """A client that left before its answer was complete."""
         client = self.hop().client()

@@ -19,6 +19,7 @@ from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
 from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.problem import read_proxy_status
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward
 from nitroproxy.proxy.trace import trace_headers
@@ -211,6 +212,8 @@ class Exchange:
         self._response_begun = True
         self._waiting = False
         self._moved_now()
+        if response.status >= 400:
+            self._record.passed_on = read_proxy_status(response.fields.get(b"proxy-status") or b"")
         self._downstream.answering(response.status)
         if not self._request_sent and response.status >= 400:
             self._downstream.response.close_after = True  # Nobody wants the rest of the body.

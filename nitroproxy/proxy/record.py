@@ -27,6 +27,8 @@ class Record:
     :ivar host: where it went, with *port*; empty for the proxy's own pages and for requests that named nothing usable.
     :ivar status: what the client was answered; 0 when it left before.
     :ivar error: the kind of failure that ended it, or None; *detail* says more and *found_by* which hop found out.
+    :ivar passed_on: the hop that found a failure and its Proxy-Status token, when the response that was forwarded is
+        another hop's word of it; None for any other response.
     :ivar sides: of the tunnel that the exchange became: the client's and the other; None if it became none.
     :ivar client_gone: the client left, or stopped reading, before its response was complete.
     :ivar opened_by: the request id for which the upstream connection was made: its own unless one was reused.
@@ -44,6 +46,7 @@ class Record:
         "host",
         "method",
         "opened_by",
+        "passed_on",
         "peer",
         "port",
         "received",
@@ -67,6 +70,7 @@ class Record:
         self.error: Kind | None = None
         self.detail = ""
         self.found_by = ""
+        self.passed_on: tuple[str, str] | None = None
         self.client_gone = False
         self.opened_by = b""
         self.connected = 0.0

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.record import Record, Unobserved
 from nitroproxy.telemetry.logs import EventLog
+
+_PHASES: Final = ("connect", "answer")
+#: Characters of a failure's detail in the text; the field has all of it.
+_LONGEST_DETAIL: Final = 300
 
 
 class AccessLog(Unobserved):
@@ -46,7 +53,7 @@ class AccessLog(Unobserved):
         method = record.method.decode("ascii", "replace") or "-"
         where = f" {record.host}:{record.port}" if record.host else ""
         outcome = record.error.public_name if record.error is not None else "client_gone" if record.client_gone else ""
-        fields = {
+        fields: dict[str, Any] = {
             "hop": self._hop,
             "request_id": record.request_id.decode("ascii"),
             "method": method,
@@ -66,18 +73,22 @@ class AccessLog(Unobserved):
         if record.error is not None:
             fields["detail"] = record.detail
             fields["found_by"] = record.found_by
+        elif record.passed_on is not None:
+            fields["found_by"], fields["proxy_status"] = record.passed_on
         if record.opened_by not in (b"", record.request_id):
             fields["opened_by"] = record.opened_by.decode("ascii")
         if record.traceparent:
             fields["traceparent"] = record.traceparent.decode("ascii")
         text = (
             f"{self._hop} {method}{where} {record.status or '-'}{' ' + outcome if outcome else ''} "
-            f"{seconds:.3f}s in={record.received} out={record.sent} id={fields['request_id']}"
+            f"{seconds:.3f}s{_phases(fields)} in={record.received} out={record.sent} id={fields['request_id']}"
+            f"{_rest(fields)}"
         )
-        if record.error is not None:
-            level = "warn" if record.error.status >= 500 else "info"
+        failed_here = record.error is not None and record.error.status >= 500
+        if failed_here or (record.passed_on is not None and record.status >= 500):
+            level = "warn"
         else:
-            level = "info" if record.host else "debug"
+            level = "info" if record.host or record.error is not None else "debug"
         self._log.emit(level, "access", text, fields)
 
 
@@ -86,6 +97,21 @@ def _shown(peer: IAddress | None) -> str:
     if isinstance(peer, IPv4Address | IPv6Address):
         return f"[{peer.host}]:{peer.port}" if isinstance(peer, IPv6Address) else f"{peer.host}:{peer.port}"
     return "unix" if isinstance(peer, UNIXAddress) else str(peer)
+
+
+def _phases(fields: Mapping[str, Any]) -> str:
+    """The text's way to say when there was a connection and when an answer, as far as it came."""
+    reached = [f"{name} {fields[f'{name}_seconds']:.3f}s" for name in _PHASES if fields[f"{name}_seconds"] is not None]
+    return f" ({', '.join(reached)})" if reached else ""
+
+
+def _rest(fields: Mapping[str, Any]) -> str:
+    """What the text says only where there is something to say: who opened the connection, who found what failure."""
+    opened = f" opened_by={fields['opened_by']}" if "opened_by" in fields else ""
+    if "found_by" not in fields:
+        return opened
+    why = fields.get("detail") or fields.get("proxy_status") or ""
+    return f"{opened} found_by={fields['found_by']}: {why[:_LONGEST_DETAIL]}"
 
 
 def _phase(started: float, reached: float) -> float | None:

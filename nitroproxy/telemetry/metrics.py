@@ -80,6 +80,7 @@ class HopMetrics(Unobserved):
         self._refused: Counter[str] = Counter()
         self._requests: Counter[tuple[bytes, int]] = Counter()
         self._errors: Counter[tuple[Kind, str]] = Counter()
+        self._passed_on: Counter[tuple[str, str]] = Counter()
         self._under_way: set[Record] = set()
         self._tunnel_received = self._tunnel_sent = 0
         self._seconds = Distribution(_SECONDS)
@@ -118,7 +119,10 @@ class HopMetrics(Unobserved):
             self._request_bytes.add(record.received)
             self._response_bytes.add(record.sent)
         if record.error is not None:
-            self._errors[record.error, record.found_by if record.found_by in _HOPS else "other"] += 1
+            self._errors[record.error, _hop_of(record.found_by)] += 1
+        elif record.passed_on is not None:
+            found_by, token = record.passed_on
+            self._passed_on[_hop_of(found_by), token] += 1
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
@@ -157,6 +161,7 @@ class HopMetrics(Unobserved):
             ([hop, error.public_name, error.proxy_status, found_by], count)
             for (error, found_by), count in self._errors.items()
         ]
+        errors += [([hop, "passed_on", token, found_by], count) for (found_by, token), count in self._passed_on.items()]
         labels = ["hop", "error", "proxy_status", "found_by"]
         yield _counter("errors", "Failures told to clients, and the hop that found out.", labels, errors)
         rows = [([hop, rule], self._errors[denial, hop]) for denial, rule in _DENIALS.items()]
@@ -172,6 +177,10 @@ class HopMetrics(Unobserved):
             family = HistogramMetricFamily(f"nitroproxy_{name}", text, labels=["hop"])
             distribution.into(family, [self.hop])
             yield family
+
+
+def _hop_of(name: str) -> str:
+    return name if name in _HOPS else "other"
 
 
 _DIRECTIONS: Final = ["hop", "direction", "kind"]
