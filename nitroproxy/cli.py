@@ -178,19 +178,23 @@ class LogsOptions(usage.Options):
     longdesc = "Shows what the daemons have logged to systemd's journal; the enclave's log is part of the host's."
 
     optParameters: ClassVar = [
-        ["request-id", "r", None, "Only what is about this request: its way through all hops."],
-        ["lines", "n", "200", "How many lines, from the end."],
+        ["request-id", "r", None, "Only what is about this request: its way through all hops, oldest first."],
+        ["lines", "n", "200", "How many lines, from the end; of a request all are shown."],
     ]
     optFlags: ClassVar = [["follow", "f", "Go on with what is logged from now on."]]
 
     def run(self) -> int:
         """Become journalctl; the exit status if there is none."""
-        command = ["journalctl", "--output=cat", f"--lines={self['lines']}"]
+        command = ["journalctl", "--output=cat"]
         command += [f"--unit=nitroproxy-{name}" for name in ("host", "enclave", "eif")]
+        if self["request-id"]:
+            # An id ends where none of the characters of ids follows. With --lines the newest would come first.
+            pattern = f"(?<![\\w.-]){re.escape(self['request-id'])}(?![\\w.-])"
+            command += [f"--grep={pattern}", "--case-sensitive=true", "--no-tail"]
+        else:
+            command.append(f"--lines={self['lines']}")
         if self["follow"]:
             command.append("--follow")
-        if self["request-id"]:
-            command.append(f"--grep={re.escape(self['request-id'])}")
         try:
             os.execvp(command[0], command)  # noqa: S606  # No shell.
         except OSError as error:

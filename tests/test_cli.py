@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -88,6 +89,30 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(main(["policy", "check", "--json", "--no-lookup", "https://nowhere.invalid/"]), 0)
         [found] = json.loads(self.out.getvalue())
         self.assertTrue(found["allowed"])
+
+    def journalctl(self, *argv: str) -> list[str]:
+        """The command that `nitroproxy logs` becomes."""
+        became: list[list[str]] = []
+
+        def execvp(file: str, command: list[str]) -> None:
+            became.append(command)
+            raise OSError(errno.ENOENT, "none here")
+
+        self.patch(os, "execvp", execvp)
+        self.assertEqual(main(["logs", *argv]), 1)
+        return became[0]
+
+    def test_logs(self) -> None:
+        """The last lines, or those of one request: of that and no other, and not newest first, as --lines would."""
+        self.assertIn("--lines=200", self.journalctl())
+        command = self.journalctl("--request-id", "a.c-5", "--follow")
+        self.assertFalse([argument for argument in command if argument.startswith("--lines")])
+        self.assertTrue({"--follow", "--case-sensitive=true"} < set(command))
+        [pattern] = [argument.removeprefix("--grep=") for argument in command if argument.startswith("--grep=")]
+        for line in ("x id=a.c-5", "x id=a.c-5 opened_by=b", "x opened_by=a.c-5 y", '{"request_id":"a.c-5","x":1}'):
+            self.assertRegex(line, pattern)
+        for line in ("x id=a.c-55", "x id=ba.c-5", "x id=a.c-5-1", "x id=abc-5", "x id=A.C-5", "x id=0.a.c-5"):
+            self.assertNotRegex(line, pattern)
 
     def test_bad_usage(self) -> None:
         """No command, one that does not exist or an unknown option is status 2, with the usage on standard error."""
