@@ -70,11 +70,31 @@ class SinkTests(SynchronousTestCase):
         self.assertIn(b"dropped %d\n" % self.sink.dropped, b"".join(found))
 
     def test_nobody_reads(self) -> None:
-        """A reader that has gone is no error."""
+        """A reader that has gone is no error; the lines are counted, and told to the next reader."""
         os.close(self.reader)
-        self.sink.write(b"x\n")
+        for _ in range(3):
+            self.sink.write(b"x\n")
         self.assertTrue(self.sink.flush(5))
-        self.reader = os.open(os.devnull, os.O_RDONLY)
+        self.assertEqual(self.sink.dropped, 3)
+        self.sink.write(b"with a notice of the three\n")
+        self.assertTrue(self.sink.flush(5))
+        self.assertEqual(self.sink.dropped, 4, "the notice is no line of anybody's")
+        self.reader, writer = os.pipe()
+        os.dup2(writer, self.writer)
+        os.close(writer)
+        self.sink.write(b"y\n")
+        self.assertTrue(self.sink.flush(5))
+        self.assertEqual(os.read(self.reader, 100), b"y\ndropped 4\n")
+
+    def test_no_space(self) -> None:
+        """A file system that is full loses lines, and they are counted."""
+        full = os.open("/dev/full", os.O_WRONLY)
+        self.addCleanup(os.close, full)
+        sink = LogSink(full, lambda count: b"dropped %d\n" % count)
+        sink.write(b"x\n" * 3)
+        sink.write(b"y\n")
+        self.assertTrue(sink.flush(5))
+        self.assertEqual(sink.dropped, 2, "an event of several lines is one")
 
     def test_after_a_fork(self) -> None:
         """A daemon that has gone to the background writes there too: threads do not survive a fork."""

@@ -144,7 +144,7 @@ class Lines:
         return line
 
     def _notice(self, count: int) -> bytes:
-        message = f"{count} log lines were dropped: what reads them does not keep up"
+        message = f"{count} log lines were dropped: what reads them does not keep up, or writing failed"
         fields = {"time": timestamp(time.time()), "level": "warn", "event": "log_lines_dropped", "message": message}
         return self._line({**fields, "logger": __name__, "count": count})
 

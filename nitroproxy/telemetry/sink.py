@@ -1,7 +1,7 @@
 """Where log lines leave the process: a file descriptor that may block, written by a thread, so that nobody else does.
 
-Lines wait in a bounded queue. When the reader of the descriptor does not keep up and the queue is full, lines are
-dropped and counted, and the next line that passes says how many were.
+Lines wait in a bounded queue. When the reader of the descriptor does not keep up and the queue is full, or writing
+fails, lines are dropped and counted, and the next line that passes says how many were.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
 #: Bytes that a pipe takes in one go, so that other processes that write to it do not come in between (PIPE_BUF).
@@ -26,11 +28,11 @@ class LogSink:
     :param descriptor: a file, pipe, terminal or socket in blocking mode.
     :param notice: makes the line that tells of so many dropped ones.
     :param most: lines that may wait.
-    :ivar dropped: lines that had no place, in all.
     """
 
     def __init__(self, descriptor: int, notice: Callable[[int], bytes], most: int = 20_000) -> None:
-        self.dropped = 0
+        self._had_no_place = 0
+        self._not_written = 0  # The thread's, as the other is not: neither is lost when both count.
         self._told = 0
         self._descriptor = descriptor
         self._notice = notice
@@ -42,10 +44,15 @@ class LogSink:
         self._thread: threading.Thread | None = None
         self._pid = 0
 
+    @property
+    def dropped(self) -> int:
+        """Lines that had no place or could not be written, in all."""
+        return self._had_no_place + self._not_written
+
     def write(self, line: bytes) -> None:
         """Take *line*, which ends in a newline; never blocks. From one thread only."""
         if len(self._waiting) >= self._most:
-            self.dropped += 1
+            self._had_no_place += 1
             return
         self._waiting.append(line)
         if not self._wake.is_set():
@@ -77,24 +84,30 @@ class LogSink:
             self._wake.clear()
             lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             lost = self.dropped - self._told
-            if lost:
+            told = [self._notice(lost)] if lost else []
+            written = self._write_all(lines + told)
+            if written == len(lines + told):
                 self._told += lost
-                lines.append(self._notice(lost))
-            for piece in _pieces(lines):
-                self._write_all(piece)
+            self._not_written += max(len(lines) - written, 0)
             if not self._waiting:
                 self._ending = False
                 self._idle.set()
 
-    def _write_all(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            try:
-                left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:
-                time.sleep(_GATHER)  # Somebody made it non-blocking, perhaps the other end of a terminal.
-            except OSError:
-                return  # Nobody reads any more, and there is nowhere to say so.
+    def _write_all(self, lines: list[bytes]) -> int:
+        """Write *lines*; how many of them were written whole before that failed."""
+        written = 0
+        for piece in _pieces(lines):
+            left = memoryview(piece)
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:
+                    time.sleep(_GATHER)  # Somebody made it non-blocking, perhaps the other end of a terminal.
+                except OSError:  # Nobody reads any more, or the disk is full.
+                    written += len(piece) - len(left)
+                    return bisect_right(list(accumulate(map(len, lines))), written)
+            written += len(piece)
+        return len(lines)
 
 
 def _pieces(lines: list[bytes]) -> Iterator[bytes]:
