@@ -249,6 +249,15 @@ class ChainTests(TestCase):
         response = await self.agent.request(b"GET", self.url("/hello"))
         self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
 
+    async def test_metrics_of_every_listener(self) -> None:
+        """One scrape has the enclave's metrics and those of all listeners, the one for the enclave's log too."""
+        response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/metrics".encode())
+        body = await readBody(response)
+        self.assertIn(b'nitroproxy_up{role="enclave"} 1.0', body)
+        for hop, role in (("host", "host"), ("relay", "host"), ("logs", "host"), ("enclave", "enclave")):
+            refused = f'refused_total{{hop="nitroproxy-{hop}",reason="draining",role="{role}"}} 0.0'
+            self.assertIn(refused.encode(), body)
+
     async def test_policy_drift(self) -> None:
         """An enclave whose rules are not the relay's is seen in health, as a warning."""
         await self.stop("enclave")

@@ -113,6 +113,30 @@ class HopTests(SynchronousTestCase):
         self.counts.refused(Kind.PEER_DENIED, IPv4Address("TCP", "192.0.2.1", 1))
         self.assertEqual(self.value("connections_refused_total", reason="peer_denied"), 1)
 
+    def test_told_from_the_start(self) -> None:
+        """What alerts are for is 0 before it happens, where it can happen: from nothing to 1 would be no increase."""
+        for hop, errors, reasons in (
+            ("host", {"enclave_unavailable", "connection_limit_reached"}, {"connection_limit_reached", "draining"}),
+            (
+                "enclave",
+                {"relay_unavailable", "connection_limit_reached", "tls_certificate_error"},
+                {"connection_limit_reached", "draining", "peer_denied"},
+            ),
+            ("relay", {"connection_limit_reached"}, {"connection_limit_reached", "draining", "peer_denied"}),
+            ("logs", {"connection_limit_reached"}, {"connection_limit_reached", "draining", "peer_denied"}),
+        ):
+            counts = HopMetrics(f"nitroproxy-{hop}")
+            samples = [sample for family in counts.collect() for sample in family.samples]
+            told = {one.labels["error"]: one for one in samples if one.name == "nitroproxy_errors_total"}
+            self.assertEqual({name for name, one in told.items() if one.value == 0}, errors)
+            self.assertEqual({one.labels["found_by"] for one in told.values()}, {f"nitroproxy-{hop}"})
+            refused = {one.labels["reason"] for one in samples if one.name == "nitroproxy_connections_refused_total"}
+            self.assertEqual(refused, reasons)
+            record = Record(0.0, b"an-id", b"GET")
+            record.failed(ProxyError(Kind.CONNECTION_LIMIT_REACHED, "no"), counts.hop)
+            counts.ended(record, 1.0)
+            self.assertEqual(value(list(counts.collect()), "errors_total", error="connection_limit_reached"), 1)
+
     def test_open_tunnel(self) -> None:
         """What passes through a tunnel counts while it passes, and once."""
         destination = WaitingEndpoint()

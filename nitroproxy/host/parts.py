@@ -46,9 +46,10 @@ from nitroproxy.wiring import (
 #: Threads for looking up names, so that a slow one holds up no other.
 _LOOKUP_THREADS: Final = 32
 
-#: What gateway and relay are called.
+#: What gateway, relay and log listener are called.
 GATEWAY: Final = "nitroproxy-host"
 RELAY: Final = "nitroproxy-relay"
+LOGS: Final = "nitroproxy-logs"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Logbook:
         self._reactor = reactor
         self.intake = LogIntake(settings.enclave.cid, instruments.lines.take)
         self.factory = DownstreamFactory(
-            "nitroproxy-logs", LogRouter(self.intake), listener_settings(settings), deadlines
+            LOGS, LogRouter(self.intake), listener_settings(settings), deadlines, instruments.observer(LOGS)
         )
         self.limit(settings)
         instruments.metrics.sources.append(self.intake.collect)

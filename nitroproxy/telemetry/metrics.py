@@ -36,7 +36,17 @@ _DENIALS: Final = {
     Kind.PLAINTEXT_DESTINATION: "plaintext",
 }
 #: Hops that can have found a failure; what another names itself is "other".
-_HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay"})
+_HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
+#: Failures for which the guide advises alerts, by the hops that can find them: told from the start, as 0, because
+#: the first that happens would else be no increase.
+_ALERTED: Final = {
+    "nitroproxy-host": (Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_LIMIT_REACHED),
+    "nitroproxy-enclave": (Kind.RELAY_UNAVAILABLE, Kind.CONNECTION_LIMIT_REACHED, Kind.TLS_CERTIFICATE_ERROR),
+    "nitroproxy-relay": (Kind.CONNECTION_LIMIT_REACHED,),
+    "nitroproxy-logs": (Kind.CONNECTION_LIMIT_REACHED,),
+}
+#: Hops with a listener that only one peer may use.
+_GUARDED: Final = frozenset({"nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
 
 #: Gives metric families when asked.
 Source = Callable[[], Iterable[Metric]]
@@ -77,9 +87,10 @@ class HopMetrics(Unobserved):
         self.hop = hop
         self._accepted = 0
         self._open = 0
-        self._refused: Counter[str] = Counter()
+        reasons = [Kind.CONNECTION_LIMIT_REACHED, Kind.DRAINING, *([Kind.PEER_DENIED] if hop in _GUARDED else [])]
+        self._refused = Counter({kind.public_name: 0 for kind in reasons})
         self._requests: Counter[tuple[bytes, int]] = Counter()
-        self._errors: Counter[tuple[Kind, str]] = Counter()
+        self._errors = Counter({(kind, hop): 0 for kind in _ALERTED.get(hop, ())})
         self._passed_on: Counter[tuple[str, str]] = Counter()
         self._under_way: set[Record] = set()
         self._tunnel_received = self._tunnel_sent = 0
