@@ -21,6 +21,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
@@ -30,6 +31,7 @@ from twisted.web.server import Site
 import nitroproxy.enclave.service
 import nitroproxy.host.service
 from nitroproxy.demo.certificates import ThrowAwayAuthority
+from nitroproxy.status import look
 from nitroproxy.telemetry.logs import EventLog
 from tests.chain import Body, Gathering, Tap, Upstream, free_port
 
@@ -303,6 +305,13 @@ class ChainTests(TestCase):
         self.assertEqual(json.loads(await readBody(response))["error"], "tls_certificate_error")
         _, checks = await self.health()
         self.assertEqual(checks["tls_verification"][0]["status"], "pass")
+
+    async def test_status_counts_what_clients_were_told(self) -> None:
+        """A client of the gateway that got a 502 got an error, whichever hop found it; one that got a 200 did not."""
+        for url in (f"http://127.0.0.1:{self.port}/https://localhost:1/".encode(), self.url("/hello")):
+            await readBody(await self.agent.request(b"GET", url))
+        status = await deferToThread(look, f"http://127.0.0.1:{self.port}")
+        self.assertEqual((status.totals["host_errors"], status.totals["enclave_errors"]), (1, 1))
 
     def test_port_in_use(self) -> None:
         """A daemon that cannot listen says where and why in one line, and ends with status 1 (F14)."""
