@@ -80,7 +80,7 @@ class GuideTests(SynchronousTestCase):
         made = set(re.findall(r'(?:_counter|one_counter)\(\s*"(\w+)"', source))
         made |= set(re.findall(r'CounterMetricFamily\(\s*"nitroproxy_(\w+)"', source))
         counters = {f"{name}_total" for name in made}
-        others = set(re.findall(r'(?:_gauge|one_gauge)\(\s*"(\w+)"', source))
+        others = set(re.findall(r'_gauge\(\s*"(\w+)"', source))
         others |= set(re.findall(r'(?:Gauge|Histogram)MetricFamily\(\s*"nitroproxy_(\w+)"', source))
         others |= set(re.findall(r'\("(\w+)", "[A-Z][^"]*\.", self\._\w+\)', source))
         others |= {"config_last_reload_successful", "config_last_reload_success_timestamp_seconds"}

@@ -259,11 +259,6 @@ def process_metrics() -> Source:
     return ProcessCollector(registry=CollectorRegistry()).collect
 
 
-def one_gauge(name: str, text: str, value: Callable[[], float]) -> Source:
-    """A gauge without labels of its own."""
-    return lambda: [_gauge(name, text, [], [([], value())])]
-
-
 def one_counter(name: str, text: str, value: Callable[[], float]) -> Source:
     """A counter without labels of its own."""
     return lambda: [_counter(name, text, [], [([], value())])]
