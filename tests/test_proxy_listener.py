@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
-from nitroproxy.proxy.record import Record, Unobserved
+from nitroproxy.proxy.record import Observer, Record
 from tests.wire import GET, OneHop, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -80,7 +80,7 @@ class DrainTests(SynchronousTestCase):
         self.assertTrue(busy.aborted)
 
 
-class Notes(Unobserved):
+class Notes(Observer):
     """Remembers the records that ended."""
 
     def __init__(self) -> None:

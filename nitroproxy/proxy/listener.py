@@ -16,7 +16,7 @@ from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
-from nitroproxy.proxy.record import Observer, Unobserved
+from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
 
 #: Connections that may be told at a time that they are not served; of more, some are just ended.
@@ -71,7 +71,7 @@ class DownstreamFactory(Factory):
         self.router = router
         self.settings = settings
         self.deadlines = deadlines
-        self.observer: Observer = observer or Unobserved()
+        self.observer: Observer = observer or Observer()
         # Unique to this process: a request may well pass two gateways, but never one of them twice.
         self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
         self.draining = False

@@ -94,8 +94,8 @@ class Record:
         self.found_by = error.hop or hop
 
 
-class Observer(Protocol):
-    """Told what happens on a listener."""
+class Observer:
+    """Told what happens on a listener. This one watches nothing; others override what they watch."""
 
     def opened(self) -> None:
         """A connection was accepted."""
@@ -116,7 +116,7 @@ class Observer(Protocol):
         """It is over."""
 
 
-class Observers:
+class Observers(Observer):
     """Several, told one after the other."""
 
     def __init__(self, *observers: Observer) -> None:
@@ -151,25 +151,3 @@ class Observers:
         """See `Observer`."""
         for observer in self._observers:
             observer.ended(record, now)
-
-
-class Unobserved:
-    """Nobody watches; or the base of one who watches only some of it."""
-
-    def opened(self) -> None:
-        """See `Observer`."""
-
-    def closed(self) -> None:
-        """See `Observer`."""
-
-    def refused(self, kind: Kind, peer: IAddress) -> None:
-        """See `Observer`."""
-
-    def began(self, record: Record) -> None:
-        """See `Observer`."""
-
-    def switched(self, record: Record) -> None:
-        """See `Observer`."""
-
-    def ended(self, record: Record, now: float) -> None:
-        """See `Observer`."""

@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import Kind
-from nitroproxy.proxy.record import Record, Unobserved
+from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.telemetry.logs import EventLog
 
 _PHASES: Final = ("connect", "answer")
@@ -17,7 +17,7 @@ _PHASES: Final = ("connect", "answer")
 _LONGEST_DETAIL: Final = 300
 
 
-class AccessLog(Unobserved):
+class AccessLog(Observer):
     """Logs what a listener did. Never a path, query, field or body.
 
     :param hop: the role's name.

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind
-from nitroproxy.proxy.record import Record, Unobserved
+from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.upstream import Pool
 
 #: Methods that are a label of their own; any other is "other".
@@ -77,7 +77,7 @@ class Distribution:
         family.add_metric(labels, buckets, self.total)
 
 
-class HopMetrics(Unobserved):
+class HopMetrics(Observer):
     """Counts what happens on one hop's listeners.
 
     :param hop: the role's name, which is the label.
