@@ -19,11 +19,12 @@ from nitroproxy import __version__
 from nitroproxy.config import Configuration, Settings
 from nitroproxy.daemon import Daemon, Listener, exit_with
 from nitroproxy.errors import Kind
-from nitroproxy.host.dial import Resolver, system_lookup
+from nitroproxy.host.dial import Resolver
 from nitroproxy.host.egress import EgressRouter, relay_site
 from nitroproxy.host.gateway import GatewayRouter
-from nitroproxy.host.interfaces import own_addresses
+from nitroproxy.host.interfaces import OwnAddresses, own_addresses
 from nitroproxy.host.logbook import LogIntake, LogRouter
+from nitroproxy.host.lookup import THREADS, Lookups, in_thread
 from nitroproxy.host.resource import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.notify import Notifier
 from nitroproxy.options import DaemonOptions
@@ -46,9 +47,6 @@ from nitroproxy.wiring import (
 )
 
 _log: Final = Logger()
-
-#: Threads for looking up names, so that a slow one holds up no other.
-_LOOKUP_THREADS: Final = 32
 
 
 class Options(DaemonOptions):
@@ -74,9 +72,11 @@ class _Host:
         self.settings = configuration.settings
         logging = configuration.settings.logging
         self.deadlines = Deadlines(reactor)
-        self.threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
+        self.own_addresses = OwnAddresses(self.deadlines.seconds)
+        self.threads = ThreadPool(0, THREADS, "lookup")
         self.threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # as good as the class
         self.threads.start()
+        self.lookups = Lookups(in_thread(reactor, self.threads))
         self.instruments = Instruments(
             reactor, "host", __version__, level=logging.level, form=logging.format, access=logging.access
         )
@@ -109,9 +109,8 @@ class _Host:
         metrics = MetricsOfBoth(self.instruments.metrics, pool, deadlines)
         gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))
 
-        guard = AddressGuard(settings.egress.allow_addresses, own_addresses)
-        lookup = system_lookup(reactor, self.threads)
-        resolver = Resolver(lookup, guard, deadlines, limits.connect_timeout / 2)
+        guard = AddressGuard(settings.egress.allow_addresses, self.own_addresses)
+        resolver = Resolver(self.lookups, guard, deadlines, limits.connect_timeout / 2)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         # A little less than the enclave waits, so that it is told why.
         timeout = limits.connect_timeout * 0.9
@@ -168,7 +167,7 @@ def makeService(options: Options) -> IService:
     configuration = options.configuration
     settings = configuration.settings
     try:
-        own_addresses()  # The address guard asks again each time; but without it no daemon should begin.
+        own_addresses()  # The address guard asks again and again; but without them no daemon should begin.
     except OSError as error:
         exit_with(f"nitroproxy-host: this machine's own addresses cannot be read: {error}")
     host = _Host(reactor, configuration)
