@@ -13,7 +13,8 @@ from zope.interface import implementer
 from nitroproxy import daemon as daemon_module
 from nitroproxy.daemon import Daemon, Listener
 from nitroproxy.notify import Notifier
-from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.telemetry.instruments import Instruments
 from tests.wire import GET, OneHop, Wire
 
