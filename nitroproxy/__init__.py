@@ -22,8 +22,8 @@ In the **enclave** (`enclave.service`) the same engine reads it; only the router
 
 On the host, the **relay** (`host.service` again) reads the CONNECT with the same engine once more:
 
-6. `host.egress` asks `policy` again, and gives a `Dial` route. `proxy.dialling` carries it out: `host.dial` resolves
-   the name once, checks every address, and dials one of those it checked.
+6. `host.egress` asks `policy` again, and gives a `Dial` route. `proxy.dialling` carries it out: `host.dial` has
+   the name looked up once (`host.lookup`), checks every address, and dials one of those it checked.
 7. `proxy.tunnel` joins the two connections: what is read from one is given to the other at once, and while any of it
    waits no more is read. What crosses it is ciphertext.
 

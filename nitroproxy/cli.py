@@ -80,8 +80,8 @@ class PolicyCheckOptions(DaemonOptions):
     def run(self) -> int:
         """Print what would become of each; the exit status."""
         from nitroproxy.foresight import foresee
-        from nitroproxy.host.dial import look_up
         from nitroproxy.host.interfaces import own_addresses
+        from nitroproxy.host.lookup import look_up
         from nitroproxy.policy import AddressGuard
 
         settings = self.configuration.settings

@@ -6,14 +6,19 @@ in which a request meets them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Final
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.settings import Settings
-from nitroproxy.target import Origin, parse_target
+from nitroproxy.target import Origin, normalize_host, parse_target
+
+#: What stands before a URL's host, its host, and what stands behind it. Matches any text.
+_HOST: Final = re.compile(r"((?:[^/:]*://)?)([^/?#:@]*)(.*)", re.DOTALL)
 
 #: A name to its addresses; raises OSError when it has none.
 Lookup = Callable[[str], Sequence[str]]
@@ -55,7 +60,7 @@ class Foresight:
 def foresee(url: str, settings: Settings, guard: AddressGuard, lookup: Lookup | None) -> Foresight:
     """What would become of a request for *url*.
 
-    :param url: a URL, or ``host:port`` for a CONNECT.
+    :param url: a URL, or ``host:port`` for a CONNECT; its host may be in U-labels, for which a client sends A-labels.
     :param guard: the relay's address guard.
     :param lookup: for names; None: only what can be said without.
     """
@@ -76,7 +81,15 @@ def foresee(url: str, settings: Settings, guard: AddressGuard, lookup: Lookup | 
 
 
 def _origin(url: str) -> Origin:
-    raw = url.encode("utf-8")
+    match = _HOST.fullmatch(url)
+    assert match is not None
+    start, host, rest = match.groups()
+    if not host.isascii():
+        try:
+            host = normalize_host(host)
+        except ValueError as error:
+            raise ProxyError(Kind.INVALID_TARGET, str(error)) from error
+    raw = f"{start}{host}{rest}".encode()
     target = parse_target(b"GET", raw) if "://" in url else parse_target(b"CONNECT", raw)
     if target is None:
         raise ProxyError(Kind.INVALID_TARGET, "it is neither a URL nor host:port")

@@ -230,7 +230,8 @@ class AddressGuard:
 
     :param exempt: CIDR networks that are allowed all the same. An exempt IPv4 network says nothing of IPv6 addresses
         that embed it.
-    :param own_addresses: this machine's addresses, asked for each time: they are refused unless exempt.
+    :param own_addresses: this machine's addresses, asked for each time, as they may change: they are refused unless
+        exempt.
     """
 
     def __init__(self, exempt: Sequence[str], own_addresses: Callable[[], Collection[str]]) -> None:

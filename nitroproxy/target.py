@@ -1,7 +1,8 @@
 """A request-target to the destination it names, parsed once: from here on only the parsed form goes on.
 
 Pure. Anything that two parsers could read differently is refused (RFC 3986, RFC 9112 section 3.2): userinfo,
-backslashes, percent-encoded hosts, odd spellings of addresses.
+backslashes, percent-encoded hosts, odd spellings of addresses. A request-target is ASCII, so an internationalized host
+is in A-labels there; `normalize_host` takes U-labels too, for what people write: the policy and the command line.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def parse_target(method: bytes, raw: bytes) -> Target | None:
     :param method: CONNECT takes the authority form, all others take the path form or the absolute form.
     :raises ProxyError: `Kind.INVALID_TARGET`, saying what is wrong; never with the query string.
     """
+    if not raw.isascii():
+        _refuse("it is not ASCII: an internationalized host is sent in A-labels (xn--), all else percent-encoded")
     if method == b"CONNECT":
         return _connect_target(raw)
     match = _PATH_FORM.fullmatch(raw) or _ABSOLUTE_FORM.fullmatch(raw)
@@ -102,7 +105,7 @@ def parse_target(method: bytes, raw: bytes) -> Target | None:
     if _PATH.fullmatch(path) is None:
         if b"#" in path:
             _refuse("a fragment ('#') is never sent")
-        _refuse("the path or query holds a backslash, a space, a control or a non-ASCII character")
+        _refuse("the path or query holds a backslash, a space or a control character")
     if not path and method == b"OPTIONS":
         path = b"*"
     elif not path.startswith(b"/"):
@@ -135,7 +138,7 @@ def _host_and_port(authority: bytes) -> tuple[str, int | None]:
         _refuse("it is not host or host:port")
     port = None if match[2] is None else _port(match[2])
     try:
-        return normalize_host(match[1].decode("utf-8")), port
+        return normalize_host(match[1].decode("ascii")), port
     except ValueError as error:
         _refuse(str(error))
 
@@ -149,6 +152,8 @@ def _port(digits: bytes) -> int:
 @lru_cache(maxsize=4096)
 def normalize_host(host: str) -> str:
     """The one spelling of *host*: a name in lower case A-labels, or an IP address in canonical text without brackets.
+
+    U-labels are encoded (IDNA 2008 with the mapping of UTS 46), A-labels are checked.
 
     :raises ValueError: saying why it is neither. An IPv4 address has four decimal parts; every other spelling that
         some resolver takes for one (``127.1``, ``0x7f.1``, ``2130706433``) is refused, by the rule that a name whose

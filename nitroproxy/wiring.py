@@ -26,7 +26,7 @@ from nitroproxy.config import Limits as LimitSettings
 from nitroproxy.config import Settings
 from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.exchange import ExchangeSettings
-from nitroproxy.proxy.listener import ListenerSettings
+from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.upstream import PoolSettings
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint

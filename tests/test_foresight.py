@@ -13,6 +13,7 @@ from nitroproxy.policy import AddressGuard
 from nitroproxy.settings import Egress, Settings, Tls
 
 NAMES = {"good.example": ["93.184.215.14", "2606:4700::1"], "inner.example": ["93.184.215.14", "10.0.0.1"]}
+NAMES["xn--bcher-kva.example"] = ["9.9.9.9"]
 
 
 def lookup(host: str) -> Sequence[str]:
@@ -56,6 +57,18 @@ class ForesightTests(SynchronousTestCase):
             self.assertIs(found.error, kind, url)
             self.assertIn(word, found.reason)
             self.assertIn(f"refused: {kind.status} {kind.public_name}: ", found.line)
+
+    def test_international_host(self) -> None:
+        """A host may be asked about as people write it: it is judged as a client would send it, in A-labels."""
+        for url in ("https://bücher.example/x", "bücher.example:443", "wss://BÜCHER.example?q"):
+            self.assertEqual(self.foresee(url).addresses, ("9.9.9.9",), url)
+        for url in (
+            "https://１２７.0.0.1/",
+            "https://good.example/é",
+            "https://bü_.example:443x/",
+            "/https://bücher.example/",
+        ):
+            self.assertIs(self.foresee(url).error, Kind.INVALID_TARGET, url)
 
     def test_plaintext_when_allowed(self) -> None:
         """http destinations pass where the configuration lets them."""

@@ -115,6 +115,12 @@ class DialTests(SynchronousTestCase):
         self.assertIs(self.refusal(slow).kind, Kind.DNS_TIMEOUT)
         self.assertIn("5 seconds", str(self.resolver.trouble))
 
+    def test_busy_resolver(self) -> None:
+        """A lookup that is refused because too many wait is told as it is, and shows as the resolver's trouble."""
+        self.names["a.example"] = ProxyError(Kind.DNS_TIMEOUT, "a.example was not looked up: busy")
+        self.assertIs(self.refusal(self.resolve("a.example")).kind, Kind.DNS_TIMEOUT)
+        self.assertIn("busy", str(self.resolver.trouble))
+
     def test_dials_what_it_checked(self) -> None:
         """One lookup; the address dialled is the one that was checked, not the name."""
         self.names["a.example"] = ["1.1.1.1"]

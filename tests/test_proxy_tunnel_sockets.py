@@ -18,7 +18,8 @@ from twisted.trial.unittest import TestCase
 
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Route
 

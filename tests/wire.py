@@ -24,7 +24,8 @@ from nitroproxy.http1.messages import Fields, Limits, Request
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
-from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.route import Forward, Route
 from nitroproxy.proxy.upstream import Pool, PoolSettings

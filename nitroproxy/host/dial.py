@@ -17,14 +17,11 @@ from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLook
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
-    IReactorFromThreads,
     IReactorTCP,
     IStreamClientEndpoint,
     ITCPTransport,
 )
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
@@ -37,24 +34,6 @@ _STAGGER: Final = 0.25
 
 #: A name to its addresses, as text, in the order of preference.
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
-
-
-def look_up(host: str) -> Sequence[str]:
-    """The addresses that the system's resolver gives for *host*. Blocks.
-
-    :raises socket.gaierror: when it gives none.
-    """
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def system_lookup(reactor: IReactorFromThreads, threads: ThreadPool) -> Lookup:
-    """`look_up` in threads of its own: one slow name holds up no other until all of them are taken."""
-
-    async def lookup(host: str) -> Sequence[str]:
-        return await deferToThreadPool(reactor, threads, look_up, host)
-
-    return lookup
 
 
 class Resolver:
@@ -114,6 +93,9 @@ class Resolver:
             temporary = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
             self.trouble = f"the resolver could not answer: {error}" if temporary else None
             raise ProxyError(Kind.DNS_ERROR, f"{host} could not be resolved: {error}") from error
+        except ProxyError as error:
+            self.trouble = error.detail
+            raise
         except Exception as error:
             if not late:
                 raise

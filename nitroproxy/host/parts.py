@@ -17,18 +17,20 @@ from twisted.python.threadpool import ThreadPool
 from nitroproxy import __version__
 from nitroproxy.config import Configuration, Settings
 from nitroproxy.errors import Kind
-from nitroproxy.host.dial import Resolver, system_lookup
+from nitroproxy.host.dial import Resolver
 from nitroproxy.host.egress import EgressRouter, relay_site
 from nitroproxy.host.gateway import GatewayRouter
-from nitroproxy.host.interfaces import own_addresses
+from nitroproxy.host.interfaces import OwnAddresses
 from nitroproxy.host.logbook import LogIntake, LogRouter
+from nitroproxy.host.lookup import THREADS, Lookups, in_thread
 from nitroproxy.host.resource import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.host.worker import Whole
 from nitroproxy.listening import Listener
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.connect import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.listener import DownstreamFactory, ListenerSettings
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.instruments import Instruments
@@ -43,9 +45,6 @@ from nitroproxy.wiring import (
     listener_settings,
     pool_settings,
 )
-
-#: Threads for looking up names, so that a slow one holds up no other.
-_LOOKUP_THREADS: Final = 32
 
 #: What gateway, relay and log listener are called.
 GATEWAY: Final = "nitroproxy-host"
@@ -118,9 +117,11 @@ class Proxy:
         self.instruments = instruments
         self.whole = whole
         self.deadlines = Deadlines(reactor)
-        self.threads = ThreadPool(0, _LOOKUP_THREADS, "lookup")
+        self.own_addresses = OwnAddresses(self.deadlines.seconds)
+        self.threads = ThreadPool(0, THREADS, "lookup")
         self.threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # as good as the class
         self.threads.start()
+        self.lookups = Lookups(in_thread(reactor, self.threads))
         self.connects = self.instruments.watch_connects("enclave")
         self.parts = self.build(configuration.settings)
         self.gateway = self.factory(GATEWAY, self.parts.gateway)
@@ -154,9 +155,8 @@ class Proxy:
         metrics = MetricsOfBoth(collect, pool, deadlines)
         gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))
 
-        guard = AddressGuard(settings.egress.allow_addresses, own_addresses)
-        lookup = system_lookup(reactor, self.threads)
-        resolver = Resolver(lookup, guard, deadlines, limits.connect_timeout / 2)
+        guard = AddressGuard(settings.egress.allow_addresses, self.own_addresses)
+        resolver = Resolver(self.lookups, guard, deadlines, limits.connect_timeout / 2)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         timeout = limits.connect_timeout * RELAY_PATIENCE
         site = relay_site(resolver, policy, __version__)

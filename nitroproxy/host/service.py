@@ -78,7 +78,7 @@ def makeService(options: Options) -> IService:
     if options.orders is not None:
         return _worker(reactor, options, options.orders)
     try:
-        own_addresses()  # The address guard asks again each time; but without it no daemon should begin.
+        own_addresses()  # The address guard asks again and again; but without them no daemon should begin.
     except OSError as error:
         exit_with(f"nitroproxy-host: this machine's own addresses cannot be read: {error}")
     settings = options.configuration.settings

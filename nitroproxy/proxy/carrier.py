@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.headers import names_in_via
 from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.client import Client, ClientExchange
 from nitroproxy.proxy.dialling import Dialling
 from nitroproxy.proxy.exchange import Exchange
+from nitroproxy.proxy.listening import ListenerSettings, Listening
 from nitroproxy.proxy.local import LocalExchange, OptionsAnswer
 from nitroproxy.proxy.record import Record
-from nitroproxy.proxy.route import ClientExchange, Dial, Forward
-
-if TYPE_CHECKING:
-    from nitroproxy.proxy.downstream import Downstream
-    from nitroproxy.proxy.listener import ListenerSettings
+from nitroproxy.proxy.route import Dial, Forward
 
 
-def carrier(downstream: Downstream, request: Request, record: Record, settings: ListenerSettings) -> ClientExchange:
-    """What carries *request* out for *downstream*, not started yet.
+def carrier(
+    client: Client, request: Request, record: Record, settings: ListenerSettings, listener: Listening
+) -> ClientExchange:
+    """What carries *request* out for *client*, not started yet.
 
     :raises ProxyError: when nothing does.
     """
-    factory = downstream.factory
     if request.method == b"TRACE":
         raise ProxyError(Kind.METHOD_NOT_ALLOWED, "TRACE is not passed on")
-    if names_in_via(request.fields.values.get(b"via", ()), factory.pseudonym):
+    if names_in_via(request.fields.values.get(b"via", ()), listener.pseudonym):
         raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the request's Via says that it has been here")
     if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
-        return OptionsAnswer(downstream, request)
-    route = factory.router.route(request, record)
-    deadlines = factory.deadlines
+        return OptionsAnswer(client, request)
+    route = listener.router.route(request, record)
+    deadlines = listener.deadlines
     if isinstance(route, Dial):
-        return Dialling(downstream, route, record, settings.connect_timeout, deadlines)
+        return Dialling(client, route, record, settings.connect_timeout, deadlines)
     if isinstance(route, Forward):
-        return Exchange(downstream, request, route, record, settings.exchange, deadlines, factory.pseudonym)
-    return LocalExchange(downstream, request, route, settings.exchange.response_timeout, deadlines)
+        return Exchange(client, request, route, record, settings.exchange, deadlines, listener.pseudonym)
+    return LocalExchange(client, request, route, record, settings.exchange.response_timeout, deadlines)

@@ -5,12 +5,13 @@ To the client's connection it looks like an `Exchange`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.proxy.client import Client
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.exchange import as_proxy_error
 from nitroproxy.proxy.record import Record
@@ -18,9 +19,6 @@ from nitroproxy.proxy.route import Dial
 from nitroproxy.proxy.trace import trace_headers
 from nitroproxy.proxy.transport import factory_of
 from nitroproxy.proxy.tunnel import TunnelProtocol
-
-if TYPE_CHECKING:
-    from nitroproxy.proxy.downstream import Downstream
 
 
 class Dialling:
@@ -32,12 +30,9 @@ class Dialling:
     #: A CONNECT has no body; what follows it is kept for the tunnel.
     wants_body = False
 
-    def __init__(
-        self, downstream: Downstream, route: Dial, record: Record, timeout: float, deadlines: Deadlines
-    ) -> None:
-        self._downstream = downstream
+    def __init__(self, client: Client, route: Dial, record: Record, timeout: float, deadlines: Deadlines) -> None:
+        self._client = client
         self._route = route
-        self._router = downstream.factory.router
         self._record = record
         self._timeout = timeout
         self._deadline = deadlines.after(timeout, self._time_out)
@@ -56,27 +51,27 @@ class Dialling:
             protocol.transport.abortConnection()
             return
         self._finish()
-        router = self._downstream.factory.router
         try:
-            if router is not self._router:
-                router.check_tunnel(self._record, protocol.transport.getPeer())
+            self._client.check_tunnel(protocol.transport.getPeer())
         except ProxyError as error:
             protocol.transport.abortConnection()
-            self._downstream.send_problem(error, False)
+            self._client.send_problem(error, False)
             return
         self._record.opened_by = self._record.request_id
-        self._downstream.dialled(protocol)
+        self._client.answering(200)
+        self._client.response.connected()
+        self._client.become_tunnel(protocol.transport, protocol.join, b"")
 
     def _failed(self, failure: Failure) -> None:
         if not self._over:
             self._finish()
             # Not complete: what the client sent for the tunnel must not be read as a request.
-            self._downstream.send_problem(as_proxy_error(failure), False)
+            self._client.send_problem(as_proxy_error(failure), False)
 
     def _time_out(self) -> None:
         late = ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {self._timeout:g} seconds")
         self.abandon()
-        self._downstream.send_problem(late, False)
+        self._client.send_problem(late, False)
 
     def _finish(self) -> None:
         self._over = True

@@ -1,6 +1,6 @@
 """One request to its response, through one upstream connection: streaming, deadlines, retry.
 
-The client's side (`downstream`) hands over the request's body piece by piece and is handed the response's; the
+The client's side hands over the request's body piece by piece and is handed the response's; the
 exchange never holds a body. Each side's transport is the producer of the other's while a body moves.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -18,15 +18,13 @@ from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
 from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
 from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
+from nitroproxy.proxy.client import Client
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.problem import read_proxy_status
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward
 from nitroproxy.proxy.trace import trace_headers
 from nitroproxy.proxy.upstream import UpstreamConnection
-
-if TYPE_CHECKING:
-    from nitroproxy.proxy.downstream import Downstream
 
 #: Methods that may be sent again when the answer got lost (RFC 9110 section 9.2.2).
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
@@ -63,11 +61,11 @@ class ExchangeSettings:
 
 
 class Exchange:
-    """Drives one forwarded request. The `Downstream` that made it is told the outcome."""
+    """Drives one forwarded request. Its client is told the outcome."""
 
     def __init__(
         self,
-        downstream: Downstream,
+        client: Client,
         request: Request,
         route: Forward,
         record: Record,
@@ -75,7 +73,7 @@ class Exchange:
         deadlines: Deadlines,
         pseudonym: bytes,
     ) -> None:
-        self._downstream = downstream
+        self._client = client
         self._request = request
         self._route = route
         self._record = record
@@ -147,9 +145,9 @@ class Exchange:
             self._await_response()
         else:
             self._request_flows = True
-            connection.transport.registerProducer(self._downstream, True)
+            connection.transport.registerProducer(self._client.throttle, True)
             self._watch()
-            self._downstream.take_body()
+            self._client.take_body()
 
     def _headers(self) -> Headers:
         request = self._request
@@ -209,7 +207,7 @@ class Exchange:
     def response_interim(self, response: Response) -> None:
         """A 1xx other than 101."""
         self._may_send = True
-        self._downstream.response.interim(response)
+        self._client.response.interim(response)
 
     def response_head(self, response: Response) -> None:
         """The final response's head."""
@@ -218,21 +216,21 @@ class Exchange:
         self._moved_now()
         if response.status >= 400:
             self._record.passed_on = read_proxy_status(response.fields.get(b"proxy-status") or b"")
-        self._downstream.answering(response.status)
+        self._client.answering(response.status)
         if not self._request_sent and response.status >= 400:
-            self._downstream.response.close_after = True  # Nobody wants the rest of the body.
-        self._downstream.response.head(response)
+            self._client.response.close_after = True  # Nobody wants the rest of the body.
+        self._client.response.head(response)
 
     def response_data(self, data: bytes, last: bool) -> None:
         """A piece of its body."""
         if data:
-            self._downstream.send_body(data)
+            self._client.send_body(data)
         if last or self._connection is None:
             return
         self._last_moved = self._deadlines.seconds()
         if not self._response_flows:
             self._response_flows = True
-            self._downstream.read_response_from(self._connection)
+            self._client.pace.follow(self._connection)
 
     def response_end(self, reusable: bool) -> None:
         """The whole response has been read."""
@@ -242,7 +240,7 @@ class Exchange:
                 self._route.pool.release(connection)
             else:
                 connection.forget()
-        self._downstream.exchange_done(self._request_sent)
+        self._client.exchange_done(self._request_sent)
 
     def response_upgrade(self, response: Response, rest: bytes) -> None:
         """101: the connection now speaks what the client offered."""
@@ -252,13 +250,15 @@ class Exchange:
             return
         assert self._connection is not None
         try:
-            self._downstream.factory.router.check_tunnel(self._record, self._connection.transport.getPeer())
+            self._client.check_tunnel(self._connection.transport.getPeer())
         except ProxyError as error:
             self.response_failed(error)
             return
         connection = self._finish()
         assert connection is not None
-        self._downstream.upgraded(response, connection, rest)
+        self._client.answering(101)
+        self._client.response.switching(response)
+        self._client.become_tunnel(connection.transport, connection.join, rest)
 
     def response_failed(self, error: ProxyError) -> None:
         """The connection was lost or broke the protocol."""
@@ -292,7 +292,7 @@ class Exchange:
 
     def _look_later(self, now: float) -> None:
         self._received_before = self._record.received
-        self._downstream.was_held_back = self._downstream.upstream_full or not self._may_send
+        self._client.throttle.was_full = self._client.throttle.full or not self._may_send
         settings = self._settings
         left = self._last_moved + self._patience - now
         wait = min(left, _RATE_WINDOW) if self._request_flows and settings.min_body_rate else left
@@ -309,12 +309,12 @@ class Exchange:
                 kind = Kind.HTTP_RESPONSE_TIMEOUT
                 self._fail(ProxyError(kind, f"no response within {patience:g} seconds"))
                 return
-            if self._response_begun and self._downstream.client_full:
-                self._downstream.abort()  # Not the response has stopped but its reader: as if that had left.
+            if self._response_begun and self._client.pace.full:
+                self._client.abort()  # Not the response has stopped but its reader: as if that had left.
                 return
             if self._response_begun:
                 kind = Kind.HTTP_RESPONSE_INCOMPLETE
-            elif self._may_send and not self._downstream.upstream_full:
+            elif self._may_send and not self._client.throttle.full:
                 kind = Kind.REQUEST_TIMEOUT
             else:
                 kind = Kind.HTTP_RESPONSE_TIMEOUT  # It was for the upstream to read on, or to say 100.
@@ -336,7 +336,7 @@ class Exchange:
         if self._response_begun:
             return False
         received = self._record.received - self._received_before
-        return not self._downstream.was_held_back and received < self._settings.min_body_rate * _RATE_WINDOW
+        return not self._client.throttle.was_full and received < self._settings.min_body_rate * _RATE_WINDOW
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -350,7 +350,7 @@ class Exchange:
         self._stop_request_flow()
         if self._response_flows:
             self._response_flows = False
-            self._downstream.read_response_from(None)
+            self._client.pace.follow(None)
         connection, self._connection = self._connection, None
         return connection
 
@@ -358,7 +358,7 @@ class Exchange:
         if self._over:
             return
         self.abandon()
-        self._downstream.fail(error, self._request_sent)
+        self._client.fail(error, self._request_sent)
 
     def abandon(self) -> None:
         """Stop at once: the client has gone, or has been told."""

@@ -1,10 +1,8 @@
-"""What a listener's connections have in common: the role's router, the settings, the limit, the drain."""
+"""A listener: makes its connections, counts them, drains them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -13,10 +11,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
-from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.listening import Accepted, ListenerSettings
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
 
@@ -28,29 +25,6 @@ _MOST_TURNED_AWAY: Final = 256
 
 #: Seconds between the decision to drain and the end of idle connections.
 _GRACE: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerSettings:
-    """What a listener allows its clients. Times in seconds.
-
-    :ivar connections: open at once; one more is answered 503.
-    :ivar header_timeout: from a head's first byte to its last.
-    :ivar idle_timeout: between requests, and without a byte either way in a tunnel.
-    :ivar buffer_bytes: most that one connection holds of a body, each way.
-    :ivar accepts: whether a peer may use the listener at all.
-    :ivar make_traceparent: give a W3C trace context to requests that come without one.
-    """
-
-    connections: int = 4000
-    header_timeout: float = 10.0
-    idle_timeout: float = 60.0
-    connect_timeout: float = 10.0
-    buffer_bytes: int = 65536
-    limits: Limits = field(default_factory=Limits)
-    exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
-    accepts: Callable[[IAddress], bool] = lambda address: True
-    make_traceparent: bool = False
 
 
 class DownstreamFactory(Factory):
@@ -79,20 +53,20 @@ class DownstreamFactory(Factory):
         # Unique to this process: a request may well pass two gateways, but never one of them twice.
         self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
         self.draining = False
-        self.connections: set[Downstream] = set()
+        self.connections: set[Accepted] = set()
         #: Those that are being told that they are not served; they do not take the place of one that could be.
-        self._turned_away: set[Downstream] = set()
+        self._turned_away: set[Accepted] = set()
         self._drained: Deferred[bool] | None = None
         #: Nothing that was under way has been aborted.
         self._complete = True
 
-    def buildProtocol(self, addr: IAddress | None) -> Downstream | None:  # type: ignore[override]  # sets factory itself
+    def buildProtocol(self, addr: IAddress | None) -> Downstream | None:
         if addr is not None and not self.settings.accepts(addr):
             self.observer.refused(Kind.PEER_DENIED, addr)
             return None
         return Downstream(self)
 
-    def admit(self, connection: Downstream) -> Kind | None:
+    def admit(self, connection: Accepted) -> Kind | None:
         """Count *connection* in; the reason for which it must not be served, or None."""
         self.observer.opened()
         if self.draining:
@@ -108,7 +82,7 @@ class DownstreamFactory(Factory):
             self._turned_away.pop().abort()
         return refusal
 
-    def lost(self, connection: Downstream) -> None:
+    def lost(self, connection: Accepted) -> None:
         """*connection* has ended."""
         self.connections.discard(connection)
         self._turned_away.discard(connection)

@@ -7,7 +7,6 @@ twisted.web's `Request` is used as it is; what stands in for its HTTP channel is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IPushProducer
@@ -17,12 +16,11 @@ from twisted.web.server import Request as WebRequest
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Headers, Request
+from nitroproxy.proxy.client import Client
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.problem import METHODS
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Local
-
-if TYPE_CHECKING:
-    from nitroproxy.proxy.downstream import Downstream
 
 
 class LocalExchange:
@@ -36,12 +34,13 @@ class LocalExchange:
     """
 
     def __init__(
-        self, downstream: Downstream, request: Request, route: Local, timeout: float, deadlines: Deadlines
+        self, client: Client, request: Request, route: Local, record: Record, timeout: float, deadlines: Deadlines
     ) -> None:
         self.site = route.site
-        self.transport = downstream.transport
-        self._downstream = downstream
+        self.transport = client.transport
+        self._client = client
         self._request = request
+        self._record = record
         self._longest_body = route.longest_body
         self._timeout = timeout
         self._deadlines = deadlines
@@ -59,9 +58,9 @@ class LocalExchange:
         if self._request.content_length > self._longest_body:
             raise self._too_large()
         if self._request.expects_continue:
-            self._downstream.response.go_on()
+            self._client.response.go_on()
         self._deadline = self._deadlines.after(self._timeout, self._time_out)
-        self._downstream.take_body()
+        self._client.take_body()
 
     def request_data(self, data: bytes) -> None:
         """A piece of the request's body.
@@ -79,7 +78,7 @@ class LocalExchange:
     def _time_out(self) -> None:
         late = ProxyError(Kind.REQUEST_TIMEOUT, f"no complete request body within {self._timeout:g} seconds")
         self.abandon()
-        self._downstream.send_problem(late, False)
+        self._client.send_problem(late, False)
 
     def request_end(self) -> None:
         """The request is complete: find its resource and render it."""
@@ -87,8 +86,7 @@ class LocalExchange:
         web_request = self._web_request = WebRequest(self, parsePOSTFormSubmission=False)
         for name, value in self._request.fields.in_order:
             web_request.requestHeaders.addRawHeader(name, value)
-        assert self._downstream.record is not None
-        web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._downstream.record.request_id])
+        web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._record.request_id])
         web_request.gotLength(self._size)
         for data in self._body:
             web_request.handleContentChunk(data)
@@ -112,8 +110,8 @@ class LocalExchange:
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: WebHeaders) -> None:
         """Begin the response."""
         fields: Headers = [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        self._downstream.answering(int(code))
-        self._downstream.response.local_head(int(code), reason, fields)
+        self._client.answering(int(code))
+        self._client.response.local_head(int(code), reason, fields)
 
     def write(self, data: bytes) -> None:
         """A piece of the response, already framed."""
@@ -132,21 +130,21 @@ class LocalExchange:
         """
         if not streaming:
             raise ValueError("a page's producer must be a push producer")
-        self._downstream.read_response_from(producer)
+        self._client.pace.follow(producer)
 
     def unregisterProducer(self) -> None:
         """No more comes from it."""
-        self._downstream.read_response_from(None)
+        self._client.pace.follow(None)
 
     def requestDone(self, request: WebRequest) -> None:
         """The response is complete."""
         if self._web_request is not None:
             self._web_request = None
-            self._downstream.exchange_done(True)
+            self._client.exchange_done(True)
 
     def loseConnection(self) -> None:
         """A resource gives up."""
-        self._downstream.abort()
+        self._client.abort()
 
     def getPeer(self) -> IAddress:
         """The client's address."""
@@ -167,17 +165,17 @@ class OptionsAnswer:
     #: A body is not looked at: the connection ends instead.
     wants_body = False
 
-    def __init__(self, downstream: Downstream, request: Request) -> None:
-        self._downstream = downstream
+    def __init__(self, client: Client, request: Request) -> None:
+        self._client = client
         self._complete = not request.content_length
 
     def start(self) -> None:
         """Say which methods go on."""
         if not self._complete:
-            self._downstream.response.close_after = True
-        self._downstream.answering(204)
-        self._downstream.response.local_head(204, b"No Content", [(b"Allow", METHODS)])
-        self._downstream.exchange_done(self._complete)
+            self._client.response.close_after = True
+        self._client.answering(204)
+        self._client.response.local_head(204, b"No Content", [(b"Allow", METHODS)])
+        self._client.exchange_done(self._complete)
 
     def request_data(self, data: bytes) -> None:
         """There is none: see `wants_body`."""

@@ -26,6 +26,8 @@ from nitroproxy.proxy.transport import StreamTransport
 
 #: Seconds that the second connection may take to send what it holds once the first has gone.
 _LAST_WORDS: Final = 10.0
+#: Seconds of silence after which a drain takes a tunnel for one that nobody waits for.
+_QUIET: Final = 5.0
 #: Seconds in which what has arrived from a connection that was then reset may leave on the other.
 _LAST_BYTES: Final = 0.05
 
@@ -146,9 +148,10 @@ class Tunnel:
         """Note that the tunnel is in use."""
         self._last_moved = self._deadlines.seconds()
 
-    def quiet_for(self) -> float:
-        """Seconds since the last byte."""
-        return self._deadlines.seconds() - self._last_moved
+    @property
+    def in_reserve(self) -> bool:
+        """It has been quiet for so long that a drain takes it for one that nobody uses."""
+        return self._deadlines.seconds() - self._last_moved >= _QUIET
 
     def abort(self) -> None:
         """End both connections at once."""
@@ -157,11 +160,10 @@ class Tunnel:
                 side.transport.unregisterProducer()
                 side.transport.abortConnection()
 
-    def end_when_quiet(self, seconds: float) -> None:
-        """From now on end after *seconds* without a byte: what is quiet so long is taken for a connection kept in
-        reserve."""
-        if self._idle is not None and seconds < self._idle_timeout:
-            self._idle_timeout = seconds
+    def drain(self) -> None:
+        """From now on end when quiet for a while: that is taken for a connection kept in reserve."""
+        if self._idle is not None and self._idle_timeout > _QUIET:
+            self._idle_timeout = _QUIET
             self._idle.cancel()
             self._check_idle()
 
