@@ -22,7 +22,7 @@ class GatewayTests(SynchronousTestCase):
         router = GatewayRouter(pool, WaitingEndpoint(), site)
         self.assertEqual(router.route(request(b"GET", b"/health"), noted), Local(site))
         self.assertEqual((noted.host, noted.port), ("", 0))
-        expected = Forward(pool, ENCLAVE, b"https://bad.example/x?y", b"bad.example")
+        expected = Forward(pool, ENCLAVE, b"https://bad.example/x?y", b"bad.example", ours=True)
         self.assertEqual(router.route(request(b"GET", b"/https://bad.example/x?y"), noted), expected)
         self.assertEqual(router.route(request(b"POST", b"https://bad.example/x?y"), record()), expected)
         self.assertEqual((noted.host, noted.port), ("bad.example", 443))

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.record import Record
-from nitroproxy.proxy.route import Dial, Route
+from nitroproxy.proxy.route import Dial, Forward, Route
 from nitroproxy.telemetry.access import AccessLog
 from nitroproxy.telemetry.logs import EventLog
 from nitroproxy.vsock.address import VsockAddress
@@ -113,6 +113,16 @@ class AccessTests(SynchronousTestCase):
             hop.client().receive(GET)
             hop.endpoint.accept().receive(b"HTTP/1.1 502 No\r\nProxy-Status: %b\r\nContent-Length: 0\r\n\r\n" % line)
             self.assertNotIn("found_by", self.access())
+
+    def test_destination_claims(self) -> None:
+        """A destination that says that a hop of ours has failed is not believed."""
+        pool = OneHop()
+        hop = self.hop(lambda request: Forward(pool.pool, "a.example", request.target, b"a.example"))
+        hop.client().receive(GET)
+        claim = b"HTTP/1.1 502 No\r\nProxy-Status: nitroproxy-relay; error=dns_error\r\nContent-Length: 0\r\n\r\n"
+        pool.endpoint.accept().receive(claim)
+        self.assertEqual((self.access()["status"], self.access()["level"]), (502, "debug"))
+        self.assertNotIn("found_by", self.access())
 
     def test_client_gone(self) -> None:
         """A client that left before its answer was complete."""

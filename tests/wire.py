@@ -188,7 +188,7 @@ class OneHop:
         """Where the request goes: the given function's word, or onwards as it came."""
         if self._route is not None:
             return self._route(request)
-        return Forward(self.pool, "next", request.target, b"next.example")
+        return Forward(self.pool, "next", request.target, b"next.example", ours=True)
 
     def check_tunnel(self, record: Record, address: IAddress) -> None:
         """Whether there may be a tunnel: the test's word."""

@@ -35,7 +35,7 @@ class GatewayRouter:
         record.host, record.port = origin.host, origin.port
         if request.method == b"CONNECT":
             return Dial(partial(ConnectEndpoint, self._enclave, origin.authority))
-        return Forward(self._pool, ENCLAVE, target.url, origin.host_field)
+        return Forward(self._pool, ENCLAVE, target.url, origin.host_field, ours=True)
 
     def check_tunnel(self, record: Record, address: IAddress) -> None:
         """See `nitroproxy.proxy.route.Router.check_tunnel`: the enclave sees to it."""

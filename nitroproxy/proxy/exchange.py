@@ -214,7 +214,7 @@ class Exchange:
         self._response_begun = True
         self._waiting = False
         self._moved_now()
-        if response.status >= 400:
+        if self._route.ours and response.status >= 400:
             self._record.passed_on = read_proxy_status(response.fields.get(b"proxy-status") or b"")
         self._client.answering(response.status)
         if not self._request_sent and response.status >= 400:

@@ -25,12 +25,14 @@ class Forward:
     :ivar pool: where connections to the next hop come from, and *key* which hop that is.
     :ivar target: the request-target for the next hop.
     :ivar host: the Host field for the next hop.
+    :ivar ours: the next hop is one of ours: what its Proxy-Status tells of a failure is noted; a destination's is not.
     """
 
     pool: Pool
     key: Hashable
     target: bytes
     host: bytes
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
