@@ -41,6 +41,12 @@ ACTIVATED: Final = "gateway"
 HOP_FIELDS: Final = 16
 _FIELD_BYTES: Final = 256
 
+#: What part of the time that a user waits at most the enclave waits for a connection or a response, and the relay, and
+#: one hop for the connection to the next: the hop that is nearer to the trouble gives up first, and says what it is.
+ENCLAVE_PATIENCE: Final = 0.95
+RELAY_PATIENCE: Final = 0.9
+_HOP_PATIENCE: Final = 0.9
+
 Party = Literal["host", "enclave"]
 
 
@@ -56,12 +62,12 @@ def hop_server(reactor: Any, settings: Settings, party: Party, port: int) -> tup
 
 def hop_client(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamClientEndpoint, str]:
     """How the other reaches *party*, and that place's name."""
+    timeout = settings.limits.connect_timeout * _HOP_PATIENCE
     if settings.transport.kind == "vsock":
         cid = settings.enclave.cid if party == "enclave" else settings.transport.parent_cid
-        timeout = settings.limits.connect_timeout
         return VsockClientEndpoint(reactor, cid, port, timeout=timeout), f"vsock {cid}:{port}"
     path = _socket_path(settings, party, port)
-    return UNIXClientEndpoint(reactor, str(path), timeout=settings.limits.connect_timeout), str(path)
+    return UNIXClientEndpoint(reactor, str(path), timeout=timeout), str(path)
 
 
 def _socket_path(settings: Settings, party: Party, port: int) -> Path:
@@ -98,21 +104,27 @@ class OnlyFrom:
 
 
 def listener_settings(
-    settings: Settings, accepts: Callable[[IAddress], bool] = lambda address: True, slack: int = 0
+    settings: Settings,
+    accepts: Callable[[IAddress], bool] = lambda address: True,
+    slack: int = 0,
+    patience: float = 1.0,
 ) -> ListenerSettings:
-    """The configuration's limits as a listener wants them. See `head_limits` for *slack*."""
+    """The configuration's limits as a listener wants them. See `head_limits` for *slack*.
+
+    :param patience: what part of the configured time to wait for connections and responses.
+    """
     limits = settings.limits
     return ListenerSettings(
         connections=limits.connections,
         header_timeout=limits.header_timeout,
         idle_timeout=limits.idle_timeout,
-        connect_timeout=limits.connect_timeout,
+        connect_timeout=limits.connect_timeout * patience,
         buffer_bytes=limits.buffer_bytes,
         make_traceparent=settings.logging.make_traceparent,
         limits=head_limits(limits, slack),
         accepts=accepts,
         exchange=ExchangeSettings(
-            response_timeout=limits.response_timeout,
+            response_timeout=limits.response_timeout * patience,
             idle_timeout=limits.idle_timeout,
             min_body_rate=limits.min_body_rate,
             max_retries=settings.host_proxy.max_retries,
@@ -121,11 +133,12 @@ def listener_settings(
     )
 
 
-def pool_settings(limits: LimitSettings, slack: int = 0) -> PoolSettings:
-    """The configuration's limits as a pool wants them. A connection is given up before the next hop gives it up."""
+def pool_settings(limits: LimitSettings, slack: int = 0, patience: float = 1.0) -> PoolSettings:
+    """The configuration's limits as a pool wants them; *slack* and *patience* as for a listener. A connection is given
+    up before the next hop gives it up."""
     return PoolSettings(
         limits=head_limits(limits, slack),
-        connect_timeout=limits.connect_timeout,
+        connect_timeout=limits.connect_timeout * patience,
         idle_timeout=limits.idle_timeout / 2,
         most=limits.connections,
     )

@@ -62,6 +62,8 @@ class Upstream(Resource):
         if request.path in (b"/broken", b"/stalled"):
             request.setHeader("Content-Length", "100")
             request.write(b"half")
+        if request.path == b"/silent":
+            return NOT_DONE_YET
         if request.path == b"/events":
             request.setHeader("Content-Type", "text/event-stream")
             request.write(b"data: 1\n\n")

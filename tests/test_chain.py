@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -285,6 +286,19 @@ class ChainTests(TestCase):
             self.assertEqual((response.code, document["error"], document["hop"]), (status, error, hop), url)
             [proxy_status] = response.headers.getRawHeaders("Proxy-Status")
             self.assertIn(hop, proxy_status)
+
+    async def test_who_gives_up(self) -> None:
+        """A destination that does not answer is told of by the enclave, which asked it, within the user's time."""
+        for role in ("enclave", "host"):
+            self.assertTrue(self.reload(role, limits__response_timeout=2.0, limits__connect_timeout=2.0))
+        response: Any = await self.agent.request(b"GET", self.url("/silent"))
+        document = json.loads(await readBody(response))
+        self.assertEqual((document["error"], document["hop"]), ("http_response_timeout", "nitroproxy-enclave"))
+        with socket.create_server(("127.0.0.1", 0)) as deaf:  # Takes connections, and says nothing in a handshake.
+            url = f"http://127.0.0.1:{self.port}/https://localhost:{deaf.getsockname()[1]}/"
+            response = await self.agent.request(b"GET", url.encode())
+        document = json.loads(await readBody(response))
+        self.assertEqual((document["error"], document["hop"]), ("connection_timeout", "nitroproxy-enclave"))
 
     async def test_reload_keeps_what_needs_a_restart(self) -> None:
         """SIGHUP turns no verification off, and no hop away from where the other is; what it can change it changes."""

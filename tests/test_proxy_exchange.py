@@ -196,6 +196,18 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual((start, document["error"]), (b"HTTP/1.1 504 Gateway Timeout", "http_response_timeout"))
         self.assertTrue(upstream.aborted)
 
+    def test_response_timeout_after_slow_connecting(self) -> None:
+        """The time is that since the request was here: connecting does not add to it."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        hop.pass_time(9)
+        hop.endpoint.accept()
+        hop.pass_time(50.9)
+        self.assertEqual(client.take(), b"")
+        hop.pass_time(0.2)
+        self.assertIn(b"http_response_timeout", client.take())
+
     def test_connect_timeout(self) -> None:
         """A connection that does not come up in time is cancelled and 504."""
         hop = OneHop()

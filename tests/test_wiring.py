@@ -18,7 +18,9 @@ from nitroproxy.settings import HostProxy, Limits, Settings, Transport
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
 from nitroproxy.wiring import (
+    ENCLAVE_PATIENCE,
     HOP_FIELDS,
+    RELAY_PATIENCE,
     OnlyFrom,
     gateway_server,
     hop_client,
@@ -92,6 +94,19 @@ class LimitTests(SynchronousTestCase):
         self.assertGreaterEqual(inner.header_bytes, outer.header_bytes + 1024)
         self.assertGreaterEqual(inner.target_bytes, outer.target_bytes + 1024, "path form becomes absolute form")
         self.assertEqual(pool_settings(settings.limits, HOP_FIELDS).limits, inner)
+
+    def test_patience(self) -> None:
+        """The nearer a hop is to the destination the less it waits; nobody waits longer than is configured."""
+        settings = Settings(limits=Limits(connect_timeout=10.0, response_timeout=60.0))
+        gateway = listener_settings(settings)
+        enclave = listener_settings(settings, patience=ENCLAVE_PATIENCE)
+        relay = listener_settings(settings, patience=RELAY_PATIENCE)
+        self.assertEqual((gateway.connect_timeout, gateway.exchange.response_timeout), (10.0, 60.0))
+        self.assertTrue(relay.connect_timeout < enclave.connect_timeout < gateway.connect_timeout)
+        self.assertLess(enclave.exchange.response_timeout, gateway.exchange.response_timeout)
+        self.assertEqual(gateway.idle_timeout, enclave.idle_timeout)
+        pool = pool_settings(settings.limits, patience=ENCLAVE_PATIENCE)
+        self.assertEqual(pool.connect_timeout, enclave.connect_timeout)
 
     def test_idle(self) -> None:
         """A pool gives a connection up before the next hop does."""

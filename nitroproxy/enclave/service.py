@@ -34,7 +34,16 @@ from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.telemetry.metrics import TLSMetrics, one_counter, pool_metrics
 from nitroproxy.telemetry.shipping import LogShipper, post_to
 from nitroproxy.tls import TLSClient, TrustError
-from nitroproxy.wiring import HOP_FIELDS, OnlyFrom, hop_client, hop_server, listener_settings, pool_settings, tcp_server
+from nitroproxy.wiring import (
+    ENCLAVE_PATIENCE,
+    HOP_FIELDS,
+    OnlyFrom,
+    hop_client,
+    hop_server,
+    listener_settings,
+    pool_settings,
+    tcp_server,
+)
 
 _log: Final = Logger()
 _HOP: Final = "nitroproxy-enclave"
@@ -100,17 +109,19 @@ class _Enclave:
         except TrustError as error:
             raise Unloadable(f"tls.ca_file: {error}") from error
         dialer = Dialer(relay, tls)
-        pool = Pool(dialer.endpoint_for, deadlines, pool_settings(limits), end_is_proof=dialer.verifies_end)
+        limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE)
+        pool = Pool(dialer.endpoint_for, deadlines, limits_of_pool, end_is_proof=dialer.verifies_end)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         health = HealthOfEnclave(
-            relay, policy, deadlines, __version__, pool_settings(limits), verifies=settings.tls.verify_certificates
+            relay, policy, deadlines, __version__, limits_of_pool, verifies=settings.tls.verify_certificates
         )
         site = enclave_site(health, partial(own_metrics, self.instruments.metrics))
         return _Parts(pool, EnclaveRouter(policy, pool, dialer, site, allow_plaintext=settings.tls.allow_plaintext))
 
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
-        self.from_parent.settings = listener_settings(settings, OnlyFrom(settings.transport.parent_cid), HOP_FIELDS)
+        from_parent = OnlyFrom(settings.transport.parent_cid)
+        self.from_parent.settings = listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE)
         self.from_enclave.settings = listener_settings(settings)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:

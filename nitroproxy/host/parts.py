@@ -35,6 +35,7 @@ from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.telemetry.metrics import pool_metrics
 from nitroproxy.wiring import (
     HOP_FIELDS,
+    RELAY_PATIENCE,
     OnlyFrom,
     gateway_server,
     hop_client,
@@ -99,7 +100,7 @@ class Logbook:
 
 
 def _from_enclave(settings: Settings) -> ListenerSettings:
-    return listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS)
+    return listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
 
 
 class Proxy:
@@ -156,8 +157,7 @@ class Proxy:
         lookup = system_lookup(reactor, self.threads)
         resolver = Resolver(lookup, guard, deadlines, limits.connect_timeout / 2)
         policy = Policy(settings.egress.allow, settings.egress.deny)
-        # A little less than the enclave waits, so that it is told why.
-        timeout = limits.connect_timeout * 0.9
+        timeout = limits.connect_timeout * RELAY_PATIENCE
         site = relay_site(resolver, policy, __version__)
         relay = EgressRouter(reactor, resolver, policy, deadlines, timeout, site)
         return Parts(pool, gateway, relay)

@@ -98,6 +98,8 @@ class Exchange:
         self._waiting = False
         self._last_moved = 0.0
         self._received_before = 0
+        #: When all of the request was here: for what has no body, also if it has not been sent.
+        self._complete_at = deadlines.seconds()
 
     # From the request's arrival to its head on the wire.
 
@@ -111,7 +113,7 @@ class Exchange:
             self._connect()
 
     def _connect(self) -> None:
-        self._cancel_deadline()  # That of the retry, which is over.
+        self._cancel_deadline()  # What it was set for is over.
         self._pooled = False
         identity = trace_headers(self._record.request_id, self._record.traceparent)
         self._connecting = self._route.pool.connect(self._route.key, identity)
@@ -187,6 +189,7 @@ class Exchange:
     def request_end(self) -> None:
         """The client has sent all of the body."""
         self._request_sent = True
+        self._complete_at = self._deadlines.seconds()
         self._stop_request_flow()
         if self._connection is None or self._connection.gone:
             return
@@ -261,7 +264,6 @@ class Exchange:
         """The connection was lost or broke the protocol."""
         stale = self._pooled and error.kind is Kind.CONNECTION_TERMINATED and not self._response_begun
         if stale and self._request.content_length == 0 and self._request.method in _IDEMPOTENT and not self._over:
-            self._cancel_deadline()
             self._connection = None
             self._connect()
         else:
@@ -270,9 +272,11 @@ class Exchange:
     # Deadlines and ends.
 
     def _await_response(self) -> None:
-        """The request has been sent."""
+        """The request has been sent. Whoever asked waits since all of it was here, however long connecting took."""
         self._waiting = True
-        self._moved_now()
+        self._last_moved = self._complete_at
+        if self._deadline is None:
+            self._look_later(self._deadlines.seconds())
 
     def _watch(self) -> None:
         """A body moves: from now on see to it that it goes on moving."""
