@@ -129,7 +129,8 @@ class ConnectTests(SynchronousTestCase):
         upstream = self.tunnel()
         idle = self.hop.client()
         self.hop.factory.end_refused_tunnels()
-        [(record, address)] = self.hop.asked
+        [asked_before, (record, address)] = self.hop.asked
+        self.assertEqual(asked_before, (record, address), "it was asked when the destination had been dialled, too")
         self.assertEqual((record.method, address), (b"CONNECT", upstream.getPeer()))
         self.assertFalse(self.client.aborted or upstream.aborted)
         self.hop.tunnel_refusal = ProxyError(Kind.DESTINATION_DENIED, "not any more")
