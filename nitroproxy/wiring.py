@@ -25,8 +25,8 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStream
 from nitroproxy.config import Limits as LimitSettings
 from nitroproxy.config import Settings
 from nitroproxy.http1.messages import Limits
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.exchange import ExchangeSettings
-from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.upstream import PoolSettings
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint

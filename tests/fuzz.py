@@ -32,9 +32,9 @@ from nitroproxy.host.egress import EgressRouter
 from nitroproxy.http1.messages import Limits, Request, Response
 from nitroproxy.http1.reader import RequestReader, ResponseReader
 from nitroproxy.policy import AddressGuard, Policy
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.listening import ListenerSettings
 from tests.wire import Wire
 
 _VECTORS: Final = Path(__file__).parent / "vectors"

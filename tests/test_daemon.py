@@ -22,8 +22,8 @@ from nitroproxy import daemon as daemon_module
 from nitroproxy.daemon import Daemon
 from nitroproxy.listening import Listener
 from nitroproxy.notify import Notifier
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.telemetry.instruments import Instruments
 from tests.wire import GET, OneHop, Wire
 

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.host.logbook import LogIntake, LogRouter
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.telemetry.shipping import BATCH_BYTES
 from nitroproxy.vsock.address import VsockAddress
 from tests.wire import OneHop, Wire

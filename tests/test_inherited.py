@@ -17,8 +17,8 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from nitroproxy.inherited import InheritedEndpoint, Shared
 from nitroproxy.listening import Listener
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.listening import ListenerSettings
 from tests.fakevsock import FakeKernel
 from tests.wire import OneHop
 

@@ -6,9 +6,9 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial
 from tests.wire import GET, Notes, OneHop, WaitingEndpoint, Wire, split_head

@@ -21,11 +21,11 @@ from zope.interface import implementer
 
 from nitroproxy.errors import ProxyError
 from nitroproxy.http1.messages import Fields, Limits, Request
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.route import Forward, Route
 from nitroproxy.proxy.upstream import Pool, PoolSettings

@@ -27,10 +27,10 @@ from nitroproxy.host.resource import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.host.worker import Whole
 from nitroproxy.listening import Listener
 from nitroproxy.policy import AddressGuard, Policy
+from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.connect import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.listening import ListenerSettings
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.instruments import Instruments

@@ -5,10 +5,10 @@ from __future__ import annotations
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.headers import names_in_via
 from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.accepted import ListenerSettings, Listening
 from nitroproxy.proxy.client import Client, ClientExchange
 from nitroproxy.proxy.dialling import Dialling
 from nitroproxy.proxy.exchange import Exchange
-from nitroproxy.proxy.listening import ListenerSettings, Listening
 from nitroproxy.proxy.local import LocalExchange, OptionsAnswer
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Forward

@@ -18,11 +18,11 @@ from zope.interface import implementer
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.http1.reader import RequestReader
+from nitroproxy.proxy.accepted import Listening
 from nitroproxy.proxy.carrier import carrier
 from nitroproxy.proxy.client import ClientExchange
 from nitroproxy.proxy.ending import Ending
 from nitroproxy.proxy.headwait import HeadWait
-from nitroproxy.proxy.listening import Listening
 from nitroproxy.proxy.pace import Pace, Throttle
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter

@@ -11,9 +11,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.proxy.accepted import Accepted, ListenerSettings
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
-from nitroproxy.proxy.listening import Accepted, ListenerSettings
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
 
