@@ -35,6 +35,9 @@ broken off towards the client too, never completed. Every failure is a kind in `
 With ``host_proxy.processes`` several workers do the host's steps. Each accepts from the same sockets (`inherited`),
 which a supervisor (`host.crew`) holds; they talk over socket pairs (`host.channel`).
 
+All of it runs in Twisted's reactor, or in one that writes with fewer system calls (`reactor`); `daemon` sees to a
+process's life, `listening` to its places.
+
 An application in the enclave enters at step 4 through the enclave's loopback. With CONNECT (`proxy.dialling`
 again), or an upgrade answered by 101, the exchange becomes a `proxy.tunnel` on every hop.
 """

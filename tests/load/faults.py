@@ -104,7 +104,7 @@ class FaultProxy:
         ends: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
     ) -> None:
         passed = 0
-        with contextlib.suppress(OSError):
+        try:
             while data := await reader.read(fault.piece or 65536):
                 left = self._left(fault, passed)
                 if left is not None and len(data) >= left:
@@ -121,6 +121,9 @@ class FaultProxy:
                 await writer.drain()
             if writer.can_write_eof():
                 writer.write_eof()
+        except OSError:  # A reset at one end is one at the other.
+            for end in ends:
+                end.transport.abort()
 
     @staticmethod
     def _left(fault: Fault, passed: int) -> int | None:

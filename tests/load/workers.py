@@ -79,7 +79,7 @@ async def _hung(stack: Stack) -> None:
     os.kill(stuck, signal.SIGCONT)
     insist(all(alive), "the other to serve")
     report(one_hangs=up, health=health["status"])
-    insist(sorted(up.values()) == [0, 1, 1], "the worker that hangs to be shown, and the other to serve")
+    insist(sorted(up.values()) == [0, 1, 1], "the worker that hangs to be shown by the other")
     insist(health["status"] == "warn" and "do not answer" in health["output"], "health to warn of it")
     async with asyncio.timeout(10):
         while json.loads(await page(stack, "/health"))["checks"]["workers"][0]["status"] != "pass":
