@@ -188,7 +188,11 @@ class Stack:
             await self.to_logs.listen(self._sockets["enclave"] / "host" / "5002.sock")
         for daemon in (self.enclave, self.host):
             await daemon.start()
-        await self.until_healthy()
+        try:
+            await self.until_healthy()
+        except BaseException:
+            await self.__aexit__(*sys.exc_info())
+            raise
         return self
 
     async def __aexit__(
