@@ -289,14 +289,36 @@ class UpgradeTests(SynchronousTestCase):
         self.assertTrue(client.take().endswith(b"no"))
 
     def test_unasked(self) -> None:
-        """A 101 that nobody asked for is a failure, and no tunnel."""
+        """Without an offer no 101 makes a tunnel, whatever its Upgrade says: not even one of empty members."""
+        for switched in (
+            b"Upgrade: websocket",
+            b"Upgrade: ,",
+            b"Upgrade: , ,",
+            b"Upgrade: \t,",
+            b"Upgrade: ,\r\nUpgrade: ,",
+            b"Upgrade:",
+            b"X: y",
+        ):
+            hop = OneHop()
+            client = hop.client()
+            client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            upstream = hop.endpoint.accept()
+            upstream.receive(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\n" + switched + b"\r\n\r\n")
+            self.assertIn(b"http_upgrade_failed", client.take(), switched)
+            self.assertTrue(upstream.aborted, switched)
+            # The client's next request is read as one.
+            client.receive(GET)
+            self.assertEqual(len(hop.endpoint.waiting), 1, switched)
+
+    def test_an_offer_of_nothing(self) -> None:
+        """An Upgrade field of empty members is no offer: nothing is sent on, and no switch is taken."""
         hop = OneHop()
         client = hop.client()
-        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.receive(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: ,\t,\r\n\r\n")
         upstream = hop.endpoint.accept()
+        self.assertNotIn(b"pgrade", upstream.take())
         upstream.receive(self.SWITCH)
         self.assertIn(b"http_upgrade_failed", client.take())
-        self.assertTrue(upstream.aborted)
 
     def test_another_protocol(self) -> None:
         """A 101 to what the client did not offer, or to nothing in particular, is refused; case does not matter."""
@@ -305,8 +327,11 @@ class UpgradeTests(SynchronousTestCase):
             (b"Upgrade: websocket, evil", b"502"),
             (b"Upgrade: websocket\r\nUpgrade: evil", b"502"),
             (b"Upgrade: ", b"502"),
+            (b"Upgrade: ,", b"502"),
+            (b"Upgrade: , ,\r\nUpgrade:", b"502"),
             (b"X: y", b"502"),
             (b"Upgrade: WebSocket", b"101"),
+            (b"Upgrade: , websocket,", b"101"),
             (b"Upgrade: chat/2,websocket", b"101"),
         ):
             hop = OneHop()

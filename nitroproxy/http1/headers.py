@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from nitroproxy.http1.messages import Headers
@@ -26,6 +26,13 @@ HOP_BY_HOP: Final = frozenset(
 
 #: Fields that a Connection field may not take away: the message means something else without them.
 _ESSENTIAL: Final = frozenset({b"content-length", b"host", b"expect", b"cache-control", b"authorization"})
+
+
+def members(values: Iterable[bytes]) -> list[bytes]:
+    """The members of a list-based field, given its field lines' values in order; empty ones do not count
+    (RFC 9110 sections 5.6.1 and 5.3)."""
+    found = (member.strip(b" \t") for value in values for member in value.split(b","))
+    return [member for member in found if member]
 
 
 def end_to_end(

@@ -20,6 +20,7 @@ import httptools
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.chunked import ChunkedDecoder, ChunkError
+from nitroproxy.http1.headers import members
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Fields, Limits, Request, Response
 
 _HEAD_END: Final = b"\r\n\r\n"
@@ -30,6 +31,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x8
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 _LONGEST_BODY: Final = (1 << 63) - 1
+_STOPPED_AT_UPGRADE: Final = "Pause on CONNECT/Upgrade"
 _LONGEST_BODY_DIGITS: Final = 19
 #: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
 #: recipients (CGI and its children) read it so.
@@ -74,8 +76,7 @@ class _Fields(Fields):
 @lru_cache(maxsize=16)
 def _options(connection: bytes) -> frozenset[bytes]:
     """What the members of a Connection field name; most connections have one and the same."""
-    options = (option.strip(b" \t").lower() for option in connection.split(b","))
-    return frozenset(option for option in options if option)
+    return frozenset(option.lower() for option in members((connection,)))
 
 
 class _Reader(ABC):
@@ -192,7 +193,9 @@ class _Reader(ABC):
             kind = Kind.METHOD_NOT_ALLOWED if _METHOD.match(head) else self._blame
             raise self._fail(kind, "the method is none that is known here") from error
         except httptools.HttpParserError as error:
-            raise self._fail(self._blame, str(error.__context__ or error)) from error
+            # llhttp stops there too when the Upgrade field is empty, which httptools does not take for an upgrade.
+            if str(error) != _STOPPED_AT_UPGRADE:
+                raise self._fail(self._blame, str(error.__context__ or error)) from error
         if b"_" in head and (name := fields.imitation()) is not None:
             raise self._fail(self._blame, f"field name {name.decode('ascii')!r} imitates one that frames the message")
         if len(fields.in_order) > self._limits.header_count:
@@ -220,8 +223,7 @@ class _Reader(ABC):
 def _upgrade(values: list[bytes]) -> bytes | None:
     """The protocols that a client offers; without HTTP/2, to which nothing here could switch (RFC 9113 section 3.1) and
     which would take what follows out of a destination's sight."""
-    protocols = [protocol.strip(b" \t") for value in values for protocol in value.split(b",")]
-    return b", ".join(protocol for protocol in protocols if protocol and protocol.lower() != b"h2c") or None
+    return b", ".join(protocol for protocol in members(values) if protocol.lower() != b"h2c") or None
 
 
 class RequestReader(_Reader):
@@ -276,7 +278,7 @@ class RequestReader(_Reader):
             raise ValueError("a CONNECT request with a body")
         options = fields.connection_options()
         expectations = values.get(b"expect")
-        if expectations is not None and b",".join(expectations).lower() != b"100-continue":
+        if expectations is not None and {value.lower() for value in members(expectations)} - {b"100-continue"}:
             raise self._fail(Kind.EXPECTATION_FAILED, "the only expectation understood is '100-continue'")
         upgrade = _upgrade(values.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
         return Request(
@@ -287,7 +289,7 @@ class RequestReader(_Reader):
             content_length=length or 0,
             keep_alive=b"close" not in options and (not http10 or b"keep-alive" in options),
             connection_options=options,
-            expects_continue=expectations is not None and not http10 and bool(length),
+            expects_continue=bool(members(expectations or ())) and not http10 and bool(length),
             upgrade=upgrade,
         )
 

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
-from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
+from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end, members
 from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.client import Client
@@ -378,10 +378,13 @@ def _one_hop_less(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
 
 
 def _offered(upgrade: bytes | None, response: Response) -> bool:
-    """Whether *response* switches to nothing but what the client offered with *upgrade* (RFC 9110 section 7.8)."""
-    offered = (upgrade or b"").lower().split(b", ")
-    chosen = b",".join(response.fields.values.get(b"upgrade", ())).lower().split(b",")
-    return all(protocol.strip(b" \t") in offered for protocol in chosen)
+    """Whether *response* switches to at least one protocol, and only to such as the client offered with *upgrade*
+    (RFC 9110 section 7.8). Without an offer there is no switch, whatever the response says."""
+    if upgrade is None:
+        return False
+    offered = members([upgrade.lower()])
+    chosen = members(value.lower() for value in response.fields.values.get(b"upgrade", ()))
+    return bool(chosen) and all(protocol in offered for protocol in chosen)
 
 
 def as_proxy_error(failure: Failure) -> ProxyError:
