@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import socket
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
 from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, HTTPConnectionPool, readBody
 from twisted.web.iweb import IBodyProducer
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
+
+import nitroproxy.enclave.service
+import nitroproxy.host.service
+from nitroproxy.demo.certificates import ThrowAwayAuthority
+from nitroproxy.telemetry.logs import EventLog
 
 reactor: Any = global_reactor
 
@@ -218,3 +233,112 @@ class Gathering(Protocol):
         if self._waiting is not None and self._wanted in self._received:
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)
+
+
+class ChainCase(TestCase):
+    """Both daemons in this process, and an upstream behind TLS.
+
+    :ivar port: the gateway's; *loopback* the enclave's own.
+    """
+
+    timeout = 60
+
+    async def setUp(self) -> None:  # type: ignore[override]  # trial awaits what it returns
+        self.directory = Path(tempfile.mkdtemp(prefix="np"))
+        self.addCleanup(shutil.rmtree, self.directory)
+        authority = ThrowAwayAuthority()
+        (self.directory / "ca.pem").write_bytes(authority.pem)
+        identity = PrivateCertificate.loadPEM(authority.issue().pem)
+        self.upstream_resource = self.resource()
+        self.upstream = reactor.listenSSL(0, Site(self.upstream_resource), identity.options(), interface="127.0.0.1")
+        self.addCleanup(self.upstream.stopListening)
+        self.port, self.loopback = free_port(), free_port()
+        self.services: dict[str, IService] = {}
+        self.addCleanup(self.stop, "host")
+        self.addCleanup(self.stop, "enclave")
+        self.start("host")
+        self.to_relay = await self.tap("host", "host/5001.sock", "enclave")
+        self.start("enclave")
+        self.to_enclave = await self.tap("enclave", "enclave/5000.sock", "host")
+        self.agent = Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False))
+
+    def resource(self) -> Any:
+        """What the upstream serves."""
+        return Upstream()
+
+    async def tap(self, owner: str, name: str, other: str) -> Tap:
+        """Stand between *owner*'s socket *name* and the place where *other* looks for it."""
+        tap = Tap(self.directory / owner / name)
+        place = self.directory / other / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        port = await UNIXServerEndpoint(reactor, str(place)).listen(tap)
+        self.addCleanup(port.stopListening)
+        tap.port = port
+        return tap
+
+    def configure(self, role: str, **more: object) -> str:
+        """Write one daemon's configuration file; its path."""
+        settings = {
+            "transport.kind": "unix",
+            "transport.directory": str(self.directory / role),
+            "host_proxy.port": self.port,
+            "enclave.proxy_port": self.loopback,
+            "egress.allow": ["localhost:*"],
+            "egress.allow_addresses": ["127.0.0.0/8", "::1/128"],
+            "tls.ca_file": str(self.directory / "ca.pem"),
+            "limits.drain_timeout": 0.5,
+            **{key.replace("__", "."): value for key, value in more.items()},
+        }
+        sections: dict[str, dict[str, object]] = {}
+        for key, value in settings.items():
+            section, name = key.split(".")
+            sections.setdefault(section, {})[name] = value
+        path = self.directory / f"{role}.json"
+        path.write_text(json.dumps(sections), "utf-8")
+        return str(path)
+
+    def start(self, role: str, environ: Mapping[str, str] | None = None, **more: object) -> None:
+        """Start one daemon's services in this process, each with a directory of its own."""
+        module = nitroproxy.host.service if role == "host" else nitroproxy.enclave.service
+        options = module.Options(environ or {})
+        options.parseOptions(["--config", self.configure(role, **more)])
+        service: Any = module.makeService(options)
+        service.privilegedStartService()
+        service.startService()
+        self.services[role] = service
+
+    async def stop(self, role: str) -> None:
+        """Stop one daemon's services, if they run."""
+        service: Any = self.services.pop(role, None)
+        if service is not None:
+            await service.stopService()
+            await deferLater(reactor, 0, lambda: None)  # connections that were aborted end in the next turn
+
+    def reload(self, role: str, **more: object) -> bool:
+        """Have one daemon load another configuration; whether it did."""
+        self.configure(role, **more)
+        service: Any = self.services[role]
+        successful: bool = service.reload()
+        return successful
+
+    def url(self, path: str) -> bytes:
+        """The gateway's URL for the upstream's *path*."""
+        return f"http://127.0.0.1:{self.port}/https://localhost:{self.upstream.getHost().port}{path}".encode()
+
+    async def health(self) -> tuple[int, dict[str, Any]]:
+        """The gateway's health."""
+        response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/health".encode())
+        return response.code, json.loads(await readBody(response))["checks"]
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """What is logged from now on, by Twisted's way and by the access log's."""
+        events: list[Mapping[str, Any]] = []
+        observer = EventLog("DEBUG", [events.append])
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+        def emit(log: EventLog, level: str, event: str, text: str, fields: dict[str, Any]) -> None:
+            events.append({"event": event, "text": text, **fields})
+
+        self.patch(EventLog, "emit", emit)
+        return events

@@ -190,6 +190,10 @@ class OneHop:
             return self._route(request)
         return Forward(self.pool, "next", request.target, b"next.example", ours=True)
 
+    def route_by_path(self) -> None:
+        """From now on each path is a next hop of its own."""
+        self._route = lambda request: Forward(self.pool, request.target, request.target, b"next.example")
+
     def check_tunnel(self, record: Record, address: IAddress) -> None:
         """Whether there may be a tunnel: the test's word."""
         self.asked.append((record, address))

@@ -7,7 +7,8 @@ from typing import Final
 
 from nitroproxy.http1.messages import Headers
 
-#: Fields about one connection, never passed on (RFC 9110 section 7.6.1, RFC 9112 sections 6.1 and 7.1.2).
+#: Fields about one connection, never passed on (RFC 9110 section 7.6.1, RFC 9112 sections 6.1 and 7.1.2; RFC
+#: 4559 section 6 for Proxy-Support).
 #: Proxy-Authenticate and Proxy-Authorization are between the client and its next proxy; the next hop is told nothing.
 HOP_BY_HOP: Final = frozenset(
     {
@@ -17,6 +18,7 @@ HOP_BY_HOP: Final = frozenset(
         b"proxy-authentication-info",
         b"proxy-authorization",
         b"proxy-connection",
+        b"proxy-support",
         b"te",
         b"trailer",
         b"transfer-encoding",
@@ -25,7 +27,10 @@ HOP_BY_HOP: Final = frozenset(
 )
 
 #: Fields that a Connection field may not take away: the message means something else without them.
-_ESSENTIAL: Final = frozenset({b"content-length", b"host", b"expect", b"cache-control", b"authorization"})
+#: What logs a connection in must be seen by every hop, for each pins the connection (`proxy.pinned`).
+_ESSENTIAL: Final = frozenset(
+    {b"content-length", b"host", b"expect", b"cache-control", b"authorization", b"www-authenticate", b"persistent-auth"}
+)
 
 
 def members(values: Iterable[bytes]) -> list[bytes]:

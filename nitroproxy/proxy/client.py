@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import ProxyError
 from nitroproxy.proxy.pace import Pace, Throttle
+from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.proxy.tunnel import Side
@@ -20,12 +21,14 @@ class Client(Protocol):
     :ivar response: writes what this client is answered.
     :ivar pace: how fast it reads that; follows where the response comes from.
     :ivar throttle: stops its request's body; the producer of the connection that this goes to.
+    :ivar pinned: the upstream connections that belong to it alone.
     """
 
     transport: StreamTransport
     response: ResponseWriter
     pace: Pace
     throttle: Throttle
+    pinned: PinnedConnections
 
     def take_body(self) -> None:
         """The request's body can be taken now."""

@@ -24,6 +24,7 @@ from nitroproxy.proxy.client import ClientExchange
 from nitroproxy.proxy.ending import Ending
 from nitroproxy.proxy.headwait import HeadWait
 from nitroproxy.proxy.pace import Pace, Throttle
+from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.trace import new_request_id, request_id_of, traceparent_of
@@ -65,6 +66,7 @@ class Downstream(Protocol):
         self._advancing = False
         self.pace = Pace(self._advance)
         self.throttle = Throttle(self._update_reading)
+        self.pinned = PinnedConnections()
 
     # The connection's own events.
 
@@ -107,6 +109,7 @@ class Downstream(Protocol):
         if self._side is not None:
             self._side.lost(reason)
         self._client_gone()
+        self.pinned.end()
         self._listener.lost(self)
 
     def drain(self) -> None:

@@ -20,6 +20,7 @@ from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.client import Client
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.pinned import carries_login, offers_login
 from nitroproxy.proxy.problem import read_proxy_status
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward
@@ -85,6 +86,8 @@ class Exchange:
         self._deadline: Deadline | None = None
         self._retries = 0
         self._pooled = False
+        #: The connection belongs to this client alone.
+        self._pinned = carries_login(request.fields)
         self._request_sent = request.content_length == 0
         #: Nothing tells the client to wait before it sends its body.
         self._may_send = not request.expects_continue
@@ -103,7 +106,14 @@ class Exchange:
 
     def start(self) -> None:
         """Find a connection and send the head."""
-        connection = self._route.pool.take_idle(self._route.key)
+        pool, key = self._route.pool, self._route.key
+        connection = self._client.pinned.take(pool, key)
+        if connection is not None:
+            self._pinned = True
+            self._send_head(connection)
+            return
+        # What logs a connection in never goes where it might be sent a second time, elsewhere.
+        connection = None if self._pinned else pool.take_idle(key)
         if connection is not None:
             self._pooled = True
             self._send_head(connection)
@@ -216,6 +226,8 @@ class Exchange:
         self._moved_now()
         if self._route.ours and response.status >= 400:
             self._record.passed_on = read_proxy_status(response.fields.get(b"proxy-status") or b"")
+        if offers_login(response.fields):
+            self._pinned = True
         self._client.answering(response.status)
         if not self._request_sent and response.status >= 400:
             self._client.response.close_after = True  # Nobody wants the rest of the body.
@@ -236,10 +248,13 @@ class Exchange:
         """The whole response has been read."""
         connection = self._finish()
         if connection is not None:
-            if reusable and self._request_sent:
-                self._route.pool.release(connection)
-            else:
+            if not (reusable and self._request_sent):
                 connection.forget()
+            elif self._pinned:
+                connection.rest()
+                self._client.pinned.keep(connection)
+            else:
+                self._route.pool.release(connection)
         self._client.exchange_done(self._request_sent)
 
     def response_upgrade(self, response: Response, rest: bytes) -> None:

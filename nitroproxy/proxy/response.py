@@ -11,6 +11,7 @@ from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
 from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Request, Response
 from nitroproxy.http1.writer import reason_phrase, response_head
+from nitroproxy.proxy.pinned import offers_login
 from nitroproxy.proxy.problem import problem
 from nitroproxy.proxy.transport import StreamTransport
 
@@ -71,6 +72,9 @@ class ResponseWriter:
             self._chunked = True
             headers.append((b"Transfer-Encoding", b"chunked"))
         headers.append((b"Via", self._via))
+        if response.status == 401 and offers_login(response.fields):
+            # Without it a client must not log a connection in through a proxy (RFC 4559 section 6).
+            headers += [(b"Proxy-Support", b"Session-Based-Authentication"), (b"Connection", b"Proxy-Support")]
         if response.fields.get(b"date") is None:
             headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
         self._write_head(response.status, response.reason, headers)

@@ -46,6 +46,8 @@ class UpstreamConnection(Protocol):
     """One connection to the next hop.
 
     :ivar key: what the pool keeps it under.
+    :ivar pool: the pool that made it.
+    :ivar usable: it can carry another exchange once the one at hand is over.
     :ivar opened_by: the id of the request for which it was made.
     :ivar idle_since: when its last exchange ended, in seconds.
     """
@@ -56,7 +58,8 @@ class UpstreamConnection(Protocol):
         self.key = key
         self.opened_by = opened_by
         self.idle_since = 0.0
-        self._pool = pool
+        self.pool = pool
+        self.usable = True
         self._reader = ResponseReader(pool.limits)
         self._receiver: ResponseReceiver | None = None
         self._response: Response | None = None
@@ -75,7 +78,8 @@ class UpstreamConnection(Protocol):
     def forget(self) -> None:
         """End the connection at once; its receiver is told nothing more."""
         self._receiver = None
-        self._pool.withdraw(self)
+        self.usable = False
+        self.pool.withdraw(self)
         if not self.gone:
             self.transport.abortConnection()
 
@@ -123,7 +127,7 @@ class UpstreamConnection(Protocol):
                 raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, f"more than {_MOST_INTERIM} interim responses")
             self._reader.next_message()
             receiver.response_interim(response)
-        elif response.content_length == UNTIL_CLOSE and not self._pool.end_is_proof(self.key):
+        elif response.content_length == UNTIL_CLOSE and not self.pool.end_is_proof(self.key):
             raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, "the response says neither its length nor that it is chunked")
         else:
             self._response = response
@@ -149,7 +153,8 @@ class UpstreamConnection(Protocol):
         if self._side is not None:
             self._side.ended()
         else:
-            self._pool.withdraw(self)
+            self.usable = False
+            self.pool.withdraw(self)
             self._input_ended(clean=True)
             if not self.gone:
                 self.transport.loseConnection()
@@ -159,7 +164,8 @@ class UpstreamConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.gone = True
-        self._pool.lost(self)
+        self.usable = False
+        self.pool.lost(self)
         if self._side is not None:
             self._side.lost(reason)
         else:
