@@ -18,6 +18,7 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
+from twisted.internet import tcp
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
@@ -76,6 +77,19 @@ class ChainTests(ChainCase):
         found = {(event["event"], event["hop"]) for event in events if event.get("request_id") == "find-me"}
         expected = {("access", "nitroproxy-host"), ("access", "nitroproxy-enclave"), ("tunnel", "nitroproxy-relay")}
         self.assertEqual(found, expected)
+
+    async def test_small_segments(self) -> None:
+        """Connections that the gateway and the loopback accept send small segments at once (TCP_NODELAY)."""
+        for port in (self.port, self.loopback):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setblocking(False)
+                name = client.getsockname()
+                found: list[socket.socket] = []
+                while not found:
+                    await deferLater(reactor, 0.01, lambda: None)
+                    readers = [reader for reader in reactor.getReaders() if isinstance(reader, tcp.Server)]
+                    found = [reader.socket for reader in readers if reader.socket.getpeername() == name]
+                self.assertTrue(found[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     async def test_large_body(self) -> None:
         """8 MiB go there and come back with the same digest."""

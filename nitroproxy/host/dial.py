@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTCP,
     IStreamClientEndpoint,
-    ITCPTransport,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,6 +26,7 @@ from zope.interface import implementer
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import AddressGuard
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.transport import set_tcp_options
 from nitroproxy.vsock.attempt import Attempt
 
 #: Seconds after which the next address is tried beside the one before (RFC 8305 section 5).
@@ -145,9 +145,7 @@ class CheckedEndpoint:
             except (ConnectError, OSError) as error:
                 raise ProxyError(Kind.UNREACHABLE, f"{self._host}:{self._port}: {error}") from error
             transport = protocol.transport  # type: ignore[attr-defined]
-            if ITCPTransport.providedBy(transport):
-                transport.setTcpNoDelay(True)
-                transport.setTcpKeepAlive(True)
+            set_tcp_options(transport)
             return protocol
 
         return Deferred.fromCoroutine(connect())

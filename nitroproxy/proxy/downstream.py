@@ -28,7 +28,7 @@ from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.trace import new_request_id, request_id_of, traceparent_of
-from nitroproxy.proxy.transport import StreamTransport
+from nitroproxy.proxy.transport import StreamTransport, set_tcp_options
 from nitroproxy.proxy.tunnel import Side, Tunnel
 
 
@@ -73,6 +73,7 @@ class Downstream(Protocol):
     def connectionMade(self) -> None:
         self.transport.bufferSize = self._settings.buffer_bytes // 2
         self.peer = self.transport.getPeer()
+        set_tcp_options(self.transport)
         self.response = ResponseWriter(self.transport, self._listener.hop, self._listener.pseudonym)
         self._ending = Ending(self.transport, self._listener.deadlines, self.abort)
         self.transport.registerProducer(self.pace, True)
