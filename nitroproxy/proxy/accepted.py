@@ -12,6 +12,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.hangup import SocketTable
 from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.route import Router
 
@@ -52,6 +53,10 @@ class Accepted(Protocol):
     @property
     def in_use(self) -> bool:
         """A request comes or is under way, its response may not have left, or it is a tunnel not kept in reserve."""
+
+    def look_for_hangup(self, sockets: SocketTable) -> None:
+        """End what is under way for a client that has gone unseen: nothing is read from it at present, or it has
+        closed its TCP connection, which looks like a half-close."""
 
     def drain(self) -> None:
         """End the connection: now between requests, after the response under way, a tunnel when it falls silent."""

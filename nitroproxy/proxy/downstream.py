@@ -22,6 +22,7 @@ from nitroproxy.proxy.accepted import Listening
 from nitroproxy.proxy.carrier import carrier
 from nitroproxy.proxy.client import ClientExchange
 from nitroproxy.proxy.ending import Ending
+from nitroproxy.proxy.hangup import SocketTable, has_hung_up, probe
 from nitroproxy.proxy.headwait import HeadWait
 from nitroproxy.proxy.pace import Pace, Throttle
 from nitroproxy.proxy.pinned import PinnedConnections
@@ -99,6 +100,18 @@ class Downstream(Protocol):
         elif self._state is _State.BODY:
             self._client_gone()
             self._close()  # Not an abort: the answer to the request before may still be on its way.
+        elif has_hung_up(self.transport):
+            self.abort()
+        else:
+            probe(self.transport)  # It waits for its response, or it has closed and looks as if it did.
+
+    def look_for_hangup(self, sockets: SocketTable) -> None:
+        """See `Accepted`."""
+        if self._tunnel is not None:
+            self._tunnel.look_for_hangup(sockets)
+        elif self._exchange is not None and (self._read_ended or not self._reading):
+            if has_hung_up(self.transport) or (self._read_ended and sockets.has_closed(self.transport)):
+                self.abort()
 
     def writeConnectionLost(self) -> None:
         """Our own half-close has been carried out."""

@@ -14,6 +14,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.accepted import Accepted, ListenerSettings
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
+from nitroproxy.proxy.hangup import SocketTable
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
 
@@ -23,6 +24,8 @@ _log: Final = Logger()
 _MOST_TURNED_AWAY: Final = 256
 
 
+#: Seconds between two looks for clients that have gone unseen.
+_HANGUP_INTERVAL: Final = 0.5
 #: Seconds between the decision to drain and the end of idle connections.
 _GRACE: Final = 0.1
 
@@ -57,6 +60,7 @@ class DownstreamFactory(Factory):
         #: Those that are being told that they are not served; they do not take the place of one that could be.
         self._turned_away: set[Accepted] = set()
         self._drained: Deferred[bool] | None = None
+        self._looking = False
         #: Nothing that was under way has been aborted.
         self._complete = True
 
@@ -75,6 +79,7 @@ class DownstreamFactory(Factory):
             refusal = Kind.CONNECTION_LIMIT_REACHED
         else:
             self.connections.add(connection)
+            self._look_again()
             return None
         self.observer.refused(refusal, connection.peer)
         self._turned_away.add(connection)
@@ -90,6 +95,19 @@ class DownstreamFactory(Factory):
         if self._drained is not None and not self.connections:
             self._drained.callback(self._complete)
             self._drained = None
+
+    def _look_again(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self.deadlines.after(_HANGUP_INTERVAL, self._look_for_hangups)
+
+    def _look_for_hangups(self) -> None:
+        self._looking = False
+        sockets = SocketTable()
+        for connection in list(self.connections):
+            connection.look_for_hangup(sockets)
+        if self.connections:
+            self._look_again()
 
     def end_refused_tunnels(self) -> None:
         """End the tunnels that the router refuses: it has been replaced, and another let them in."""

@@ -1,7 +1,7 @@
 """Two connections joined: bytes go both ways until both have ended (RFC 9110 section 9.3.6).
 
 A half-close is passed on as a half-close, an abort as an abort (where the transport has one: on vsock and UNIX sockets
-the other end sees a close). Nothing here looks at the bytes.
+the other end sees a close). A peer that has closed both directions ends the tunnel. Nothing here looks at the bytes.
 
 What has been read from one socket is given to the other at once, without a round through the reactor. What that does
 not take waits in its transport, and until all of it has left nothing more is read: so a read may be as large as what a
@@ -22,9 +22,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.hangup import SocketTable, has_hung_up, next_read, probe
 from nitroproxy.proxy.transport import StreamTransport
 
-#: Seconds that the second connection may take to send what it holds once the first has gone.
+#: Seconds that the second connection may take to send what it holds once the first has gone, or stops for then.
 _LAST_WORDS: Final = 10.0
 #: Seconds of silence after which a drain takes a tunnel for one that nobody waits for.
 _QUIET: Final = 5.0
@@ -39,7 +40,19 @@ class Side:
     The protocol that owns the connection passes its events to it.
     """
 
-    __slots__ = ("_paused", "bytes", "gone", "idle_socket", "other", "read_ended", "socket", "transport", "tunnel")
+    __slots__ = (
+        "_half_closed",
+        "_paused",
+        "_peer_closed",
+        "bytes",
+        "gone",
+        "idle_socket",
+        "other",
+        "read_ended",
+        "socket",
+        "transport",
+        "tunnel",
+    )
 
     other: Side
 
@@ -49,7 +62,9 @@ class Side:
         self.bytes = 0
         self.read_ended = False
         self.gone = False
+        self._half_closed = False
         self._paused = False
+        self._peer_closed = False
         #: The transport when it is a bare socket; None when it is TLS.
         self.socket = transport if isinstance(transport, FileDescriptor) else None
         #: The same while it is known to hold nothing that has not been sent.
@@ -107,14 +122,45 @@ class Side:
         self.other.transport.unregisterProducer()
         if self.other.read_ended:
             self.tunnel.finish()
-        elif not ISSLTransport.providedBy(self.other.transport):
-            # TLS as Twisted has it cannot end one direction alone; there the other end is not told.
-            self.other.transport.loseWriteConnection()
+        elif has_hung_up(self.transport, half_closed=self._half_closed):
+            self._close()
+        else:
+            probe(self.transport)
+            self.other.half_close()
+
+    def half_close(self) -> None:
+        """Send no more."""
+        # TLS as Twisted has it cannot end one direction alone; there the peer is not told.
+        if not ISSLTransport.providedBy(self.transport):
+            self._half_closed = True
+            self.transport.loseWriteConnection()
+
+    def look_for_hangup(self, sockets: SocketTable) -> None:
+        """End the connection when its peer has gone unseen: it is not being read, and nothing of it waits."""
+        if self.gone or not (self._paused or self.read_ended):
+            return
+        if self.read_ended and sockets.has_closed(self.transport):
+            self._close()
+        elif has_hung_up(self.transport, half_closed=self._half_closed):
+            waiting = next_read(self.transport)
+            if self.read_ended or waiting == b"":
+                self._close()
+            elif waiting is None:
+                self.transport.abortConnection()
+            else:
+                # What it sent before it closed still waits for the other end to take it; that cannot be put off.
+                self.tunnel.end_if_stuck()
+
+    def _close(self) -> None:
+        """End the connection, whose peer has closed it in order: what came from it still goes to the other."""
+        self._peer_closed = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def lost(self, reason: Failure) -> None:
         """The connection is gone, both ways."""
         self.gone = True
-        self.tunnel.side_lost(self, clean=reason.check(ConnectionDone) is not None)
+        self.tunnel.side_lost(self, clean=self._peer_closed or reason.check(ConnectionDone) is not None)
 
 
 class Tunnel:
@@ -152,6 +198,16 @@ class Tunnel:
     def in_reserve(self) -> bool:
         """It has been quiet for so long that a drain takes it for one that nobody uses."""
         return self._deadlines.seconds() - self._last_moved >= _QUIET
+
+    def look_for_hangup(self, sockets: SocketTable) -> None:
+        """End the tunnel when one of its peers has gone unseen. The listener calls this now and then."""
+        self.downstream.look_for_hangup(sockets)
+        self.upstream.look_for_hangup(sockets)
+
+    def end_if_stuck(self) -> None:
+        """End both connections when nothing has moved for as long as last words may take."""
+        if self._deadlines.seconds() - self._last_moved >= _LAST_WORDS:
+            self.abort()
 
     def abort(self) -> None:
         """End both connections at once."""
