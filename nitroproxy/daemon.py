@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from nitroproxy.listening import Unable
 from nitroproxy.notify import Notifier
+from nitroproxy.reactor import keeps_monotonic_time
 from nitroproxy.telemetry.instruments import Instruments
 
 _log: Final = Logger()
@@ -126,6 +127,12 @@ class Daemon(Service):
     def startService(self) -> None:
         """Begin to look after oneself; the service manager hears of it."""
         super().startService()
+        if not keeps_monotonic_time(self._reactor):
+            _log.warn(
+                "this reactor keeps time by the system's clock: when that is set, timeouts come early or late and the"
+                " watchdog may end the daemon; run twistd with --reactor=nitroproxy",
+                event="clock_not_monotonic",
+            )
         self._instruments.lag.start(self._beat)
         self._at_start().addCallbacks(lambda _: self._notifier.ready(self._status()), self._cannot_start)
 

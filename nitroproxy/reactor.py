@@ -1,4 +1,8 @@
-"""Twisted's epoll reactor with a short cut for writing: ``twistd --reactor=nitroproxy``.
+"""Twisted's epoll reactor on the monotonic clock and with a short cut for writing: ``twistd --reactor=nitroproxy``.
+
+Twisted's reactors keep time by the system's clock, which steps, in enclaves at start-up and after a pause. Set back, it
+would delay every deadline and the watchdog's keep-alive; set forward, it would end what is under way. This one does not
+notice.
 
 The stock reactor asks epoll before every write: it adds the descriptor, polls, sends, and takes it away again, three
 system calls around the one that matters. A proxy's sockets almost always have room. So here a connected writer is let
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -25,6 +30,9 @@ _log = Logger()
 
 class EagerReactor(EPollReactor):
     """See the module."""
+
+    #: `IReactorTime`'s clock, in seconds since no particular moment.
+    seconds = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         #: Those that want to write and have not been let.
@@ -127,3 +135,8 @@ class EagerReactor(EPollReactor):
 def install() -> None:
     """Make an `EagerReactor` the reactor of this process."""
     installReactor(EagerReactor())
+
+
+def keeps_monotonic_time(reactor: Any) -> bool:
+    """Whether *reactor*'s timers are independent of the system's clock, as an `EagerReactor`'s are."""
+    return reactor.seconds is time.monotonic

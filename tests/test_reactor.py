@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.test.connectionmixins import ConnectionTestsMixin, StreamClientTestsMixin
@@ -24,7 +27,7 @@ from twisted.internet.test.test_time import TimeTestsBuilder
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.reactor import EagerReactor
+from nitroproxy.reactor import EagerReactor, keeps_monotonic_time
 
 _LIMIT: Final = 20
 
@@ -48,6 +51,40 @@ class TimeTests(TimeTestsBuilder, SynchronousTestCase):
     """Calls come when they are due."""
 
     reactorFactory = EagerReactor
+
+
+#: A process whose system clock is set, back or forward, while a call is due in a moment and another in a minute.
+_STEPPED: Final = """
+import sys, time
+clock, step = time.time, 0.0
+time.time = lambda: clock() + step
+from nitroproxy.reactor import install
+install()
+from twisted.internet import reactor
+def set_clock():
+    global step
+    step = float(sys.argv[1])
+reactor.callLater(60, print, "early", flush=True)
+reactor.callLater(0, set_clock)
+reactor.callLater(0.2, print, "due", flush=True)
+reactor.callLater(0.2, reactor.stop)
+reactor.run()
+"""
+
+
+class ClockTests(SynchronousTestCase):
+    """The system's clock steps."""
+
+    def test_steps(self) -> None:
+        """Set back an hour it delays no call, set forward two minutes it brings none early."""
+        for step in ("-3600", "120"):
+            done = subprocess.run([sys.executable, "-c", _STEPPED, step], capture_output=True, text=True, timeout=30)
+            self.assertEqual(done.stdout, "due\n", done.stderr)
+
+    def test_which(self) -> None:
+        """This reactor is known to be independent of the clock, and Twisted's own are not."""
+        self.assertTrue(keeps_monotonic_time(EagerReactor))
+        self.assertFalse(keeps_monotonic_time(EPollReactor))
 
 
 class ThreadTests(ThreadTestsBuilder, SynchronousTestCase):
