@@ -8,34 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import socket
 import sys
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from twisted.application.service import IService
 from twisted.internet import reactor as global_reactor
 from twisted.internet import tcp
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXServerEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import globalLogPublisher
-from twisted.trial.unittest import TestCase
-from twisted.web.client import Agent, HTTPConnectionPool, PartialDownloadError, ResponseFailed, readBody
+from twisted.web.client import PartialDownloadError, ResponseFailed, readBody
 from twisted.web.http_headers import Headers
-from twisted.web.server import Site
 
 import nitroproxy.enclave.service
 import nitroproxy.host.service
-from nitroproxy.demo.certificates import ThrowAwayAuthority
 from nitroproxy.status import look
-from nitroproxy.telemetry.logs import EventLog
-from tests.chain import Body, ChainCase, Gathering, free_port
+from tests.chain import Body, ChainCase, Gathering
 
 reactor: Any = global_reactor
 

@@ -58,10 +58,11 @@ class ImportTests(SynchronousTestCase):
         pure = ("nitroproxy.errors", "nitroproxy.policy", "nitroproxy.target", "nitroproxy.http1", "nitroproxy.config")
         self.assertEqual(self.offenders(pure, ("twisted", "socket", "OpenSSL", "zope")), [])
 
-    def test_vsock(self) -> None:
-        """vsock knows Twisted and itself."""
-        others = tuple(name for name in self.modules if name.count(".") == 1 and name != "nitroproxy.vsock")
-        self.assertEqual(self.offenders(("nitroproxy.vsock",), others), [])
+    def test_below(self) -> None:
+        """vsock and sockets know Twisted and themselves."""
+        for package in ("nitroproxy.vsock", "nitroproxy.sockets"):
+            others = tuple(name for name in self.modules if name.count(".") == 1 and name != package)
+            self.assertEqual(self.offenders((package,), others), [])
 
     def test_engine(self) -> None:
         """The engine knows no socket, no role and no configuration."""

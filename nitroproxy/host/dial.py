@@ -26,7 +26,7 @@ from zope.interface import implementer
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import AddressGuard
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
-from nitroproxy.proxy.transport import set_tcp_options
+from nitroproxy.sockets.options import set_tcp_options
 from nitroproxy.vsock.attempt import Attempt
 
 #: Seconds after which the next address is tried beside the one before (RFC 8305 section 5).

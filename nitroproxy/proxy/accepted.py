@@ -12,9 +12,9 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.exchange import ExchangeSettings
-from nitroproxy.proxy.hangup import SocketTable
 from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.route import Router
+from nitroproxy.sockets.hangup import SocketTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,15 +22,16 @@ from nitroproxy.proxy.accepted import Listening
 from nitroproxy.proxy.carrier import carrier
 from nitroproxy.proxy.client import ClientExchange
 from nitroproxy.proxy.ending import Ending
-from nitroproxy.proxy.hangup import SocketTable, has_hung_up, probe
 from nitroproxy.proxy.headwait import HeadWait
 from nitroproxy.proxy.pace import Pace, Throttle
 from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.trace import new_request_id, request_id_of, traceparent_of
-from nitroproxy.proxy.transport import StreamTransport, set_tcp_options
+from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.proxy.tunnel import Side, Tunnel
+from nitroproxy.sockets.hangup import SocketTable, has_hung_up, probe
+from nitroproxy.sockets.options import set_tcp_options
 
 
 class _State(enum.Enum):
@@ -109,9 +110,10 @@ class Downstream(Protocol):
         """See `Accepted`."""
         if self._tunnel is not None:
             self._tunnel.look_for_hangup(sockets)
-        elif self._exchange is not None and (self._read_ended or not self._reading):
-            if has_hung_up(self.transport) or (self._read_ended and sockets.has_closed(self.transport)):
-                self.abort()
+        elif self._exchange is None or (self._reading and not self._read_ended):
+            return
+        elif has_hung_up(self.transport) or (self._read_ended and sockets.has_closed(self.transport)):
+            self.abort()
 
     def writeConnectionLost(self) -> None:
         """Our own half-close has been carried out."""

@@ -14,9 +14,9 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.accepted import Accepted, ListenerSettings
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
-from nitroproxy.proxy.hangup import SocketTable
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
+from nitroproxy.sockets.hangup import SocketTable
 
 _log: Final = Logger()
 

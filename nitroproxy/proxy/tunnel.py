@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
-from nitroproxy.proxy.hangup import SocketTable, has_hung_up, next_read, probe
 from nitroproxy.proxy.transport import StreamTransport
+from nitroproxy.sockets.hangup import SocketTable, has_hung_up, next_read, probe
 
 #: Seconds that the second connection may take to send what it holds once the first has gone, or stops for then.
 _LAST_WORDS: Final = 10.0

@@ -22,11 +22,12 @@ from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from nitroproxy.proxy.transport import socket_of
+from nitroproxy.sockets.options import socket_of
 
 #: Seconds until the first probe of a half-closed peer and between two; how many may stay unanswered.
 _PROBE_AFTER: Final = 5
 _PROBES: Final = 4
+
 
 def has_hung_up(transport: Any, *, half_closed: bool = False) -> bool:
     """Whether *transport*'s peer has gone, both ways. Asks the kernel, reads nothing and sends nothing.

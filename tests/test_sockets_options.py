@@ -11,7 +11,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, U
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from nitroproxy.proxy.transport import set_tcp_options, socket_of
+from nitroproxy.sockets.options import set_tcp_options, socket_of
 
 reactor: Any = global_reactor
 

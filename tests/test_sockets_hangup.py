@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.proxy.hangup import SocketTable, has_hung_up, next_read, probe
+from nitroproxy.sockets.hangup import SocketTable, has_hung_up, next_read, probe
 
 
 class Transport:
