@@ -1,6 +1,6 @@
 """`python -m benchmarks.handshaker KIND PORT CA SECONDS`: TLS handshakes with localhost:PORT, one after the other.
 
-KIND is ``nitroproxy`` (`nitroproxy.tls`), ``stock`` (Twisted's optionsForClientTLS) or ``bare`` (pyOpenSSL on a
+KIND is ``nitroproxy`` (`nitroproxy.tls.client`), ``stock`` (Twisted's optionsForClientTLS) or ``bare`` (pyOpenSSL on a
 blocking socket: the chain verified, the name not, as s_time does; a session resumed if the server allows it). Each
 connection asks for one small page and is closed. Prints how many there were and the seconds of CPU that they took.
 """
@@ -23,7 +23,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 
-from nitroproxy.tls import TLSClient
+from nitroproxy.tls.client import TLSClient
 
 _REQUEST = b"GET /1k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _HOST = "localhost"

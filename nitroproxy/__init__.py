@@ -1,45 +1,47 @@
 """nitroproxy: HTTP(S) out of an AWS Nitro Enclave, with the TLS started inside the enclave.
 
-Three proxies in a row, one engine. This is the journey of one request, and the map of the code.
+Three proxies in a row share one engine (`proxy`). This is the journey of a request, and the map of the code.
 
-An application on the host says ``GET /https://example.org/x`` to the **gateway** (`host.service` put it together):
+An application on the host sends ``GET /https://example.org/x`` to the **gateway** (`host`):
 
-1. `proxy.listener` makes a `proxy.downstream` for the application's connection, or refuses it. `http1.reader` turns
-   bytes into a `Request`, or refuses them; `proxy.trace` finds or makes the id that names it on every hop.
-2. `proxy.downstream` asks its router (`host.gateway`) for a route. `target` parses the request-target once; from here
-   on only the parsed form exists. No target: a page of our own (`host.resource`, by way of `proxy.local`). A target:
-   `Forward` to the enclave.
-3. `proxy.exchange` drives the request. It takes a connection to the enclave from the pool (`proxy.upstream`) or makes
-   one over `vsock` (a UNIX socket in development), sends the head in absolute form, and lets the body flow.
+1. `proxy.listener` accepts the connection and makes a `proxy.downstream` for it, or refuses it. `proxy.head_timeout`
+   bounds the wait for the head. `http1.reader` turns bytes into a request or rejects them; `proxy.trace` finds or
+   makes the id that identifies the request on every hop.
+2. `proxy.dispatch` asks the role's router (`host.gateway`) for a route. `target` parses the request-target once; from
+   here on only the parsed form exists. Without a target: a page of our own (`host.pages`, through `proxy.local`).
+   With one: forward to the enclave.
+3. `proxy.exchange` drives the request, and retries it where that is safe. It takes a connection to the enclave from
+   the pool (`proxy.upstream`) or opens one over `vsock` (a UNIX socket in development), sends the head, and streams
+   the body.
 
-In the **enclave** (`enclave.service`) the same engine reads it; only the router differs:
+In the **enclave** (`enclave`) the same engine reads the request; only the router differs:
 
-4. `enclave.router` asks `policy` whether the name and port may be reached at all, and forwards to the destination
+4. `enclave.router` checks the `policy`: may this name and port be reached? Then it forwards to the destination
    itself.
-5. `enclave.dialer` makes the connection: `proxy.connect` asks the relay ``CONNECT example.org:443`` over vsock, and
-   `tls` starts TLS in that tunnel and verifies the certificate. Before that has succeeded nothing of the request
-   leaves.
+5. `enclave.dialer` makes the connection: `proxy.connect_endpoint` sends ``CONNECT example.org:443`` to the relay over
+   vsock, and `tls.client` starts TLS in that tunnel and verifies the certificate. Nothing of the request leaves
+   before that has succeeded.
 
-On the host, the **relay** (`host.service` again) reads the CONNECT with the same engine once more:
+On the host the **relay** (`host` again) reads the CONNECT with the same engine:
 
-6. `host.egress` asks `policy` again, and gives a `Dial` route. `proxy.dialling` carries it out: `host.dial` has
-   the name looked up once (`host.lookup`), checks every address, and dials one of those it checked.
-7. `proxy.tunnel` joins the two connections: what is read from one is given to the other at once, and while any of it
-   waits no more is read. What crosses it is ciphertext.
+6. `host.egress` checks the `policy` again and returns a route that dials. `proxy.connect_request` carries it out:
+   `host.lookup` resolves the name once, `host.dial` checks every address with the address guard of `policy` and
+   connects to one of those it checked.
+7. `proxy.tunnel` joins the two connections. What crosses it is ciphertext.
 
-The response comes back the way the request went: `proxy.upstream` reads it, `proxy.exchange` passes it on,
-`proxy.response` writes it. What happened is noted on the way in a `proxy.record`, for those who watch. Each
-connection is the other's producer, so a slow reader slows the sender down, all the way. A response that breaks off is
-broken off towards the client too, never completed. Every failure is a kind in `errors`, told as `proxy.problem` says.
+The response returns along the same path: `proxy.upstream` reads it, `proxy.exchange` passes it on, `proxy.response`
+writes it. `proxy.record` notes what happened, for the log (`telemetry.access`) and the metrics (`telemetry.metrics`).
+Each connection is the other's producer, so a slow reader slows the sender down, all the way. A response that breaks
+off is broken off towards the client too, never completed. Every failure is a kind in `errors`, written by
+`proxy.problem`.
 
-With ``host_proxy.processes`` several workers do the host's steps. Each accepts from the same sockets (`inherited`),
-which a supervisor (`host.crew`) holds; they talk over socket pairs (`host.channel`).
+A login that counts for a connection (NTLM) pins the connection to its client: `proxy.pinned`. A client that has gone
+holds nothing: `sockets.hangup`. An application in the enclave enters at step 4 through the enclave's loopback. With
+CONNECT, or an upgrade answered by 101, the exchange becomes a tunnel on every hop.
 
-All of it runs in Twisted's reactor, or in one that writes with fewer system calls (`reactor`); `daemon` sees to a
-process's life, `listening` to its places.
-
-An application in the enclave enters at step 4 through the enclave's loopback. With CONNECT (`proxy.dialling`
-again), or an upgrade answered by 101, the exchange becomes a `proxy.tunnel` on every hop.
+Around it: `config` loads the configuration, `daemon` is the life of a process (sockets, signals, systemd and its
+watchdog, reload), `workers` runs a daemon on several processes, `telemetry` is health, metrics and logs, `sockets`
+and `vsock` are what lies below the engine. `commands` is the ``nitroproxy`` command and `demo` the demonstration.
 """
 
 __version__ = "0.1.0"

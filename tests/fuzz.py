@@ -25,16 +25,16 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from nitroproxy.config import ConfigurationError, load
+from nitroproxy.config.load import ConfigurationError, load
 from nitroproxy.errors import ProxyError
 from nitroproxy.host.dial import Resolver
 from nitroproxy.host.egress import EgressRouter
 from nitroproxy.http1.messages import Limits, Request, Response
 from nitroproxy.http1.reader import RequestReader, ResponseReader
 from nitroproxy.policy import AddressGuard, Policy
-from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.settings import ListenerSettings
 from tests.wire import Wire
 
 _VECTORS: Final = Path(__file__).parent / "vectors"

@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from nitroproxy.host.channel import Answerer, Channel
-from nitroproxy.host.worker import Orders, Worker
+from nitroproxy.workers.channel import Answerer, Channel
+from nitroproxy.workers.worker import Worker, WorkerStart
 
 
 class End(StringTransport):
@@ -76,7 +76,7 @@ class FakePlace:
 class FakeWorker:
     """A worker's process, so to speak."""
 
-    def __init__(self, clock: Clock, number: int, orders: Orders, answerers: Mapping[str, Answerer]) -> None:
+    def __init__(self, clock: Clock, number: int, orders: WorkerStart, answerers: Mapping[str, Answerer]) -> None:
         self.number = number
         self.orders = orders
         self.places = [FakePlace(), FakePlace()]
@@ -122,9 +122,9 @@ class FakeLaunch:
         self._ended: dict[int, Callable[[str], object]] = {}
 
     def __call__(
-        self, number: int, orders: Orders, answerers: Mapping[str, Answerer], ended: Callable[[str], object]
+        self, number: int, orders: WorkerStart, answerers: Mapping[str, Answerer], ended: Callable[[str], object]
     ) -> Channel:
-        """See `nitroproxy.host.launch.Launch`."""
+        """See `nitroproxy.workers.spawn.Spawn`."""
         self.started.append(number)
         worker = self.workers[number] = FakeWorker(self._clock, number, orders, answerers)
         self._ended[number] = ended

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.daemon.reload import RELOADABLE
 from nitroproxy.errors import Kind
-from nitroproxy.reload import RELOADABLE
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs/operations.md").read_text("utf-8")

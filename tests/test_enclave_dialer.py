@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.target import Origin
-from nitroproxy.tls import TLSClient
+from nitroproxy.tls.client import TLSClient
 from tests.wire import WaitingEndpoint, split_head
 
 

@@ -13,10 +13,10 @@ from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.router import EnclaveRouter
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import Policy
-from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
 from nitroproxy.proxy.route import Dial, Forward, Local
 from nitroproxy.target import Origin
-from nitroproxy.tls import TLSClient
+from nitroproxy.tls.client import TLSClient
 from tests.wire import OneHop, WaitingEndpoint, record, request
 
 

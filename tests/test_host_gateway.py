@@ -8,7 +8,7 @@ from twisted.web.server import Site
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.gateway import ENCLAVE, GatewayRouter
-from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
 from nitroproxy.proxy.route import Dial, Forward, Local
 from tests.wire import OneHop, WaitingEndpoint, record, request
 

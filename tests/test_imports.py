@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -55,7 +56,13 @@ class ImportTests(SynchronousTestCase):
 
     def test_pure(self) -> None:
         """What decides is pure: no Twisted, no sockets, no reactor."""
-        pure = ("nitroproxy.errors", "nitroproxy.policy", "nitroproxy.target", "nitroproxy.http1", "nitroproxy.config")
+        pure = (
+            "nitroproxy.errors",
+            "nitroproxy.policy",
+            "nitroproxy.target",
+            "nitroproxy.http1",
+            "nitroproxy.config.load",
+        )
         self.assertEqual(self.offenders(pure, ("twisted", "socket", "OpenSSL", "zope")), [])
 
     def test_below(self) -> None:
@@ -66,7 +73,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_engine(self) -> None:
         """The engine knows no socket, no role and no configuration."""
-        ours = ("host", "enclave", "vsock", "config", "settings", "daemon", "tls")
+        ours = ("host", "enclave", "vsock", "config", "daemon", "workers", "tls", "commands", "telemetry")
         forbidden = ("socket", "OpenSSL", *(f"nitroproxy.{name}" for name in ours))
         self.assertEqual(self.offenders(("nitroproxy.proxy",), forbidden), [])
 
@@ -84,30 +91,50 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(self.offenders(("nitroproxy.enclave",), ("nitroproxy.host",)), [])
 
     def test_roots(self) -> None:
-        """Only the composition roots read the configuration and touch the global reactor; nothing imports them."""
+        """Only the composition roots read the configuration and touch the global reactor; no module imports them."""
         everything, roots = ("nitroproxy",), ("nitroproxy.host.service", "nitroproxy.enclave.service")
         self.assertEqual(self.offenders(everything, roots), [])
         readers = (
             *roots,
-            "nitroproxy.host.parts",
-            "nitroproxy.wiring",
-            "nitroproxy.reload",
-            "nitroproxy.options",
-            "nitroproxy.cli",
+            "nitroproxy.host.components",
+            "nitroproxy.daemon.wiring",
+            "nitroproxy.daemon.reload",
+            "nitroproxy.commands",
             "nitroproxy.config",
         )
-        self.assertEqual(
-            self.offenders(everything, ("nitroproxy.config", "nitroproxy.wiring", "nitroproxy.daemon"), readers), []
-        )
+        composing = ("nitroproxy.config", "nitroproxy.daemon.wiring", "nitroproxy.daemon.service")
+        self.assertEqual(self.offenders(everything, composing, readers), [])
         outside = (*roots, "nitroproxy.demo")
         self.assertEqual(self.offenders(everything, ("twisted.internet.reactor",), outside), [])
 
     def test_openssl(self) -> None:
         """OpenSSL and service-identity are for `tls` alone (the demo's upstream is a server of its own)."""
-        outside = ("nitroproxy.tls", "nitroproxy.demo")
+        outside = ("nitroproxy.tls.client", "nitroproxy.demo")
         self.assertEqual(self.offenders(("nitroproxy",), ("OpenSSL", "service_identity"), outside), [])
 
     def test_heavy_imports(self) -> None:
         """What installs a reactor or was ruled out is imported nowhere on the data path."""
         forbidden = ("twisted.web.proxy", "twisted.web.client", "treq", "requests")
         self.assertEqual(self.offenders(("nitroproxy",), forbidden, ("nitroproxy.demo",)), [])
+
+
+class MapTests(SynchronousTestCase):
+    """The docstrings that explain the tree."""
+
+    def test_packages(self) -> None:
+        """A package's docstring names each of its modules, and no others, in backquotes."""
+        for path in sorted(PACKAGE.rglob("__init__.py")):
+            if path.parent == PACKAGE:
+                continue
+            named = set(re.findall(r"`([a-z0-9_]+)`", ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""))
+            modules = {module.stem for module in path.parent.glob("*.py")} - {"__init__", "__main__"}
+            self.assertEqual(named, modules, path.parent.name)
+
+    def test_map(self) -> None:
+        """What the map names exists, and it names every package."""
+        found = modules()
+        text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))) or ""
+        named = set(re.findall(r"(?<!`)`([a-z0-9_]+(?:\.[a-z0-9_]+)*)`(?!`)", text))
+        self.assertEqual({name for name in named if f"nitroproxy.{name}" not in found}, set())
+        packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+        self.assertEqual(packages - {name.partition(".")[0] for name in named}, set())

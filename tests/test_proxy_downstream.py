@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.http1.messages import Limits
-from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.settings import ExchangeSettings
 from tests.wire import GET, OneHop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

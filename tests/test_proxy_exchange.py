@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Response
-from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.settings import ExchangeSettings
 from tests.wire import GET, OneHop, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.proxy.exchange import ExchangeSettings
+from nitroproxy.proxy.settings import ExchangeSettings
 from tests.wire import GET, OneHop, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -6,11 +6,11 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind
-from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial
+from nitroproxy.proxy.settings import ListenerSettings
 from tests.wire import GET, Notes, OneHop, WaitingEndpoint, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

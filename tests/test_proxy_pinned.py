@@ -7,7 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.http1.messages import Fields
 from nitroproxy.proxy.pinned import carries_login, offers_login
-from nitroproxy.proxy.upstream import Pool, PoolSettings
+from nitroproxy.proxy.settings import PoolSettings
+from nitroproxy.proxy.upstream import Pool
 from tests.wire import GET, OneHop, Wire, split_head
 
 LOGIN = b"GET /thing HTTP/1.1\r\nHost: a\r\nAuthorization: NTLM TlRMTVNTUAAB\r\n\r\n"

@@ -9,7 +9,7 @@ from zope.interface import directlyProvides
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
-from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
 from nitroproxy.proxy.route import Dial, Route
 from tests.wire import GET, Notes, OneHop, WaitingEndpoint, Wire, split_head
 

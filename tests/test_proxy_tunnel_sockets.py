@@ -17,11 +17,11 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from nitroproxy.http1.messages import Request
-from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Route
+from nitroproxy.proxy.settings import ListenerSettings
 
 reactor: Any = global_reactor
 

@@ -1,4 +1,4 @@
-"""The name check of `nitroproxy.tls`: done once for a certificate and a host, and never less (S14, S15)."""
+"""The name check of `nitroproxy.tls.client`: done once for a certificate and a host, and never less (S14, S15)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from service_identity.pyopenssl import verify_hostname
 
-import nitroproxy.tls
+import nitroproxy.tls.client
 from nitroproxy.demo.certificates import MAKE_BAD
 from nitroproxy.errors import Kind
 from tests.tlsserver import TLSCase
@@ -25,7 +25,7 @@ class NameTests(TLSCase):
             checked.append(host)
             genuine(handle, host)
 
-        self.patch(nitroproxy.tls, "verify_hostname", count)
+        self.patch(nitroproxy.tls.client, "verify_hostname", count)
         return checked
 
     async def test_name_once(self) -> None:
@@ -59,7 +59,7 @@ class NameTests(TLSCase):
 
     async def test_names_are_forgotten(self) -> None:
         """Of too many certificates the one that was not met for longest is forgotten."""
-        self.patch(nitroproxy.tls, "_NAMES", 2)
+        self.patch(nitroproxy.tls.client, "_NAMES", 2)
         checked = self.count_checks()
         client = self.client()
         a, b, c = (self.serve(self.authority.issue()) for _ in range(3))
@@ -74,5 +74,5 @@ class NameTests(TLSCase):
         def broken(*arguments: object) -> None:
             raise MemoryError
 
-        self.patch(nitroproxy.tls, "sha256", broken)
+        self.patch(nitroproxy.tls.client, "sha256", broken)
         self.assertIn("MemoryError", await self.refused(Kind.TLS_CERTIFICATE_ERROR, port))

@@ -30,7 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 import nitroproxy.vsock.transport
-from nitroproxy.reactor import EagerReactor
+from nitroproxy.daemon.reactor import EagerReactor
 from nitroproxy.vsock.address import CID_ANY
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
 from nitroproxy.vsock.transport import LARGEST_SEND, VsockConnector, vsock_socket
@@ -266,7 +266,7 @@ class EagerConformanceTests(Conformance, SynchronousTestCase):
     reactorFactory = EagerReactor
 
     def test_logPrefix(self) -> None:
-        """There is no prefix of the legacy log: see `nitroproxy.reactor`."""
+        """There is no prefix of the legacy log: see `nitroproxy.daemon.reactor`."""
 
 
 class EpollConformanceTests(Conformance, SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""A TLS server and a client of `nitroproxy.tls`, on real connections: for the tests of that module."""
+"""A TLS server and a client of `nitroproxy.tls.client`, on real connections: for the tests of that module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from nitroproxy.demo.certificates import ServerIdentity, ThrowAwayAuthority
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.tls import TLSClient
+from nitroproxy.tls.client import TLSClient
 from tests.wire import Maker
 
 reactor: Any = global_reactor

@@ -21,14 +21,13 @@ from zope.interface import implementer
 
 from nitroproxy.errors import ProxyError
 from nitroproxy.http1.messages import Fields, Limits, Request
-from nitroproxy.proxy.accepted import ListenerSettings
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.downstream import Downstream
-from nitroproxy.proxy.exchange import ExchangeSettings
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.route import Forward, Route
-from nitroproxy.proxy.upstream import Pool, PoolSettings
+from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
+from nitroproxy.proxy.upstream import Pool
 
 
 class Wire(StringTransport):

@@ -2,4 +2,4 @@
 
 from twisted.application.reactors import Reactor
 
-eager = Reactor("nitroproxy", "nitroproxy.reactor", "epoll, asked only when a write did not fit; for proxies")
+eager = Reactor("nitroproxy", "nitroproxy.daemon.reactor", "epoll, asked only when a write did not fit; for proxies")

@@ -1,4 +1,4 @@
-"""TLS handshakes, full and resumed: of `nitroproxy.tls` by itself, and in requests that need a new connection (P6)."""
+"""TLS handshakes, full and resumed: of `nitroproxy.tls.client` alone, and in requests on a new connection (P6)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.processes import ROOT, Crew
 from benchmarks.wrk import Entry, Load, drive
 
 Kind = Literal["full", "resumed"]
-_SUBJECT = "nitroproxy.tls"
+_SUBJECT = "nitroproxy.tls.client"
 _OPENSSL = {"full": "openssl s_time -new", "resumed": "openssl s_time -reuse"}
 _STOCK = "optionsForClientTLS"
 _BARE = "pyOpenSSL, a blocking socket"

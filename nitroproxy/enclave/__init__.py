@@ -1,1 +1,5 @@
-"""The enclave's side: the proxy whose TLS starts here."""
+"""The enclave daemon: the proxy whose TLS starts inside the enclave.
+
+`service` is its composition root. `router` decides where a request goes, `dialer` connects to a destination through
+the relay and starts TLS, `health` examines the relay and what lies beyond it.
+"""

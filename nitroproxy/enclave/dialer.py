@@ -7,9 +7,9 @@ from collections.abc import Hashable
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from nitroproxy.http1.messages import Headers
-from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
 from nitroproxy.target import Origin
-from nitroproxy.tls import TLSClient
+from nitroproxy.tls.client import TLSClient
 
 
 class Dialer:

@@ -10,7 +10,8 @@ from nitroproxy.errors import ProxyError
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
-from nitroproxy.proxy.upstream import Pool, PoolSettings
+from nitroproxy.proxy.settings import PoolSettings
+from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.health import LONGEST_HEALTH, Check, Health, read_health, same_policy, tls_verification
 
 #: Seconds that the relay may take to say how it is: less than the host waits for all of this.

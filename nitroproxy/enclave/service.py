@@ -14,27 +14,14 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 
 from nitroproxy import __version__
-from nitroproxy.config import Configuration, Settings
-from nitroproxy.daemon import Daemon
-from nitroproxy.enclave.dialer import Dialer
-from nitroproxy.enclave.health import HealthOfEnclave
-from nitroproxy.enclave.router import EnclaveRouter, enclave_site
-from nitroproxy.errors import Kind
-from nitroproxy.listening import Listener, exit_with
-from nitroproxy.notify import Notifier
-from nitroproxy.options import DaemonOptions
-from nitroproxy.policy import Policy
-from nitroproxy.proxy.connect import HopEndpoint
-from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.upstream import Pool
-from nitroproxy.reload import Reloader, Unloadable
-from nitroproxy.telemetry.exposition import own_metrics
-from nitroproxy.telemetry.instruments import Instruments
-from nitroproxy.telemetry.metrics import TLSMetrics, one_counter, pool_metrics
-from nitroproxy.telemetry.shipping import LogShipper, post_to
-from nitroproxy.tls import TLSClient, TrustError
-from nitroproxy.wiring import (
+from nitroproxy.config.load import Configuration
+from nitroproxy.config.options import DaemonOptions
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.place import ListeningPlace, exit_with
+from nitroproxy.daemon.reload import Reloader, Unloadable
+from nitroproxy.daemon.service import Daemon
+from nitroproxy.daemon.systemd import Notifier
+from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
     OnlyFrom,
@@ -44,6 +31,20 @@ from nitroproxy.wiring import (
     pool_settings,
     tcp_server,
 )
+from nitroproxy.enclave.dialer import Dialer
+from nitroproxy.enclave.health import HealthOfEnclave
+from nitroproxy.enclave.router import EnclaveRouter, enclave_site
+from nitroproxy.errors import Kind
+from nitroproxy.policy import Policy
+from nitroproxy.proxy.connect_endpoint import HopEndpoint
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.instruments import Instruments
+from nitroproxy.telemetry.metrics import TLSMetrics, one_counter, pool_metrics
+from nitroproxy.telemetry.shipping import LogShipper, post_to
+from nitroproxy.tls.client import TLSClient, TrustError
 
 _log: Final = Logger()
 _HOP: Final = "nitroproxy-enclave"
@@ -165,13 +166,13 @@ class _Enclave:
         self.instruments.metrics.sources.append(lost)
         return shipper
 
-    def listeners(self) -> list[Listener]:
+    def listeners(self) -> list[ListeningPlace]:
         """Where the host and where applications in the enclave find the proxy."""
         settings, enclave = self.settings, self.settings.enclave
-        listeners = [Listener(*hop_server(self.reactor, settings, "enclave", enclave.port), self.from_parent)]
+        listeners = [ListeningPlace(*hop_server(self.reactor, settings, "enclave", enclave.port), self.from_parent)]
         if enclave.proxy_port:
             server = tcp_server(self.reactor, enclave.proxy_interface, enclave.proxy_port)
-            listeners.append(Listener(*server, self.from_enclave))
+            listeners.append(ListeningPlace(*server, self.from_enclave))
         return listeners
 
 

@@ -1,1 +1,6 @@
-"""The host's side: the gateway, its pages, and the egress relay."""
+"""The host daemon: the gateway for applications on the host, and the relay that is the enclave's way out.
+
+`service` is its composition root and `components` what that puts together. The gateway: `gateway` routes to the
+enclave, `pages` are its own pages. The relay: `egress` checks the policy, `lookup` resolves names, `dial` checks the
+addresses and connects, `own_addresses` lists this machine's. `log_intake` takes the enclave's log.
+"""

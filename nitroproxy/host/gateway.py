@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.web.server import Site
 
 from nitroproxy.http1.messages import Request
-from nitroproxy.proxy.connect import ConnectEndpoint
+from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Forward, Local, Route
 from nitroproxy.proxy.upstream import Pool

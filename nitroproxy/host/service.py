@@ -21,23 +21,24 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from nitroproxy.config import Configuration, Settings
-from nitroproxy.daemon import Daemon
-from nitroproxy.fairness import Share, shared_memory
-from nitroproxy.host.channel import Channel, first_string
-from nitroproxy.host.crew import Crew, SharedPlace
-from nitroproxy.host.interfaces import own_addresses
-from nitroproxy.host.launch import Launcher
-from nitroproxy.host.parts import GATEWAY, RELAY, Logbook, Proxy, instruments_of, servers
-from nitroproxy.host.worker import CHANNEL, FIRST_SOCKET, MEMORY, Orders, Whole, Worker
-from nitroproxy.inherited import InheritedEndpoint, Shared
-from nitroproxy.listening import Listener, exit_with
-from nitroproxy.notify import Notifier
-from nitroproxy.options import DaemonOptions
+from nitroproxy.config.load import Configuration
+from nitroproxy.config.options import DaemonOptions
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.place import ListeningPlace, exit_with
+from nitroproxy.daemon.reload import Reloader
+from nitroproxy.daemon.service import Daemon
+from nitroproxy.daemon.systemd import Notifier
+from nitroproxy.host.components import GATEWAY, RELAY, EnclaveLog, Proxy, instruments_of, servers
+from nitroproxy.host.own_addresses import own_addresses
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.transport import factory_of
-from nitroproxy.reload import Reloader
 from nitroproxy.telemetry.totals import of_worker
+from nitroproxy.workers.balance import Share, shared_memory
+from nitroproxy.workers.channel import Channel, first_string
+from nitroproxy.workers.shared_socket import InheritedEndpoint, Shared
+from nitroproxy.workers.spawn import Spawner
+from nitroproxy.workers.supervisor import SharedPlace, Supervisor
+from nitroproxy.workers.worker import CHANNEL, FIRST_SOCKET, MEMORY, AllWorkers, Worker, WorkerStart
 
 _log: Final = Logger()
 
@@ -52,7 +53,7 @@ class Options(DaemonOptions):
     ]
 
     #: What the supervisor told this worker.
-    orders: Orders | None = None
+    orders: WorkerStart | None = None
 
     def load(self) -> Configuration:
         """See `DaemonOptions.load`; a worker's is what the supervisor has in force."""
@@ -60,7 +61,7 @@ class Options(DaemonOptions):
             return super().load()
         if self.orders is None:
             try:
-                self.orders = Orders.read(first_string(CHANNEL))
+                self.orders = WorkerStart.read(first_string(CHANNEL))
             except (OSError, EOFError) as error:
                 exit_with(f"nitroproxy-host: --worker is for the daemon itself: {error}")
         return _from_json(self.orders.configuration)
@@ -99,7 +100,7 @@ def _alone(reactor: Any, options: Options, output: int) -> Daemon:
     settings = configuration.settings
     instruments = instruments_of(reactor, settings, output)
     host = Proxy(reactor, configuration, instruments)
-    logbook = Logbook(reactor, instruments, host.deadlines, settings)
+    logbook = EnclaveLog(reactor, instruments, host.deadlines, settings)
     gateway, relay = servers(reactor, settings)
 
     def prepare(new: Settings) -> Callable[[], None]:
@@ -113,7 +114,7 @@ def _alone(reactor: Any, options: Options, output: int) -> Daemon:
 
     daemon = Daemon(
         reactor,
-        [[Listener(*gateway, host.gateway)], [Listener(*relay, host.relay)], *logbook.stages(settings)],
+        [[ListeningPlace(*gateway, host.gateway)], [ListeningPlace(*relay, host.relay)], *logbook.stages(settings)],
         instruments,
         Notifier(os.environ),
         lambda: host.settings.limits.drain_timeout,
@@ -130,17 +131,17 @@ def _supervisor(reactor: Any, options: Options, output: int) -> Daemon:
     settings = in_force.settings
     instruments = instruments_of(reactor, settings, output)
     deadlines = Deadlines(reactor)
-    logbook = Logbook(reactor, instruments, deadlines, settings)
+    logbook = EnclaveLog(reactor, instruments, deadlines, settings)
     hops = zip(servers(reactor, settings), (GATEWAY, RELAY), strict=True)
     sockets = [Shared(*server, hop) for server, hop in hops]
     count, tag = settings.host_proxy.processes, os.urandom(4).hex()
     memory = shared_memory(count, len(sockets))
 
-    def orders() -> Orders:
-        return Orders(msgspec.json.encode(in_force), count, [one.name for one in sockets], tag)
+    def orders() -> WorkerStart:
+        return WorkerStart(msgspec.json.encode(in_force), count, [one.name for one in sockets], tag)
 
-    launcher = Launcher(reactor, os.environ, output, lambda: [memory, *(one.descriptor for one in sockets)])
-    crew = Crew(reactor, launcher, count, orders, instruments.metrics)
+    launcher = Spawner(reactor, os.environ, output, lambda: [memory, *(one.descriptor for one in sockets)])
+    crew = Supervisor(reactor, launcher, count, orders, instruments.metrics)
 
     def prepare(new: Settings) -> Callable[[], None]:
         def commit() -> None:
@@ -171,7 +172,7 @@ def _supervisor(reactor: Any, options: Options, output: int) -> Daemon:
     return daemon
 
 
-def _worker(reactor: Any, options: Options, orders: Orders) -> Daemon:
+def _worker(reactor: Any, options: Options, orders: WorkerStart) -> Daemon:
     """One of several processes: it serves, and does what the supervisor says."""
     configuration = newest = options.configuration
     number = int(options["worker"])
@@ -201,14 +202,14 @@ def _worker(reactor: Any, options: Options, orders: Orders) -> Daemon:
     def own() -> list[Metric]:
         return of_worker(str(number), instruments.metrics.collect())
 
-    whole = Whole(channel, own)
+    whole = AllWorkers(channel, own)
     host = Proxy(reactor, configuration, instruments, whole)
     places = []
     for index, factory in enumerate((host.gateway, host.relay)):
         factory.pseudonym = f"{factory.hop}-{orders.tag}".encode("ascii")
         share = Share(MEMORY, orders.count, index, number - 1, partial(len, factory.connections))
         endpoint = InheritedEndpoint(reactor, FIRST_SOCKET + index, share.is_taken)
-        places.append(Listener(endpoint, orders.places[index], factory))
+        places.append(ListeningPlace(endpoint, orders.places[index], factory))
     reloader = Reloader(configuration, lambda: newest, host.prepare, time.time)
     instruments.metrics.sources.append(reloader.collect)
     worker = Worker(places, own, reload, end)

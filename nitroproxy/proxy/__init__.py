@@ -1,11 +1,15 @@
 """The engine that the gateway, the enclave proxy and the relay share.
 
-`listener` makes the clients' connections, `downstream` is one of them, `response` its writing half, `headwait` how long
-it is waited for, `pace` how fast it reads and is read, and `ending` how it ends; `upstream` is a connection to the next
-hop. `listening` says what listener and connection know of each other. `route` is what a role decides, and `carrier`
-finds one of three to carry it out, for which the connection is a `client`: `exchange` joins the two connections for one
-request, `dialling` opens a `tunnel` that joins them for good, `local` answers a request ourselves. `connect` leads
-through another hop, `fetch` asks one something small, `problem` tells of failures, `record` of what happened, `trace`
-names it, `deadlines` keeps time, `transport` says what is asked of a connection. Nothing here knows a socket's family,
-the configuration, the host or the enclave.
+A client's side: `listener` makes the connections that it accepts, `downstream` is one of them, `head_timeout` bounds
+the wait for a request's head, `backpressure` paces the client in both directions, `response` writes what it is
+answered, and `closing` ends its connection. `trace` identifies a request, `record` notes what happened to it.
+
+From a request to its answer: `route` is what a role decides, `dispatch` picks what carries the request out:
+`exchange` forwards it over an `upstream` connection, `connect_request` dials for a CONNECT and opens a `tunnel`,
+`local` answers with a page of our own. `pinned` keeps connections that a login has tied to one client,
+`connect_endpoint` leads through another hop, `fetch` asks another hop for something small, `problem` writes failures
+as problem documents.
+
+Shared by these: `interfaces` between the parts, their `settings`, `deadlines`, and `transport`, what is required of a
+connection. Nothing here knows a socket's family, the configuration, the host or the enclave.
 """

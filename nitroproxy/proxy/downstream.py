@@ -18,12 +18,11 @@ from zope.interface import implementer
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.http1.reader import RequestReader
-from nitroproxy.proxy.accepted import Listening
-from nitroproxy.proxy.carrier import carrier
-from nitroproxy.proxy.client import ClientExchange
-from nitroproxy.proxy.ending import Ending
-from nitroproxy.proxy.headwait import HeadWait
-from nitroproxy.proxy.pace import Pace, Throttle
+from nitroproxy.proxy.backpressure import Backpressure, Throttle
+from nitroproxy.proxy.closing import Closing
+from nitroproxy.proxy.dispatch import dispatch
+from nitroproxy.proxy.head_timeout import HeadTimeout
+from nitroproxy.proxy.interfaces import ClientExchange, Listener
 from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
@@ -44,7 +43,7 @@ class _State(enum.Enum):
 
 @implementer(IHalfCloseableProtocol)
 class Downstream(Protocol):
-    """One client's connection: a `Client`, and to its listener an `Accepted`.
+    """One client's connection: a `Client`, and to its listener an `AcceptedConnection`.
 
     :ivar record: of the request at hand.
     """
@@ -54,19 +53,19 @@ class Downstream(Protocol):
     record: Record | None = None
     peer: IAddress
 
-    def __init__(self, listener: Listening) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._settings = listener.settings
         self._reader = RequestReader(listener.settings.limits)
         self._state = _State.HEAD
-        self._head = HeadWait(listener.deadlines, self._close, self._head_is_late)
+        self._head = HeadTimeout(listener.deadlines, self._close, self._head_is_late)
         self._exchange: ClientExchange | None = None
         self._side: Side | None = None
         self._tunnel: Tunnel | None = None
         self._read_ended = False
         self._reading = True
         self._advancing = False
-        self.pace = Pace(self._advance)
+        self.pace = Backpressure(self._advance)
         self.throttle = Throttle(self._update_reading)
         self.pinned = PinnedConnections()
 
@@ -77,7 +76,7 @@ class Downstream(Protocol):
         self.peer = self.transport.getPeer()
         set_tcp_options(self.transport)
         self.response = ResponseWriter(self.transport, self._listener.hop, self._listener.pseudonym)
-        self._ending = Ending(self.transport, self._listener.deadlines, self.abort)
+        self._ending = Closing(self.transport, self._listener.deadlines, self.abort)
         self.transport.registerProducer(self.pace, True)
         refusal = self._listener.admit(self)
         if refusal is not None:
@@ -107,7 +106,7 @@ class Downstream(Protocol):
             probe(self.transport)  # It waits for its response, or it has closed and looks as if it did.
 
     def look_for_hangup(self, sockets: SocketTable) -> None:
-        """See `Accepted`."""
+        """See `AcceptedConnection`."""
         if self._tunnel is not None:
             self._tunnel.look_for_hangup(sockets)
         elif self._exchange is None or (self._reading and not self._read_ended):
@@ -236,7 +235,7 @@ class Downstream(Protocol):
         record = self._begin_record(request, request_id_of(request))
         record.traceparent = traceparent_of(request, make=settings.make_traceparent)
         try:
-            self._exchange = carrier(self, request, record, settings, self._listener)
+            self._exchange = dispatch(self, request, record, settings, self._listener)
         except ProxyError as error:
             # What follows a CONNECT was meant for the tunnel: it must not be read as a request.
             self.send_problem(error, not request.content_length and request.method != b"CONNECT")
@@ -330,7 +329,7 @@ class Downstream(Protocol):
         if record is not None:
             self._listener.observer.ended(record, self._listener.deadlines.seconds())
 
-    # Ending the connection.
+    # Closing the connection.
 
     def _close(self) -> None:
         self._begin_to_end()

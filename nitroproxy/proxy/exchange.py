@@ -6,8 +6,6 @@ exchange never holds a body. Each side's transport is the producer of the other'
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,12 +16,13 @@ from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
 from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end, members
 from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
-from nitroproxy.proxy.client import Client
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.pinned import carries_login, offers_login
 from nitroproxy.proxy.problem import read_proxy_status
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward
+from nitroproxy.proxy.settings import ExchangeSettings
 from nitroproxy.proxy.trace import trace_headers
 from nitroproxy.proxy.upstream import UpstreamConnection
 
@@ -33,32 +32,8 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
 #: Beside the hop-by-hop fields, those that are made from what was understood of the request.
 _NOT_PASSED_ON: Final = HOP_BY_HOP | {b"host", b"content-length", b"x-request-id", b"traceparent", b"expect"}
-_JITTER: Final = random.SystemRandom()
 #: Seconds over which a request body's rate is looked at.
 _RATE_WINDOW: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ExchangeSettings:
-    """How patient an exchange is. Times in seconds.
-
-    :ivar response_timeout: from the request's last byte to the response's head.
-    :ivar idle_timeout: without a byte either way while a body moves.
-    :ivar min_body_rate: bytes a second that a client must send of its body while it is not held back; 0: any.
-    :ivar max_retries: connection attempts after the first.
-    :ivar retry_delay: the longest that all of them take together; each waits twice as long as the one before.
-    """
-
-    response_timeout: float = 60.0
-    idle_timeout: float = 60.0
-    min_body_rate: int = 0
-    max_retries: int = 3
-    retry_delay: float = 1.0
-
-    def delay_before(self, retry: int) -> float:
-        """Seconds before the *retry*-th retry (from 1): its share, less some at random to leave time to connect."""
-        share = float(1 << (retry - 1)) / ((1 << self.max_retries) - 1)
-        return self.retry_delay * share * _JITTER.uniform(0.4, 0.8)
 
 
 class Exchange:

@@ -11,11 +11,12 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.proxy.accepted import Accepted, ListenerSettings
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
+from nitroproxy.proxy.interfaces import AcceptedConnection
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
+from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.sockets.hangup import SocketTable
 
 _log: Final = Logger()
@@ -56,9 +57,9 @@ class DownstreamFactory(Factory):
         # Unique to this process: a request may well pass two gateways, but never one of them twice.
         self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
         self.draining = False
-        self.connections: set[Accepted] = set()
+        self.connections: set[AcceptedConnection] = set()
         #: Those that are being told that they are not served; they do not take the place of one that could be.
-        self._turned_away: set[Accepted] = set()
+        self._turned_away: set[AcceptedConnection] = set()
         self._drained: Deferred[bool] | None = None
         self._looking = False
         #: Nothing that was under way has been aborted.
@@ -70,7 +71,7 @@ class DownstreamFactory(Factory):
             return None
         return Downstream(self)
 
-    def admit(self, connection: Accepted) -> Kind | None:
+    def admit(self, connection: AcceptedConnection) -> Kind | None:
         """Count *connection* in; the reason for which it must not be served, or None."""
         self.observer.opened()
         if self.draining:
@@ -87,7 +88,7 @@ class DownstreamFactory(Factory):
             self._turned_away.pop().abort()
         return refusal
 
-    def lost(self, connection: Accepted) -> None:
+    def lost(self, connection: AcceptedConnection) -> None:
         """*connection* has ended."""
         self.connections.discard(connection)
         self._turned_away.discard(connection)

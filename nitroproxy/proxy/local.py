@@ -16,8 +16,8 @@ from twisted.web.server import Request as WebRequest
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Headers, Request
-from nitroproxy.proxy.client import Client
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.problem import METHODS
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Local

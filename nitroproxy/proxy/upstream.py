@@ -7,7 +7,6 @@ written to it is the exchange's business. It knows nothing of the client.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Any, Final
 from typing import Protocol as Interface
 
@@ -19,9 +18,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import UNTIL_CLOSE, Headers, Limits, Response
+from nitroproxy.http1.messages import UNTIL_CLOSE, Headers, Response
 from nitroproxy.http1.reader import ResponseReader
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.settings import PoolSettings
 from nitroproxy.proxy.transport import StreamTransport, factory_of
 from nitroproxy.proxy.tunnel import Side
 
@@ -204,24 +204,6 @@ class UpstreamConnection(Protocol):
         """Be ready for another exchange."""
         if self._paused:
             self.resumeProducing()
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """How many connections are kept and how long. Times in seconds.
-
-    :ivar limits: of the responses' heads.
-    :ivar connect_timeout: until a connection must be up, TLS included.
-    :ivar idle_timeout: that an unused connection is kept.
-    :ivar most: connections open at once; at the cap a request is refused.
-    :ivar most_idle: unused connections kept for one key.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    connect_timeout: float = 10.0
-    idle_timeout: float = 30.0
-    most: int = 4000
-    most_idle: int = 128
 
 
 class Pool:

@@ -1,6 +1,7 @@
-"""What the daemons say about themselves.
+"""What the daemons report about themselves.
 
-Over HTTP: `health`, and `metrics`, which `exposition` serves, with those of the other daemon that `scrape` reads; `lag`
-measures the reactor's. On their output: `logs` makes lines of events, among them those of `access`, and `sink` writes
-them; `shipping` sends the enclave's to the host. `instruments` puts it together for one daemon.
+Over HTTP: `health` documents, and `metrics`, which `exposition` serves together with those that `scrape` reads from
+another process; `totals` adds up those of several workers. `lag` measures the reactor's. Log lines: `logs` formats
+events, `access` logs each exchange, `sink` writes lines to the output and `shipping` sends the enclave's to the host.
+`instruments` assembles all of it for one process.
 """

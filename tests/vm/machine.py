@@ -30,10 +30,10 @@ _UPSTREAM: Final = Path("/run/upstream")
 #: The demo, with 4 MiB for a large body instead of 16: an emulated machine moves less than 1 MiB of TLS a second.
 _SMALLER_DEMO: Final = """
 import sys
-from nitroproxy import cli
+from nitroproxy.commands.main import main
 from nitroproxy.demo import cases
 cases.LARGE_BODY_BYTES = 4 << 20
-sys.exit(cli.main())
+sys.exit(main())
 """
 
 

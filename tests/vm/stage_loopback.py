@@ -13,7 +13,7 @@ from typing import Any, Final
 from twisted.trial.reporter import Reporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
-from nitroproxy.reactor import install
+from nitroproxy.daemon.reactor import install
 from tests.vm.checks import Outcome, Result, report
 
 _MODULES: Final = (

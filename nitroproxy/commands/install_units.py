@@ -1,0 +1,142 @@
+"""Puts units, configuration and system users in place: `nitroproxy install-units`. A file that somebody has edited is
+never overwritten: the new one is put beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: The directories of the programs and of the distributed files, in the units as they are distributed.
+_PROGRAMS: Final = "/opt/nitroproxy/bin"
+_SHARE: Final = "/opt/nitroproxy/share/nitroproxy"
+#: Where the digests of what was installed are kept: a file that differs from its digest has been edited.
+_MANIFEST: Final = "var/lib/nitroproxy/installed.json"
+#: Files by where they come from, and where they go.
+_FILES: Final = {
+    "systemd/nitroproxy-host.service": "etc/systemd/system/nitroproxy-host.service",
+    "systemd/nitroproxy-host.socket": "etc/systemd/system/nitroproxy-host.socket",
+    "systemd/nitroproxy-enclave.service": "etc/systemd/system/nitroproxy-enclave.service",
+    "systemd/nitroproxy-eif.service": "etc/systemd/system/nitroproxy-eif.service",
+    "systemd/nitroproxy.sysusers": "etc/sysusers.d/nitroproxy.conf",
+    "etc/config.json": "etc/nitroproxy/config.json",
+    "etc/nitroproxy.env": "etc/nitroproxy/nitroproxy.env",
+}
+#: Modes, whatever the umask: the services' users read the configuration, systemd itself the environment.
+_DIRECTORY_MODE: Final = 0o755
+_MODE: Final = 0o644
+_MODES: Final = {"etc/nitroproxy/nitroproxy.env": 0o640}
+
+
+class InstallError(Exception):
+    """Something could not be put in place; the message names it."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What became of one file.
+
+    :ivar outcome: ``new``, ``unchanged``, ``updated``, or ``edited``: it was left alone, and the new one is beside it.
+    """
+
+    path: Path
+    outcome: str
+
+
+def source_directory() -> Path:
+    """Where the distributed files are: beside an installed package's data, or in the source tree.
+
+    :raises InstallError: when they are in neither.
+    """
+    for candidate in (Path(sys.prefix) / "share" / "nitroproxy", Path(__file__).resolve().parents[2]):
+        if (candidate / "systemd" / "nitroproxy-host.service").exists():
+            return candidate
+    raise InstallError("the units are not where the package should have put them; install it anew")
+
+
+def install_units(source: Path, root: Path, programs: Path) -> Iterator[Placed]:
+    """Put every file in place.
+
+    :param source: see `source_directory`.
+    :param root: what stands for / .
+    :param programs: the directory of `twistd` and `nitroproxy`.
+    :raises InstallError: naming the file that could not be read or written.
+    """
+    manifest = root / _MANIFEST
+    installed = _installed(manifest)
+    try:
+        contents = {
+            place: text.replace(_PROGRAMS, str(programs)).replace(_SHARE, str(source)).encode()
+            for place, text in ((place, (source / name).read_text("utf-8")) for name, place in _FILES.items())
+        }
+        for place, content in contents.items():
+            placed = _place(content, root / place, _MODES.get(place, _MODE), installed.get(place))
+            # After each file: whoever is interrupted finds a manifest that knows of those before.
+            if installed.get(place) != _digest(content):
+                installed[place] = _digest(content)
+                _write((json.dumps(installed, indent=2) + "\n").encode(), manifest, _MODE)
+            yield placed
+    except OSError as error:
+        raise InstallError(f"{error.filename}: {error.strerror}") from error
+
+
+def _installed(manifest: Path) -> dict[str, str]:
+    try:
+        installed = json.loads(manifest.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InstallError(f"{manifest}: {error.strerror}") from error
+    except ValueError:
+        installed = None
+    if not isinstance(installed, dict):
+        raise InstallError(f"{manifest}: is damaged; remove it, and files of other versions count as edited")
+    return installed
+
+
+def _place(content: bytes, path: Path, mode: int, digest: str | None) -> Placed:
+    if not path.exists():
+        outcome = "new"
+    elif path.read_bytes() == content:
+        return Placed(path, "unchanged")
+    elif _digest(path.read_bytes()) == digest:
+        outcome = "updated"
+    else:
+        _write(content, path.with_name(path.name + ".new"), mode)
+        return Placed(path, "edited")
+    _write(content, path, mode)
+    return Placed(path, outcome)
+
+
+def _write(content: bytes, path: Path, mode: int) -> None:
+    """All of it or nothing: a file of the same name is there, whole, until the new one is."""
+    _make_directory(path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _make_directory(path: Path) -> None:
+    if not path.exists():
+        _make_directory(path.parent)
+        path.mkdir()
+        path.chmod(_DIRECTORY_MODE)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

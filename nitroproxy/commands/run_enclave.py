@@ -1,0 +1,129 @@
+"""Runs the enclave image on the parent instance: `nitroproxy run-enclave`, the main process of nitroproxy-eif.service.
+
+It starts the image with nitro-cli, says that it is ready when the enclave is RUNNING, ends with status 1 when the
+enclave ends, and terminates the enclave when it is told to stop itself.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nitroproxy.config.schema import Enclave
+from nitroproxy.daemon.systemd import Notifier
+
+#: Seconds that nitro-cli may take to start an image, and for anything else.
+_START_TIMEOUT: Final = 120.0
+_TIMEOUT: Final = 20.0
+#: Seconds between two looks at the enclave.
+_INTERVAL: Final = 2.0
+#: So many looks in a row may fail: nitro-cli asks every enclave's process, and one that is slow fails them all.
+_FAILED_LOOKS: Final = 5
+#: How much of nitro-cli's own words is passed on, in characters.
+_WORDS: Final = 4000
+
+
+class NitroError(Exception):
+    """nitro-cli failed; the message says at what and why."""
+
+
+@dataclass(frozen=True)
+class NitroCLI:
+    """Amazon's nitro-cli.
+
+    :ivar program: the command.
+    """
+
+    program: str = "nitro-cli"
+
+    def run(self, enclave: Enclave, eif: str, *, debug: bool) -> str:
+        """Start *eif* as *enclave* says; returns the enclave's id.
+
+        :raises NitroError: when it cannot be started.
+        """
+        command = ["run-enclave", "--eif-path", eif, "--enclave-cid", str(enclave.cid)]
+        command += ["--cpu-count", str(enclave.cpu_count), "--memory", str(enclave.memory_mb)]
+        answer = self._ask([*command, *(["--debug-mode"] if debug else [])], _START_TIMEOUT)
+        identity = answer.get("EnclaveID") if isinstance(answer, dict) else None
+        if not isinstance(identity, str):
+            raise NitroError(f"{self.program} run-enclave did not say which enclave it started")
+        return identity
+
+    def state(self, identity: str) -> str | None:
+        """The state of the enclave (``RUNNING``, ``TERMINATING``, ``EMPTY``); None when there is no such enclave.
+
+        :raises NitroError: when nitro-cli does not say.
+        """
+        answer = self._ask(["describe-enclaves"], _TIMEOUT)
+        if not isinstance(answer, list):
+            raise NitroError(f"{self.program} describe-enclaves did not answer with a list")
+        for enclave in answer:
+            if isinstance(enclave, dict) and enclave.get("EnclaveID") == identity:
+                return str(enclave.get("State"))
+        return None
+
+    def terminate(self, identity: str) -> None:
+        """End the enclave.
+
+        :raises NitroError: when it could not be ended.
+        """
+        self._ask(["terminate-enclave", "--enclave-id", identity], _TIMEOUT)
+
+    def _ask(self, arguments: Sequence[str], timeout: float) -> Any:
+        what = f"{self.program} {arguments[0]}"
+        try:
+            done = subprocess.run(  # noqa: S603  # No shell; the program is the operator's choice.
+                [self.program, *arguments], check=False, capture_output=True, text=True, timeout=timeout
+            )
+        except FileNotFoundError:
+            raise NitroError(f"there is no {self.program} here: install aws-nitro-enclaves-cli") from None
+        except OSError as error:
+            raise NitroError(f"{self.program} cannot be run: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise NitroError(f"{what} did not end within {timeout:g} seconds") from None
+        if done.returncode:
+            # The cause comes first, what followed from it last.
+            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            raise NitroError(f"{what} failed: {' '.join(lines)[:_WORDS] or f'status {done.returncode}'}")
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            raise NitroError(f"{what} did not answer in JSON") from None
+
+
+def supervise(
+    cli: NitroCLI, enclave: Enclave, eif: str, *, debug: bool, notifier: Notifier, stop: threading.Event
+) -> None:
+    """Start the image and stay until *stop* is set, which ends the enclave.
+
+    :raises NitroError: when the image cannot be started, the enclave ends by itself, or nitro-cli does not say for long
+        whether it has.
+    """
+    identity = cli.run(enclave, eif, debug=debug)
+    gone = False
+    try:
+        ready, failed = False, 0
+        while not stop.is_set():
+            try:
+                state = cli.state(identity)
+            except NitroError:
+                failed += 1
+                if failed == _FAILED_LOOKS:
+                    raise
+                stop.wait(_INTERVAL)
+                continue
+            failed, gone = 0, state is None
+            if state != "RUNNING" and (ready or gone):
+                raise NitroError(f"the enclave {identity} has ended; its state is {state or 'unknown'}")
+            if state == "RUNNING" and not ready:
+                ready = True
+                notifier.ready(f"{identity} is running, CID {enclave.cid}")
+            stop.wait(_INTERVAL)
+    finally:
+        if not gone:
+            notifier.stopping("terminating the enclave", 2 * _TIMEOUT)
+            cli.terminate(identity)

@@ -1,0 +1,126 @@
+"""The command-line options that both daemons and the `nitroproxy config` command share.
+
+Parsing them loads the configuration. A bad one ends the process here, with its problems on standard error and nothing
+else: twistd would add its usage text to a UsageError.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
+
+from twisted.python import usage
+
+from nitroproxy import __version__
+from nitroproxy.config.load import DEFAULT_PATH, Configuration, ConfigurationError, load
+
+
+class Options(usage.Options):
+    """Options of a program of ours: its version is not Twisted's."""
+
+    def opt_version(self) -> NoReturn:
+        """Display nitroproxy's version and exit."""
+        print(f"nitroproxy {__version__}")
+        raise SystemExit(0)
+
+
+class DaemonOptions(Options):
+    """The options of `twistd nitroproxy-host` and `twistd nitroproxy-enclave`.
+
+    :param environ: the environment; that of the process when None.
+    :ivar configuration: what was loaded; there once the options have been parsed.
+    :cvar needs_trust_roots: what runs with the options needs them: --check-config loads them too.
+    """
+
+    needs_trust_roots: ClassVar[bool] = False
+
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
+    ]
+    optFlags: ClassVar = [
+        ["check-config", None, "Check the configuration and exit: 0 if it is valid, 1 if it is not."],
+        ["print-config", None, "Print each key of the configuration, its value and where that came from, and exit."],
+    ]
+
+    configuration: Configuration
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._environ = os.environ if environ is None else environ
+        self._assignments: list[str] = []
+
+    def opt_set(self, assignment: str) -> None:
+        """Set a key, as in host_proxy.port=8081; over the environment and the file. May be repeated."""
+        self._assignments.append(assignment)
+
+    def load(self) -> Configuration:
+        """The configuration as the file, the environment and the command line now make it.
+
+        :raises ConfigurationError: with everything that is wrong with it.
+        """
+        return load(self["config"], options=self._assignments, environ=self._environ)
+
+    def open_log(self) -> int:
+        """The descriptor that the daemon logs to: standard output, or the file that twistd was given.
+
+        :raises SystemExit: with 1 and one line, if there is no such place, or twistd was told of one that is not ours.
+        """
+        twistd: Mapping[str, object] = self.parent or {"nodaemon": True}
+        foreground = twistd.get("nodaemon") or twistd.get("debug")
+        path = str(twistd.get("logfile") or ("-" if foreground else "twistd.log"))
+        if twistd.get("syslog") or twistd.get("logger"):
+            _end("twistd's --syslog and --logger are not for nitroproxy: it logs to standard output, or to --logfile")
+        if path == "-" and not foreground:
+            _end("twistd has no standard output to log to in the background: give it -n, or --logfile FILE")
+        if path == "-":
+            return sys.__stdout__.fileno() if sys.__stdout__ is not None else 1
+        try:
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        except OSError as error:
+            _end(f"--logfile {path}: {error.strerror}")
+
+    def postOptions(self) -> None:
+        """Load the configuration; do what --check-config or --print-config ask for.
+
+        :raises SystemExit: with 1 if the configuration cannot be used, with 0 if no more than these was asked for.
+        """
+        try:
+            self.configuration = self.load()
+        except ConfigurationError as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(1) from None
+        if self["print-config"]:
+            print(table(self.configuration))
+            raise SystemExit(0)
+        if self["check-config"]:
+            self._check_trust_roots()
+            print(f"configuration is valid: {self.configuration.path or 'defaults, without a file'}")
+            raise SystemExit(0)
+
+    def _check_trust_roots(self) -> None:
+        tls = self.configuration.settings.tls
+        if not self.needs_trust_roots:
+            return
+        from nitroproxy.tls.client import TLSClient, TrustError
+
+        try:
+            TLSClient(min_version=tls.min_version, verify=tls.verify_certificates, ca_file=tls.ca_file)
+        except TrustError as error:
+            source = self.configuration.source_of("tls.ca_file")
+            sys.stderr.write(f"tls.ca_file: {error} (from {source})\n")
+            raise SystemExit(1) from None
+
+
+def _end(line: str) -> NoReturn:
+    sys.stderr.write(f"nitroproxy: {line}\n")
+    raise SystemExit(1)
+
+
+def table(configuration: Configuration) -> str:
+    """Each key, its value and its source, aligned."""
+    rows = list(configuration.rows())
+    key_width = max(len(key) for key, _, _ in rows)
+    value_width = max(len(value) for _, value, _ in rows)
+    return "\n".join(f"{key:{key_width}}  {value:{value_width}}  {source}" for key, value, source in rows)

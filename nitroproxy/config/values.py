@@ -1,0 +1,108 @@
+"""Values against the types of `settings`: what a text means as one, what is wrong with a value, how to show it.
+
+Knows nothing of sources and of what the keys are called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect
+
+from nitroproxy.config.jsonc import Members
+from nitroproxy.config.schema import Rule
+
+#: The texts that mean a boolean, in lower case.
+BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
+
+#: The longest value that a message shows whole.
+_SHOWN_CHARACTERS: Final = 80
+
+
+def understand(text: str, wanted: Any) -> object:
+    """The value that *text*, from the environment or the command line, means where the type *wanted* is expected.
+
+    A string may be bare, and so may the items of a list, between commas; all else is JSON. A text that means nothing
+    is returned as it is, for `violations` to refuse.
+    """
+    text = text.strip()
+    kind, _ = _taken_apart(inspect.type_info(wanted))
+    if isinstance(kind, inspect.BoolType):
+        return BOOLEANS.get(text.lower(), text)
+    if isinstance(kind, inspect.LiteralType):
+        return next((value for value in kind.values if str(value).lower() == text.strip('"').lower()), text)
+    if isinstance(kind, inspect.VarTupleType) and text and text[0] != "[":
+        return [item.strip() for item in text.split(",")]
+    if isinstance(kind, inspect.StrType | inspect.UnionType) and text != "null" and text[:1] != '"':
+        return text
+    try:
+        return json.loads(text, object_pairs_hook=Members)
+    except (ValueError, RecursionError):
+        return text
+
+
+def violations(value: object, wanted: Any) -> Iterator[str]:
+    """What is wrong with *value* where the type *wanted* is expected: ``expected …, got …``."""
+    kind, rule = _taken_apart(inspect.type_info(wanted))
+    try:
+        msgspec.convert(value, wanted)
+    except msgspec.ValidationError:
+        yield f"expected {_expectation(kind, rule)}, got {show(value)}"
+        return
+    if rule is None or value is None:
+        return
+    for item in value if isinstance(value, list) else [value]:
+        try:
+            rule.examine(item)
+        except ValueError as error:
+            reason = f": {error}" if str(error) else ""
+            yield f"expected {rule.expected}, got {show(item)}{reason}"
+
+
+def takes_list(wanted: Any) -> bool:
+    """Whether the type *wanted* is a list."""
+    return isinstance(_taken_apart(inspect.type_info(wanted))[0], inspect.VarTupleType)
+
+
+def show(value: object) -> str:
+    """*value* for a message: on one line, and not too long."""
+    if isinstance(value, Members):
+        return "an object"
+    text = repr(value) if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+
+
+def _taken_apart(info: inspect.Type) -> tuple[inspect.Type, Rule | None]:
+    """The type without its metadata, and the rule in those; of a union, the rule of a part."""
+    rule = None
+    if isinstance(info, inspect.Metadata):
+        rule = (info.extra or {}).get("rule")
+        info, inner = _taken_apart(info.type)
+        rule = rule or inner
+    elif isinstance(info, inspect.UnionType):
+        rule = next((rule for _, rule in map(_taken_apart, info.types) if rule is not None), None)
+    return info, rule
+
+
+def _expectation(kind: inspect.Type, rule: Rule | None) -> str:
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.LiteralType():
+            return " or ".join(repr(value) for value in kind.values)
+        case inspect.IntType() | inspect.FloatType():
+            return ("an integer " if isinstance(kind, inspect.IntType) else "a number ") + _interval(kind)
+        case inspect.VarTupleType():
+            return "a list of strings"
+        case inspect.UnionType() if rule is not None:
+            return f"{rule.expected} or null"
+    return rule.expected if rule is not None else "a string"
+
+
+def _interval(kind: inspect.IntType | inspect.FloatType) -> str:
+    if kind.gt is not None:
+        return f"> {kind.gt} and <= {kind.le}"
+    return f">= {kind.ge}" if kind.le is None else f"{kind.ge}..{kind.le}"

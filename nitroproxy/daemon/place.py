@@ -1,0 +1,130 @@
+"""Places where a daemon listens, each with the connections that came of it; and the end of a process that cannot.
+
+It knows nothing of what is served, nor of the daemon's life, which is `daemon`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Final, NoReturn
+
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nitroproxy.proxy.listener import DownstreamFactory
+
+_log: Final = Logger()
+
+#: Connections that may be waiting to be accepted, and more.
+_EVERYBODY: Final = 1 << 16
+
+
+class ListeningPlace:
+    """A place where the daemon listens, and the connections that came of it.
+
+    :ivar name: what to call it in messages.
+    """
+
+    def __init__(self, endpoint: IStreamServerEndpoint, name: str, factory: DownstreamFactory) -> None:
+        self._endpoint = endpoint
+        self.name = name
+        self._factory = factory
+        self._port: IListeningPort | None = None
+
+    def listen(self) -> None:
+        """Listen now. See `listen`."""
+        self._port = listen(self._endpoint, self._factory, self._factory.hop, self.name)
+        _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.name)
+
+    async def stop(self, timeout: float) -> bool:
+        """Stop listening, let the requests under way finish and end what is left.
+
+        :param timeout: seconds after which what is left is aborted.
+        :returns: whether all finished in time.
+        """
+        port: Any = self._port
+        if port is not None and port.connected:
+            # All who are in the queue already are let in: closing it would reset them. stopListening would close it a
+            # turn of the reactor later.
+            port.numberAccepts = _EVERYBODY
+            port.doRead()
+            port.connectionLost(Failure(ConnectionDone()))
+        complete = await self._factory.drain(timeout)
+        if not complete:
+            _log.warn(
+                "{hop}: aborted what was under way on {place}", event="aborted", hop=self._factory.hop, place=self.name
+            )
+        return complete
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new connections are taken."""
+        port: Any = self._port
+        if port is None or not port.connected:
+            return False
+        return port in port.reactor.getReaders() or getattr(port, "leaves", False)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._factory.connections)
+
+    def abort(self) -> None:
+        """End every connection now."""
+        self._factory.abort()
+
+
+def listen(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, hop: str, place: str) -> IListeningPort:
+    """Listen now. A place that cannot be had ends the process: a daemon that does not listen is none.
+
+    :param hop: whose place it is.
+    :param place: what to call it in messages.
+    :raises Unable: after a line that says why.
+    """
+    ports: list[IListeningPort] = []
+    failures: list[Failure] = []
+    endpoint.listen(factory).addCallbacks(ports.append, failures.append)
+    for failure in failures:
+        exit_with(f"{hop}: cannot listen on {place}: {_reason(failure)}")
+    return ports[0]
+
+
+def _reason(failure: Failure) -> str:
+    """Why there is no listening, without the place, which an error of Twisted's names again."""
+    error: object = failure.value
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    if str(error) == "Cannot acquire lock":
+        return "another daemon has it"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+class Unable(SystemExit, Exception):
+    """The daemon cannot be: the process ends with status 1.
+
+    It is an Exception for twistd's sake: in the background twistd tells those, and no others, to the process that
+    it was started from, which else waits for ever.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(1)
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
+
+
+def exit_with(message: str) -> NoReturn:
+    """The daemon cannot be: end the process with status 1 and one line.
+
+    On the real standard error, which twistd has replaced by its log; in the background there is only the log.
+
+    :raises Unable: always.
+    """
+    print(message, file=sys.__stderr__, flush=True)
+    if os.path.samestat(os.fstat(2), os.stat(os.devnull)):
+        _log.critical("{reason}", event="cannot_start", reason=message)
+    raise Unable(message)

@@ -1,0 +1,119 @@
+"""SIGHUP: the configuration is loaded anew and what can change in a running daemon changes, all of it or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+from prometheus_client.core import GaugeMetricFamily, Metric
+from twisted.logger import Logger
+
+from nitroproxy.config.load import Configuration, ConfigurationError
+from nitroproxy.config.schema import Settings
+
+_log: Final = Logger()
+
+#: What can change: whole sections, or single keys. All else needs a restart.
+RELOADABLE: Final = frozenset(
+    {"egress.allow", "egress.deny", "egress.allow_addresses", "tls.ca_file", "tls.allow_plaintext", "logging.level"}
+    | {"limits", "host_proxy.max_retries", "host_proxy.retry_delay"}
+)
+
+
+class Unloadable(Exception):
+    """A part cannot take the new configuration; the message names what is wrong."""
+
+
+class Reloader:
+    """Reloads when called.
+
+    :param configuration: the one that is in force.
+    :param load: gives the new one; raises `ConfigurationError`.
+    :param prepare: makes ready the settings that are to be in force, which differ from those that are in nothing but
+        what can change, and returns what puts them in force, which cannot fail; raises `Unloadable`.
+    :param now: the time of day, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        load: Callable[[], Configuration],
+        prepare: Callable[[Settings], Callable[[], object]],
+        now: Callable[[], float],
+    ) -> None:
+        self._configuration = configuration
+        self._load = load
+        self._prepare = prepare
+        self._now = now
+        self._succeeded_at = now()
+        self._successful = True
+
+    def __call__(self) -> bool:
+        """Reload; whether the new configuration is in force."""
+        try:
+            wanted = self._load()
+            configuration = _changed(self._configuration, wanted)
+            commit = self._prepare(configuration.settings)
+        except ConfigurationError as error:
+            return self._failed(list(error.problems))
+        except Unloadable as error:
+            return self._failed([str(error)])
+        commit()
+        ignored = list(_differences(configuration, wanted))
+        if ignored:
+            _log.warn(
+                "reloaded; not changed without a restart: {ignored}", event="reload_partial", ignored=", ".join(ignored)
+            )
+        else:
+            _log.info("reloaded", event="reloaded")
+        self._configuration = configuration
+        self._succeeded_at = self._now()
+        self._successful = True
+        return True
+
+    def _failed(self, problems: list[str]) -> bool:
+        self._successful = False
+        for problem in problems:
+            _log.error("not reloaded, the old configuration stays: {problem}", event="reload_failed", problem=problem)
+        return False
+
+    def collect(self) -> Iterator[Metric]:
+        """When the configuration in force was loaded, and whether the last attempt succeeded."""
+        for name, text, value in (
+            (
+                "last_reload_successful",
+                "Whether the last load of the configuration succeeded.",
+                float(self._successful),
+            ),
+            (
+                "last_reload_success_timestamp_seconds",
+                "When the configuration in force was loaded.",
+                self._succeeded_at,
+            ),
+        ):
+            family = GaugeMetricFamily(f"nitroproxy_config_{name}", text, labels=[])
+            family.add_metric([], value)
+            yield family
+
+
+def _changed(configuration: Configuration, wanted: Configuration) -> Configuration:
+    """*configuration* with all of *wanted* that can change."""
+    sections = {}
+    for name in Settings.__struct_fields__:
+        old, new = getattr(configuration.settings, name), getattr(wanted.settings, name)
+        values = {key: getattr(new, key) for key in new.__struct_fields__ if _can_change(f"{name}.{key}")}
+        sections[name] = msgspec.structs.replace(old, **values)
+    sources = {key: source for key, source in configuration.sources.items() if not _can_change(key)}
+    sources |= {key: source for key, source in wanted.sources.items() if _can_change(key)}
+    return replace(configuration, settings=Settings(**sections), sources=sources)
+
+
+def _differences(configuration: Configuration, wanted: Configuration) -> Iterator[str]:
+    in_force = {key: value for key, value, _ in configuration.rows()}
+    return (key for key, value, _ in wanted.rows() if in_force[key] != value)
+
+
+def _can_change(key: str) -> bool:
+    return key in RELOADABLE or key.partition(".")[0] in RELOADABLE

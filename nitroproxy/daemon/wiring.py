@@ -1,0 +1,155 @@
+"""What the two composition roots share: the configuration turned into endpoints between host and enclave, and into the
+engine's settings.
+
+`host.service` and `enclave.service` put their parts together with it. Nothing else imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXClientEndpoint,
+    UNIXServerEndpoint,
+    serverFromString,
+)
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
+
+from nitroproxy.config.schema import Limits as LimitSettings
+from nitroproxy.config.schema import Settings
+from nitroproxy.http1.messages import Limits
+from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
+from nitroproxy.vsock.address import VsockAddress
+from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
+
+#: Connections that may wait to be accepted; on vsock a full queue refuses at once.
+_BACKLOG: Final = 1024
+
+#: The name of the gateway's socket in its unit (FileDescriptorName=).
+ACTIVATED: Final = "gateway"
+
+#: Fields that the hops of one request add to it or to its response, at most, and the bytes of one of them.
+HOP_FIELDS: Final = 16
+_FIELD_BYTES: Final = 256
+
+#: What part of the time that a user waits at most the enclave waits for a connection or a response, and the relay, and
+#: one hop for the connection to the next: the hop that is nearer to the trouble gives up first, and says what it is.
+ENCLAVE_PATIENCE: Final = 0.95
+RELAY_PATIENCE: Final = 0.9
+_HOP_PATIENCE: Final = 0.9
+
+Party = Literal["host", "enclave"]
+
+
+def hop_server(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamServerEndpoint, str]:
+    """Where *party* listens for the other, and that place's name."""
+    if settings.transport.kind == "vsock":
+        return VsockServerEndpoint(reactor, port, backlog=_BACKLOG), f"vsock port {port}"
+    path = _socket_path(settings, party, port)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    endpoint = UNIXServerEndpoint(reactor, str(path), backlog=_BACKLOG, mode=0o600, wantPID=True)
+    return endpoint, str(path)
+
+
+def hop_client(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamClientEndpoint, str]:
+    """How the other reaches *party*, and that place's name."""
+    timeout = settings.limits.connect_timeout * _HOP_PATIENCE
+    if settings.transport.kind == "vsock":
+        cid = settings.enclave.cid if party == "enclave" else settings.transport.parent_cid
+        return VsockClientEndpoint(reactor, cid, port, timeout=timeout), f"vsock {cid}:{port}"
+    path = _socket_path(settings, party, port)
+    return UNIXClientEndpoint(reactor, str(path), timeout=timeout), str(path)
+
+
+def _socket_path(settings: Settings, party: Party, port: int) -> Path:
+    return Path(settings.transport.directory) / party / f"{port}.sock"
+
+
+def tcp_server(reactor: Any, interface: str, port: int) -> tuple[IStreamServerEndpoint, str]:
+    """A TCP listener, and its name."""
+    kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
+    shown = f"[{interface}]" if ":" in interface else interface
+    return kind(reactor, port, backlog=_BACKLOG, interface=interface), f"{shown}:{port}"
+
+
+def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpoint, str]:
+    """Where the gateway listens: at the socket that systemd listens at for it, if there is one, else at its own."""
+    try:
+        # By way of Twisted, which takes LISTEN_PID out of the environment when its endpoints are imported.
+        given: Any = serverFromString(reactor, f"systemd:domain=INET:name={ACTIVATED}")
+    except KeyError:
+        return tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
+    with socket.socket(fileno=os.dup(given.fileno)) as listening:
+        family, place = listening.family, listening.getsockname()
+    return AdoptedStreamServerEndpoint(reactor, given.fileno, family), f"systemd's socket {place[0]}:{place[1]}"
+
+
+class OnlyFrom:
+    """Accepts vsock connections from one CID; connections of other families are guarded by their own means."""
+
+    def __init__(self, cid: int) -> None:
+        self._cid = cid
+
+    def __call__(self, address: IAddress) -> bool:
+        return not isinstance(address, VsockAddress) or address.cid == self._cid
+
+
+def listener_settings(
+    settings: Settings,
+    accepts: Callable[[IAddress], bool] = lambda address: True,
+    slack: int = 0,
+    patience: float = 1.0,
+) -> ListenerSettings:
+    """The configuration's limits as a listener wants them. See `head_limits` for *slack*.
+
+    :param patience: what part of the configured time to wait for connections and responses.
+    """
+    limits = settings.limits
+    return ListenerSettings(
+        connections=limits.connections,
+        header_timeout=limits.header_timeout,
+        idle_timeout=limits.idle_timeout,
+        connect_timeout=limits.connect_timeout * patience,
+        buffer_bytes=limits.buffer_bytes,
+        make_traceparent=settings.logging.make_traceparent,
+        limits=head_limits(limits, slack),
+        accepts=accepts,
+        exchange=ExchangeSettings(
+            response_timeout=limits.response_timeout * patience,
+            idle_timeout=limits.idle_timeout,
+            min_body_rate=limits.min_body_rate,
+            max_retries=settings.host_proxy.max_retries,
+            retry_delay=settings.host_proxy.retry_delay,
+        ),
+    )
+
+
+def pool_settings(limits: LimitSettings, slack: int = 0, patience: float = 1.0) -> PoolSettings:
+    """The configuration's limits as a pool wants them; *slack* and *patience* as for a listener. A connection is given
+    up before the next hop gives it up."""
+    return PoolSettings(
+        limits=head_limits(limits, slack),
+        connect_timeout=limits.connect_timeout * patience,
+        idle_timeout=limits.idle_timeout / 2,
+        most=limits.connections,
+    )
+
+
+def head_limits(limits: LimitSettings, slack: int = 0) -> Limits:
+    """The configuration's limits as a reader wants them.
+
+    :param slack: how many fields more there may be: between our own hops, as many as the hops before have added.
+    """
+    standard = Limits()
+    return Limits(
+        target_bytes=min(standard.target_bytes, limits.header_bytes) + slack * _FIELD_BYTES,
+        header_bytes=limits.header_bytes + slack * _FIELD_BYTES,
+        header_count=standard.header_count + slack,
+    )

@@ -1,0 +1,36 @@
+"""From a request to what carries it out: the rules that hold for every role, then the router's word."""
+
+from __future__ import annotations
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.headers import names_in_via
+from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.connect_request import ConnectRequest
+from nitroproxy.proxy.exchange import Exchange
+from nitroproxy.proxy.interfaces import Client, ClientExchange, Listener
+from nitroproxy.proxy.local import LocalExchange, OptionsAnswer
+from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.route import Dial, Forward
+from nitroproxy.proxy.settings import ListenerSettings
+
+
+def dispatch(
+    client: Client, request: Request, record: Record, settings: ListenerSettings, listener: Listener
+) -> ClientExchange:
+    """What carries *request* out for *client*, not started yet.
+
+    :raises ProxyError: when nothing does.
+    """
+    if request.method == b"TRACE":
+        raise ProxyError(Kind.METHOD_NOT_ALLOWED, "TRACE is not passed on")
+    if names_in_via(request.fields.values.get(b"via", ()), listener.pseudonym):
+        raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the request's Via says that it has been here")
+    if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
+        return OptionsAnswer(client, request)
+    route = listener.router.route(request, record)
+    deadlines = listener.deadlines
+    if isinstance(route, Dial):
+        return ConnectRequest(client, route, record, settings.connect_timeout, deadlines)
+    if isinstance(route, Forward):
+        return Exchange(client, request, route, record, settings.exchange, deadlines, listener.pseudonym)
+    return LocalExchange(client, request, route, record, settings.exchange.response_timeout, deadlines)

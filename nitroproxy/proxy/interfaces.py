@@ -1,0 +1,137 @@
+"""What the parts of the engine are to each other: a client's connection to what carries its requests out, and to the
+listener that accepted it; and the reverse. Interfaces alone, so that the modules behind them need not import each
+other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IAddress
+
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.proxy.backpressure import Backpressure, Throttle
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.pinned import PinnedConnections
+from nitroproxy.proxy.record import Observer, Record
+from nitroproxy.proxy.response import ResponseWriter
+from nitroproxy.proxy.route import Router
+from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.proxy.transport import StreamTransport
+from nitroproxy.proxy.tunnel import Side
+from nitroproxy.sockets.hangup import SocketTable
+
+
+class Client(Protocol):
+    """A client's connection, to what carries its request out.
+
+    :ivar response: writes what this client is answered.
+    :ivar pace: how fast it reads that; follows where the response comes from.
+    :ivar throttle: stops its request's body; the producer of the connection that this goes to.
+    :ivar pinned: the upstream connections that belong to it alone.
+    """
+
+    transport: StreamTransport
+    response: ResponseWriter
+    pace: Backpressure
+    throttle: Throttle
+    pinned: PinnedConnections
+
+    def take_body(self) -> None:
+        """The request's body can be taken now."""
+
+    def answering(self, status: int) -> None:
+        """The response's head is about to be written."""
+
+    def send_body(self, data: bytes) -> None:
+        """A piece of the response's body, not empty."""
+
+    def exchange_done(self, request_complete: bool) -> None:
+        """The whole response has been handed over."""
+
+    def fail(self, error: ProxyError, request_complete: bool) -> None:
+        """Answer with the failure, or if a response has begun break it off (never complete it)."""
+
+    def send_problem(self, error: ProxyError, request_complete: bool) -> None:
+        """Answer with the failure instead of a response."""
+
+    def check_tunnel(self, address: IAddress) -> None:
+        """Do nothing when there may be a tunnel by a connection to *address*: the policy may have changed meanwhile.
+
+        :raises ProxyError: when there may not.
+        """
+
+    def become_tunnel(self, upstream: StreamTransport, join: Callable[[Side], None], rest: bytes) -> None:
+        """The head has been written: from here on the connection is a tunnel to *upstream*.
+
+        :param join: makes *upstream*'s protocol a side of it.
+        :param rest: what has come from *upstream* already.
+        """
+
+    def abort(self) -> None:
+        """End the connection at once, visibly."""
+
+
+class ClientExchange(Protocol):
+    """What carries a request out for a `Client`: an `Exchange`, a `LocalExchange` or a `ConnectRequest`."""
+
+    @property
+    def wants_body(self) -> bool: ...
+    def start(self) -> None: ...
+    def request_data(self, data: bytes) -> None: ...
+    def request_end(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class AcceptedConnection(Protocol):
+    """A connection, to its listener.
+
+    :ivar peer: who is at the other end.
+    :ivar record: of the request at hand, None between requests.
+    """
+
+    peer: IAddress
+    record: Record | None
+
+    @property
+    def in_use(self) -> bool:
+        """A request comes or is under way, its response may not have left, or it is a tunnel not kept in reserve."""
+
+    def look_for_hangup(self, sockets: SocketTable) -> None:
+        """End what is under way for a client that has gone unseen: nothing is read from it at present, or it has
+        closed its TCP connection, which looks like a half-close."""
+
+    def drain(self) -> None:
+        """End the connection: now between requests, after the response under way, a tunnel when it falls silent."""
+
+    def abort(self) -> None:
+        """End the connection at once, visibly."""
+
+    def cut_off(self, error: ProxyError) -> None:
+        """Abort it; what is under way on it has failed with *error*."""
+
+    def end_refused_tunnel(self) -> bool:
+        """End the tunnel if this is one and the router now in force refuses it; whether it did."""
+
+
+class Listener(Protocol):
+    """A listener, to its connections.
+
+    :ivar hop: the role's name in Proxy-Status, Via and problem documents; *pseudonym* its name in Via.
+    :ivar settings: may be replaced while running; connections that are open take it over with their next request.
+    :ivar draining: no connection takes another request.
+    """
+
+    hop: str
+    pseudonym: bytes
+    router: Router
+    settings: ListenerSettings
+    deadlines: Deadlines
+    observer: Observer
+    draining: bool
+
+    def admit(self, connection: AcceptedConnection) -> Kind | None:
+        """Count *connection* in; the reason for which it must not be served, or None."""
+
+    def lost(self, connection: AcceptedConnection) -> None:
+        """*connection* has ended."""

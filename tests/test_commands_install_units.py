@@ -1,0 +1,99 @@
+"""Units, configuration and system user put in place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.commands.install_units import InstallError, install_units, source_directory
+
+SOURCE = Path(__file__).parent.parent
+
+
+class InstallTests(SynchronousTestCase):
+    """Into a directory that stands for /."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+
+    def install(self, source: Path = SOURCE, programs: str = "/usr/local/np/bin") -> dict[str, str]:
+        placed = install_units(source, self.root, Path(programs))
+        return {str(one.path.relative_to(self.root)): one.outcome for one in placed}
+
+    def test_first_time(self) -> None:
+        """Everything is put in place, and the units name the programs that are installed."""
+        outcomes = self.install()
+        self.assertEqual(set(outcomes.values()), {"new"})
+        unit = (self.root / "etc/systemd/system/nitroproxy-host.service").read_text()
+        self.assertIn("ExecStart=/usr/local/np/bin/twistd -n", unit)
+        self.assertNotIn("/opt/nitroproxy", unit)
+        self.assertEqual(
+            (self.root / "etc/nitroproxy/config.json").read_bytes(), (SOURCE / "etc/config.json").read_bytes()
+        )
+        self.assertIn("etc/sysusers.d/nitroproxy.conf", outcomes)
+        self.assertEqual(set(self.install().values()), {"unchanged"})
+
+    def test_upgrade(self) -> None:
+        """What nobody has edited is brought up to date; what somebody has is left alone, with the new one beside it."""
+        self.install()
+        edited = self.root / "etc/nitroproxy/config.json"
+        edited.write_text("// mine\n{}")
+        unit = "etc/systemd/system/nitroproxy-host.service"
+        outcomes = self.install(programs="/elsewhere")
+        self.assertEqual(outcomes[unit], "updated")
+        self.assertEqual(outcomes["etc/nitroproxy/config.json"], "edited")
+        self.assertEqual(edited.read_text(), "// mine\n{}")
+        self.assertEqual(edited.with_name("config.json.new").read_bytes(), (SOURCE / "etc/config.json").read_bytes())
+        self.assertIn("/elsewhere/twistd", (self.root / unit).read_text())
+        self.assertEqual(self.install(programs="/elsewhere")["etc/nitroproxy/config.json"], "edited", "and stays so")
+
+    def test_not_ours(self) -> None:
+        """A file that was there before the first installation is somebody's own."""
+        path = self.root / "etc/nitroproxy/nitroproxy.env"
+        path.parent.mkdir(parents=True)
+        path.write_text("LOG_LEVEL=DEBUG\n")
+        self.assertEqual(self.install()["etc/nitroproxy/nitroproxy.env"], "edited")
+        self.assertEqual(path.read_text(), "LOG_LEVEL=DEBUG\n")
+
+    def test_modes(self) -> None:
+        """Whatever the umask, the services' users can read the configuration; the environment is root's alone."""
+        self.addCleanup(os.umask, os.umask(0o077))
+        self.install()
+        modes = {str(path.relative_to(self.root)): path.stat().st_mode & 0o777 for path in self.root.rglob("*")}
+        self.assertEqual(modes.pop("etc/nitroproxy/nitroproxy.env"), 0o640)
+        for name, mode in modes.items():
+            self.assertEqual(mode, 0o755 if (self.root / name).is_dir() else 0o644, name)
+
+    def test_interrupted(self) -> None:
+        """An installation that breaks off leaves no half a file, and the next one knows what it had put in place."""
+        unit = next(iter(install_units(SOURCE, self.root, Path("/one")))).path
+        self.assertEqual([path.name for path in unit.parent.iterdir()], [unit.name])
+        outcomes = self.install(programs="/two")
+        self.assertEqual(outcomes[str(unit.relative_to(self.root))], "updated")
+
+    def test_manifest(self) -> None:
+        """A damaged manifest is told in one line, and nothing is written."""
+        manifest = self.root / "var/lib/nitroproxy/installed.json"
+        manifest.parent.mkdir(parents=True)
+        for content in (b"[]", b"{", b"\xff"):
+            manifest.write_bytes(content)
+            message = str(self.assertRaises(InstallError, self.install))
+            self.assertIn("installed.json: is damaged", message)
+            self.assertEqual(len(message.splitlines()), 1)
+        self.assertFalse((self.root / "etc").exists())
+
+    def test_errors(self) -> None:
+        """What cannot be read or written is named, and nothing has been written when a source is missing."""
+        self.assertIn(
+            "nitroproxy-host.service", str(self.assertRaises(InstallError, self.install, Path(self.mktemp())))
+        )
+        self.assertFalse(self.root.exists())
+        self.root.mkdir()
+        (self.root / "etc").write_text("a file")
+        self.assertIn("etc", str(self.assertRaises(InstallError, self.install)))
+
+    def test_source(self) -> None:
+        """The source tree is found when there is no installation."""
+        self.assertTrue((source_directory() / "systemd/nitroproxy-host.service").exists())

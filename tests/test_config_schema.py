@@ -1,0 +1,101 @@
+"""Tests of `nitroproxy.config.schema`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.config.schema import (
+    Egress,
+    Enclave,
+    HostProxy,
+    Logging,
+    Settings,
+    Tls,
+    Transport,
+    contradictions,
+    json_schema,
+)
+
+ETC = Path(__file__).parent.parent / "etc"
+
+
+class SchemaTests(SynchronousTestCase):
+    """The published JSON Schema."""
+
+    def test_published_one_is_current(self) -> None:
+        """The schema in etc/ is what the code makes: `nitroproxy config --schema > etc/nitroproxy.schema.json`."""
+        self.assertEqual((ETC / "nitroproxy.schema.json").read_text(encoding="utf-8"), json_schema())
+
+    def test_everything_is_described(self) -> None:
+        """Each section and each key has a description, and no section takes unknown keys."""
+        definitions = json.loads(json_schema())["$defs"]
+        for name, section in definitions.items():
+            self.assertTrue(section["description"], name)
+            self.assertIs(section["additionalProperties"], False)
+            if name != "Settings":
+                for key, schema in section["properties"].items():
+                    self.assertTrue(schema["description"], f"{name}.{key}")
+
+
+class SettingsTests(SynchronousTestCase):
+    """The structs."""
+
+    def test_frozen(self) -> None:
+        """Settings are values: they cannot be changed, and can be compared and hashed."""
+        settings = Settings()
+        self.assertRaises(AttributeError, setattr, settings.host_proxy, "port", 1)
+        self.assertEqual({settings}, {Settings()})
+
+    def test_defaults_keep_their_own_rules(self) -> None:
+        """The defaults pass the validation that everything else has to pass."""
+        plain = msgspec.to_builtins(Settings())
+        self.assertEqual(msgspec.convert(plain, Settings), Settings())
+
+
+class ContradictionTests(SynchronousTestCase):
+    """Keys that do not go together."""
+
+    def first_keys(self, settings: Settings, debug_mode: bool = False) -> list[str]:
+        """The keys to change."""
+        return [contradiction.keys[0] for contradiction in contradictions(settings, debug_mode)]
+
+    def test_defaults(self) -> None:
+        """The defaults contradict nothing."""
+        self.assertEqual(self.first_keys(Settings()), [])
+
+    def test_verification(self) -> None:
+        """Certificates may go unverified in debug mode only."""
+        settings = Settings(tls=Tls(verify_certificates=False))
+        self.assertEqual(self.first_keys(settings), ["tls.verify_certificates"])
+        self.assertEqual(self.first_keys(settings, debug_mode=True), [])
+
+    def test_cid(self) -> None:
+        """An enclave has a CID of its own, but on one kernel that of the other side; never Nitro's parent's."""
+        for cid, parent, right in (
+            (4, 3, True),
+            (3, 3, False),
+            (2, 3, False),
+            (1, 3, False),
+            (1, 1, True),
+            (2, 2, True),
+            (1, 2, False),
+        ):
+            settings = Settings(enclave=Enclave(cid=cid), transport=Transport(parent_cid=parent))
+            self.assertEqual(self.first_keys(settings), [] if right else ["enclave.cid"], (cid, parent))
+
+    def test_ports(self) -> None:
+        """The host's two vsock ports differ; a TCP port is another matter."""
+        settings = Settings(logging=Logging(port=5001), egress=Egress(port=5001))
+        self.assertEqual(self.first_keys(settings), ["logging.port"])
+        self.assertEqual(self.first_keys(Settings(host_proxy=HostProxy(port=5001), egress=Egress(port=5001))), [])
+
+    def test_socket_path(self) -> None:
+        """The directory of UNIX sockets leaves room for their names; with vsock there are none."""
+        longest = "/" + "d" * (107 - len("//enclave/5001.sock"))
+        for directory, expected in ((longest, []), (longest + "d", ["transport.directory"])):
+            self.assertEqual(self.first_keys(Settings(transport=Transport(kind="unix", directory=directory))), expected)
+            self.assertEqual(self.first_keys(Settings(transport=Transport(directory=directory))), [])

@@ -1,0 +1,204 @@
+"""Listening sockets shared by processes; here both ends are in one, with real sockets. vsock: see the VM stages."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest, TestCase
+
+from nitroproxy.daemon.place import ListeningPlace
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.workers.shared_socket import InheritedEndpoint, Shared
+from tests.fakevsock import FakeKernel
+from tests.wire import OneHop
+
+reactor: Any = global_reactor
+
+
+class Counting(Factory):
+    """Counts connections, and remembers where they came from."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.peers: list[Any] = []
+        self.open: list[Any] = []
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        """A connection has come."""
+        self.peers.append(addr)
+        protocol = Protocol()
+        self.open.append(protocol)
+        return protocol
+
+
+class SharedTests(TestCase):
+    """One socket, two that accept."""
+
+    def setUp(self) -> None:
+        self.factories = [Counting(), Counting()]
+        self.ports: list[Any] = []
+        self.clients: list[socket.socket] = []
+        self.shared: Shared | None = None
+        self.addCleanup(self.clean)
+
+    def clean(self) -> None:
+        for client in self.clients:
+            client.close()
+        for factory in self.factories:
+            for protocol in factory.open:
+                protocol.transport.abortConnection()
+        for port in self.ports:
+            port.stopReading()
+            if port.connected:
+                port.connectionLost(None)
+        if self.shared is not None:
+            self.shared.close()
+
+    async def share(self, endpoint: IStreamServerEndpoint) -> Any:
+        """Listen there; returns the address."""
+        shared = self.shared = Shared(endpoint, "there", "nitroproxy-test")
+        shared.open()
+        with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
+            self.family, address = listening.family, listening.getsockname()
+        for factory in self.factories:
+            self.ports.append(await InheritedEndpoint(reactor, os.dup(shared.descriptor)).listen(factory))
+        return address
+
+    def connect(self, address: Any) -> socket.socket:
+        client = socket.socket(self.family)
+        client.connect(address)
+        self.clients.append(client)
+        return client
+
+    async def until(self, count: int) -> None:
+        while sum(len(factory.peers) for factory in self.factories) < count:
+            await deferLater(reactor, 0.001)
+
+    async def check(self, endpoint: IStreamServerEndpoint) -> Any:
+        """A burst is spread over both, and one that closes leaves the socket to the other."""
+        address = await self.share(endpoint)
+        for _ in range(20):
+            self.connect(address)
+        await self.until(20)
+        self.assertEqual([len(factory.peers) for factory in self.factories], [10, 10])
+        assert self.shared is not None
+        self.shared.close()
+        self.ports[0].connectionLost(None)
+        if self.family != socket.AF_UNIX:  # Its path has gone with the supervisor's descriptor.
+            self.connect(address)
+            await self.until(21)
+            self.assertEqual([len(factory.peers) for factory in self.factories], [10, 11])
+        return address
+
+    def test_tcp(self) -> Deferred[Any]:
+        """TCP."""
+        return Deferred.fromCoroutine(self.check(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")))
+
+    async def test_tcp6(self) -> None:
+        """TCP over IPv6, and the peers' addresses are of that family."""
+        if not Path("/proc/net/if_inet6").exists():
+            raise SkipTest("there is no IPv6 here")
+        await self.check(TCP6ServerEndpoint(reactor, 0, interface="::1"))
+        self.assertEqual(self.factories[0].peers[0].host, "::1")
+
+    async def test_unix(self) -> None:
+        """A UNIX socket: its path goes with the supervisor's descriptor, and once only."""
+        path = os.path.relpath(Path(self.mktemp()).absolute())
+        await self.check(UNIXServerEndpoint(reactor, path, mode=0o600, wantPID=True))
+        self.assertFalse(os.path.exists(path))
+
+    async def test_nobody_accepts(self) -> None:
+        """Who holds a socket does not accept; who comes waits."""
+        shared = self.shared = Shared(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        shared.open()
+        with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
+            self.family, address = listening.family, listening.getsockname()
+            self.connect(address)
+            await deferLater(reactor, 0.01)
+            listening.setblocking(False)
+            listening.accept()[0].close()
+
+    async def test_who_waits_is_served(self) -> None:
+        """When all let go, the last one lets in who is in the queue by then."""
+        address = await self.share(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        for port in self.ports:
+            port.connectionLost(None)
+        assert self.shared is not None
+        hop = OneHop()
+        factory = DownstreamFactory("hop", hop, ListenerSettings(), hop.deadlines)
+        listener = ListeningPlace(InheritedEndpoint(reactor, os.dup(self.shared.descriptor)), "there", factory)
+        listener.listen()
+        self.shared.close()
+        clients = [self.connect(address) for _ in range(30)]
+        stopping = Deferred.fromCoroutine(listener.stop(1.0))
+        self.assertEqual(listener.connections, 30)
+        for client in clients:
+            client.close()
+        while not stopping.called:
+            await deferLater(reactor, 0.001)
+            hop.pass_time(0.1)
+
+    async def test_share(self) -> None:
+        """Who has enough leaves connections to others for a moment, in which it still counts as accepting; it takes
+        them if nobody else does."""
+        shared = self.shared = Shared(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        shared.open()
+        with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
+            self.family, address = listening.family, listening.getsockname()
+        hop = OneHop()
+        factory = DownstreamFactory("hop", hop, ListenerSettings(), hop.deadlines)
+        asked: list[bool] = []
+
+        def has_enough() -> bool:
+            asked.append(listener.accepting)
+            return True
+
+        listener = ListeningPlace(InheritedEndpoint(reactor, os.dup(shared.descriptor), has_enough), "there", factory)
+        listener.listen()
+        for _ in range(3):
+            self.connect(address)
+        while not asked:
+            await deferLater(reactor, 0)
+        self.assertEqual((listener.connections, listener.accepting), (0, True))
+        while listener.connections < 3:
+            await deferLater(reactor, 0.001)
+        self.assertEqual(asked, [True])
+        shared.close()
+        for client in self.clients:
+            client.close()
+        stopping = Deferred.fromCoroutine(listener.stop(1.0))
+        while not stopping.called:
+            await deferLater(reactor, 0.001)
+            hop.pass_time(0.1)
+
+    async def test_vsock(self) -> None:
+        """A vsock socket is taken for one, and accepted connections have vsock's addresses and ways."""
+        kernel = FakeKernel()
+        made = kernel.socket()
+        made.bind((1, 5001))
+        made.listen(5)
+        self.patch(socket, "AF_VSOCK", made.family + 0)
+        self.patch(socket, "socket", lambda fileno: made)
+        factory = self.factories[0]
+        self.ports.append(await InheritedEndpoint(reactor, made.fileno()).listen(factory))
+        self.assertEqual(str(self.ports[0].getHost()), "vsock:1:5001")
+
+
+class RefusalTests(TestCase):
+    """What is no listening socket."""
+
+    async def test_no_socket(self) -> None:
+        """It fails, as a listener that cannot listen."""
+        with self.assertRaises(OSError), open("/dev/null", "rb") as null:
+            await InheritedEndpoint(reactor, os.dup(null.fileno())).listen(Counting())
