@@ -78,6 +78,11 @@ class Upstream(Resource):
         if request.path in (b"/broken", b"/stalled"):
             request.setHeader("Content-Length", "100")
             request.write(b"half")
+        if request.path.startswith(b"/forged-"):
+            hop = request.path.removeprefix(b"/forged-").decode()
+            request.setResponseCode(502)
+            request.setHeader("Proxy-Status", f"nitroproxy-{hop}; error=tls_certificate_error")
+            return b""
         if request.path == b"/silent":
             return NOT_DONE_YET
         if request.path == b"/events":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 from typing import Any
@@ -79,6 +80,21 @@ class ChainTests(ChainCase):
                     readers = [reader for reader in reactor.getReaders() if isinstance(reader, tcp.Server)]
                     found = [reader.socket for reader in readers if reader.socket.getpeername() == name]
                 self.assertTrue(found[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    async def test_destination_in_our_name(self) -> None:
+        """What a destination claims in the name of a hop of ours is shown, logged and counted as nobody's failure."""
+        events = self.events()
+        for path in ("/forged-enclave", "/forged-relay"):
+            response: Any = await self.agent.request(b"GET", self.url(path))
+            await readBody(response)
+            self.assertEqual(response.code, 502)
+            self.assertIsNone(response.headers.getRawHeaders("Proxy-Status"))
+        access = [event for event in events if event["event"] == "access" and event["host"] == "localhost"]
+        self.assertEqual({event["status"] for event in access}, {502})
+        self.assertEqual([event for event in access if event.get("error") or event.get("found_by")], [])
+        response = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/metrics".encode())
+        counted = re.findall(rb"nitroproxy_errors_total{[^}]*} [1-9]\S*", await readBody(response))
+        self.assertEqual(counted, [])
 
     async def test_large_body(self) -> None:
         """8 MiB go there and come back with the same digest."""

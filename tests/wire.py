@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -188,6 +190,10 @@ class OneHop:
         if self._route is not None:
             return self._route(request)
         return Forward(self.pool, "next", request.target, b"next.example", ours=True)
+
+    def set(self, **settings: Any) -> None:
+        """Have the listener allow something else."""
+        self.factory.settings = replace(self.factory.settings, **settings)
 
     def route_by_path(self) -> None:
         """From now on each path is a next hop of its own."""

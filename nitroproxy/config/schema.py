@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from nitroproxy.policy import Policy
+from nitroproxy.target import normalize_host
 
 #: The longest path of a UNIX socket in bytes (sun_path, less its final NUL; unix(7)).
 _UNIX_PATH_BYTES: Final = 107
@@ -165,6 +166,18 @@ class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):
             description="The longest that all retries of one request wait together, in seconds; the delays double.",
         ),
     ] = 1.0
+    names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Host names under which browsers may reach the proxy, besides localhost and IP addresses; "
+            "requests of other clients are not looked at.",
+            extra=_rule("a host name", normalize_host),
+        ),
+    ] = ()
+    rewrite_location: Annotated[
+        bool,
+        Meta(description="Have redirects of requests in path form (/https://...) lead through the proxy again."),
+    ] = True
 
 
 class Egress(Struct, frozen=True, forbid_unknown_fields=True):

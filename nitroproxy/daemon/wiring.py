@@ -26,6 +26,7 @@ from nitroproxy.config.schema import Limits as LimitSettings
 from nitroproxy.config.schema import Settings
 from nitroproxy.http1.messages import Limits
 from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
+from nitroproxy.target import normalize_host
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
 
@@ -121,6 +122,8 @@ def listener_settings(
         make_traceparent=settings.logging.make_traceparent,
         limits=head_limits(limits, slack),
         accepts=accepts,
+        names=frozenset(map(normalize_host, settings.host_proxy.names)),
+        rewrite_location=settings.host_proxy.rewrite_location,
         exchange=ExchangeSettings(
             response_timeout=limits.response_timeout * patience,
             idle_timeout=limits.idle_timeout,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.headers import names_in_via
 from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.browser import check_origin
 from nitroproxy.proxy.connect_request import ConnectRequest
 from nitroproxy.proxy.exchange import Exchange
 from nitroproxy.proxy.interfaces import Client, ClientExchange, Listener
 from nitroproxy.proxy.local import LocalExchange, OptionsAnswer
 from nitroproxy.proxy.record import Record
-from nitroproxy.proxy.route import Dial, Forward
+from nitroproxy.proxy.route import Dial, Forward, Local
 from nitroproxy.proxy.settings import ListenerSettings
 
 
@@ -28,6 +29,9 @@ def dispatch(
     if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
         return OptionsAnswer(client, request)
     route = listener.router.route(request, record)
+    if request.target.startswith(b"/"):
+        page = isinstance(route, Local) and request.method in (b"GET", b"HEAD")
+        check_origin(request, page=page, names=settings.names)
     deadlines = listener.deadlines
     if isinstance(route, Dial):
         return ConnectRequest(client, route, record, settings.connect_timeout, deadlines)

@@ -233,6 +233,7 @@ class Downstream(Protocol):
         settings = self._settings = self._listener.settings
         self._state = _State.BODY if request.content_length else _State.RESPONDING
         record = self._begin_record(request, request_id_of(request))
+        self.response.rewrite_location = settings.rewrite_location and request.target.startswith(b"/")
         record.traceparent = traceparent_of(request, make=settings.make_traceparent)
         try:
             self._exchange = dispatch(self, request, record, settings, self._listener)

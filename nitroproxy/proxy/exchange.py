@@ -19,7 +19,7 @@ from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.pinned import carries_login, offers_login
-from nitroproxy.proxy.problem import read_proxy_status
+from nitroproxy.proxy.proxy_status import read_proxy_status, without_our_names
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward
 from nitroproxy.proxy.settings import ExchangeSettings
@@ -191,6 +191,7 @@ class Exchange:
 
     def response_interim(self, response: Response) -> None:
         """A 1xx other than 101."""
+        self._heed_proxy_status(response)
         self._may_send = True
         self._client.response.interim(response)
 
@@ -199,14 +200,21 @@ class Exchange:
         self._response_begun = True
         self._waiting = False
         self._moved_now()
-        if self._route.ours and response.status >= 400:
-            self._record.passed_on = read_proxy_status(response.fields.get(b"proxy-status") or b"")
+        if b"proxy-status" in response.fields.values:
+            self._heed_proxy_status(response)
         if offers_login(response.fields):
             self._pinned = True
         self._client.answering(response.status)
         if not self._request_sent and response.status >= 400:
             self._client.response.close_after = True  # Nobody wants the rest of the body.
         self._client.response.head(response)
+
+    def _heed_proxy_status(self, response: Response) -> None:
+        """Note what a hop of ours says of a failure; let nobody else say anything in our name."""
+        if not self._route.ours:
+            response.fields.in_order = without_our_names(response.fields.in_order)
+        elif response.status >= 400:
+            self._record.passed_on = read_proxy_status(response.fields.get(b"proxy-status") or b"")
 
     def response_data(self, data: bytes, last: bool) -> None:
         """A piece of its body."""
@@ -244,6 +252,7 @@ class Exchange:
         except ProxyError as error:
             self.response_failed(error)
             return
+        self._heed_proxy_status(response)
         connection = self._finish()
         assert connection is not None
         self._client.answering(101)

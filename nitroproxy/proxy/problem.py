@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Final
 
 from nitroproxy.errors import RETRY_AFTER_SECONDS, Kind, ProxyError
 from nitroproxy.http1.messages import Headers
@@ -12,8 +10,6 @@ from nitroproxy.http1.messages import Headers
 _LONGEST_DETAIL = 512
 #: What is passed on.
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"
-_OUR_STATUS: Final = re.compile(rb"(nitroproxy-[a-z]{1,16}); error=([a-z_]{1,40})")
-_TOKENS: Final = frozenset(kind.proxy_status for kind in Kind)
 
 
 def problem(error: ProxyError, hop: str, request_id: str, methods: bytes = METHODS) -> tuple[Headers, bytes]:
@@ -45,14 +41,6 @@ def problem(error: ProxyError, hop: str, request_id: str, methods: bytes = METHO
     if kind is Kind.METHOD_NOT_ALLOWED:
         headers.append((b"Allow", methods))
     return headers, body
-
-
-def read_proxy_status(value: bytes) -> tuple[str, str] | None:
-    """The hop that found a failure and its error token, of a Proxy-Status as `problem` writes it; None for others'."""
-    found = _OUR_STATUS.fullmatch(value)
-    if found is None or found[2].decode("ascii") not in _TOKENS:
-        return None
-    return found[1].decode("ascii"), found[2].decode("ascii")
 
 
 def read_problem(body: bytes) -> ProxyError | None:

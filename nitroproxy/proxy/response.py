@@ -11,6 +11,7 @@ from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
 from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Request, Response
 from nitroproxy.http1.writer import reason_phrase, response_head
+from nitroproxy.proxy.location import through_proxy
 from nitroproxy.proxy.pinned import offers_login
 from nitroproxy.proxy.problem import problem
 from nitroproxy.proxy.transport import StreamTransport
@@ -20,6 +21,12 @@ _OURS: Final = frozenset({b"x-request-id"})
 _NOT_PASSED_ON: Final = HOP_BY_HOP | _OURS | {b"content-length"}
 #: twisted.web's own fields that a local page does without.
 _NOT_OF_LOCAL: Final = _OURS | {b"connection", b"server"}
+#: Our own pages are not to be framed, guessed at or used by another site.
+_PAGE_SAFETY: Final[Headers] = [
+    (b"X-Frame-Options", b"DENY"),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+]
 
 
 class ResponseWriter:
@@ -29,6 +36,7 @@ class ResponseWriter:
     :param pseudonym: this hop in Via.
     :ivar begun: the head of the response at hand has been written.
     :ivar close_after: the connection ends with the response at hand, which says so.
+    :ivar rewrite_location: redirects of the request at hand are to lead through this proxy: it is in path form.
     """
 
     def __init__(self, transport: StreamTransport, hop: str, pseudonym: bytes) -> None:
@@ -40,6 +48,7 @@ class ResponseWriter:
         self._chunked = False
         self.begun = False
         self.close_after = False
+        self.rewrite_location = False
 
     def for_request(self, request: Request | None, request_id: bytes) -> None:
         """Turn to the response to *request*; None when what came was none."""
@@ -71,6 +80,8 @@ class ResponseWriter:
         else:
             self._chunked = True
             headers.append((b"Transfer-Encoding", b"chunked"))
+        if self.rewrite_location and b"location" in response.fields.values:
+            headers = self._lead_back(headers)
         headers.append((b"Via", self._via))
         if response.status == 401 and offers_login(response.fields):
             # Without it a client must not log a connection in through a proxy (RFC 4559 section 6).
@@ -79,9 +90,17 @@ class ResponseWriter:
             headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
         self._write_head(response.status, response.reason, headers)
 
+    def _lead_back(self, headers: Headers) -> Headers:
+        request = self._request
+        assert request is not None
+        return [
+            (name, through_proxy(value, request.method, request.target) if name.lower() == b"location" else value)
+            for name, value in headers
+        ]
+
     def local_head(self, status: int, reason: bytes, headers: Headers) -> None:
         """Begin the response of a local resource, which frames its body itself."""
-        self._write_head(status, reason, _without(headers, _NOT_OF_LOCAL))
+        self._write_head(status, reason, _without(headers, _NOT_OF_LOCAL) + _PAGE_SAFETY)
 
     def body(self, data: bytes) -> None:
         """A piece of the body, not empty."""

@@ -66,6 +66,8 @@ class ListenerSettings:
     :ivar buffer_bytes: most that one connection holds of a body, each way.
     :ivar accepts: whether a peer may use the listener at all.
     :ivar make_traceparent: give a W3C trace context to requests that come without one.
+    :ivar names: what browsers may call this proxy, besides localhost and IP addresses; in lower case.
+    :ivar rewrite_location: have redirects of requests in path form lead through this proxy again.
     """
 
     connections: int = 4000
@@ -77,3 +79,5 @@ class ListenerSettings:
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     accepts: Callable[[IAddress], bool] = lambda address: True
     make_traceparent: bool = False
+    names: frozenset[str] = frozenset()
+    rewrite_location: bool = False
