@@ -40,6 +40,8 @@ class Answer:
     headers: dict[bytes, bytes]
     size: int
     sha256: str
+    #: The body's first 64 bytes.
+    start: bytes = b""
 
 
 class BrokenOff(Exception):
@@ -58,6 +60,12 @@ class Connection:
         self._prefix = prefix
         self._http = h11.Connection(h11.CLIENT)
         self.usable = True
+        #: Whom it has logged in for.
+        self.user = ""
+        #: Nothing can be asked any more.
+        self._last = False
+        #: Seconds that it pauses before it reads, and in the middle of a body that it sends.
+        self.pause = 0.0
 
     @classmethod
     async def path_form(cls, port: int, url: str) -> Connection:
@@ -83,10 +91,26 @@ class Connection:
             raise BrokenOff(str(error)) from error
         return cls(reader, writer, "")
 
+    @property
+    def ended(self) -> bool:
+        """The other end has ended it, or this one has."""
+        return not self.usable or self._reader.at_eof() or self._writer.is_closing()
+
     def abort(self) -> None:
         """Go away at once."""
         self.usable = False
         self._writer.transport.abort()
+
+    def close(self) -> None:
+        """Go away in order: to the other end it looks like a half-close."""
+        self.usable = False
+        self._writer.close()
+
+    def half_close(self) -> None:
+        """Say that nothing more will be asked, and read on. Not with TLS, which cannot."""
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+            self._last = True
 
     async def ask(
         self,
@@ -97,22 +121,29 @@ class Connection:
         length: int | None = 0,
         trial: int = 0,
         identity: str = "",
+        user: str = "",
+        last: bool = False,
     ) -> Answer:
         """Send a request and read its answer.
 
         :param length: of the body; None: chunked.
         :param identity: its X-Request-Id.
+        :param user: whom to log in for.
+        :param last: half-close when it has been sent.
         :raises BrokenOff: when the answer is not complete.
         """
         fields = [("Host", "localhost"), ("X-Trial", str(trial))]
         if identity:
             fields.append(("X-Request-Id", identity))
+        if user:
+            fields.append(("Authorization", f"NTLM {user}"))
         if length is None:
             fields.append(("Transfer-Encoding", "chunked"))
         elif length:
             fields.append(("Content-Length", str(length)))
-        sending = asyncio.create_task(self._send(method, path, fields, body))
+        sending = asyncio.create_task(self._send(method, path, fields, body, last=last))
         try:
+            await asyncio.sleep(self.pause)
             return await self._answer()
         except (OSError, EOFError, h11.ProtocolError, ssl.SSLError) as error:
             self.abort()
@@ -138,12 +169,17 @@ class Connection:
             raise BrokenOff("no response")
         return b"".join([data async for data in self._data()])
 
-    async def _send(self, method: str, path: str, fields: list[tuple[str, str]], body: Iterable[bytes]) -> None:
+    async def _send(
+        self, method: str, path: str, fields: list[tuple[str, str]], body: Iterable[bytes], *, last: bool = False
+    ) -> None:
         request = h11.Request(method=method, target=self._prefix + path, headers=fields)
         await self._write(request)
         for piece in body:
             await self._write(h11.Data(data=piece))
+            await asyncio.sleep(self.pause)
         await self._write(h11.EndOfMessage())
+        if last:
+            self.half_close()
 
     async def _write(self, event: h11.Event) -> None:
         data = self._http.send(event)
@@ -157,11 +193,12 @@ class Connection:
             response = await self._event()
         if not isinstance(response, h11.Response):
             raise BrokenOff("no response")
-        size, sha256 = 0, hashlib.sha256()
+        size, sha256, start = 0, hashlib.sha256(), b""
         async for data in self._data():
             size += len(data)
             sha256.update(data)
-        return Answer(response.status_code, dict(response.headers), size, sha256.hexdigest())
+            start = (start + data)[:64]
+        return Answer(response.status_code, dict(response.headers), size, sha256.hexdigest(), start)
 
     async def _data(self) -> AsyncIterator[bytes]:
         while True:
@@ -180,7 +217,7 @@ class Connection:
             self._http.receive_data(await self._reader.read(65536))
 
     def _turn(self) -> None:
-        if self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+        if not self._last and self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             self._http.start_next_cycle()
         else:
             self.abort()
@@ -207,6 +244,46 @@ async def upload(connection: Connection, size: int) -> Verdict:
     asked = connection.ask("POST", "/digest", body=content(size, trial), length=size, trial=trial)
     expected = hashlib.sha256(digest(size, trial).encode()).hexdigest()
     return await _judged(asked, trial, expected)
+
+
+async def last_get(connection: Connection, size: int) -> Verdict:
+    """Ask for *size* bytes, half-close, and be answered all the same."""
+    trial = next(_TRIALS)
+    asked = connection.ask("GET", f"/bytes/{size}/{trial}", trial=trial, last=True)
+    return await _judged(asked, trial, digest(size, trial))
+
+
+async def who_am_i(connection: Connection, size: int) -> Verdict:
+    """Ask, without having logged in, whom the destination takes this client for: for nobody."""
+    return await _as_user(connection, "", log_in=False)
+
+
+async def log_in(connection: Connection, size: int) -> Verdict:
+    """Log in, and ask twice whom the destination takes this client for: for that user, or for nobody any more."""
+    user = f"user-{next(_TRIALS)}"
+    verdict = await _as_user(connection, user, log_in=True)
+    for _ in range(2):
+        if verdict is Verdict.RIGHT and connection.usable:
+            verdict = await _as_user(connection, user, log_in=False)
+    return verdict
+
+
+async def _as_user(connection: Connection, user: str, *, log_in: bool) -> Verdict:
+    """One step; *user* is who this client may be taken for. It stays so for as long as the connection does."""
+    user = connection.user = user or connection.user
+    trial = next(_TRIALS)
+    try:
+        answer = await connection.ask("GET", "/whoami", trial=trial, user=user if log_in else "")
+    except BrokenOff:
+        return Verdict.BROKEN
+    if b"proxy-status" in answer.headers:
+        return Verdict.TOLD
+    taken_for = answer.start.decode("ascii", "replace")
+    if answer.headers.get(b"x-trial") != b"%d" % trial or taken_for not in ("", user):
+        return Verdict.MIXED
+    if log_in:
+        return Verdict.RIGHT if (answer.status, taken_for) == (200, user) else Verdict.WRONG
+    return Verdict.RIGHT if answer.status == (200 if taken_for else 401) else Verdict.WRONG
 
 
 async def _judged(asked: Any, trial: int, sha256: str) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,16 @@ async def connect(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     if isinstance(place, Path):
         return await asyncio.open_unix_connection(place)
     return await asyncio.open_connection("127.0.0.1", place)
+
+
+def _closed(writer: asyncio.StreamWriter) -> bool:
+    """Whether the peer of a connection whose input has ended has closed both directions, as far as the kernel says."""
+    descriptor = writer.get_extra_info("socket").fileno()
+    if descriptor < 0:
+        return True
+    poller = select.poll()
+    poller.register(descriptor, 0)
+    return bool(poller.poll(0))
 
 
 class FaultProxy:
@@ -119,7 +130,9 @@ class FaultProxy:
                 writer.write(data)
                 passed += len(data)
                 await writer.drain()
-            if writer.can_write_eof():
+            if _closed(ends[1] if writer is ends[0] else ends[0]):
+                writer.close()  # It had closed both directions, which is not the same as one.
+            elif writer.can_write_eof():
                 writer.write_eof()
         except OSError:  # A reset at one end is one at the other.
             for end in ends:

@@ -1,13 +1,14 @@
-"""Load with faults for as long as asked: no wrong byte, no mixed answers, nothing left behind."""
+"""Load with faults for as long as asked: no wrong byte, no mixed answers, accounts that agree, nothing left."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from statistics import linear_regression, median
 from typing import Final
@@ -27,7 +28,12 @@ _ASKS: Final = (
     partial(client.echo, chunked=False),
     partial(client.echo, chunked=True),
     client.upload,
+    client.last_get,
+    client.who_am_i,
+    client.log_in,
 )
+#: Seconds between two comparisons of what the clients and the hops have under way.
+_AUDIT_INTERVAL: Final = 60.0
 #: The share of connections, each way, on which something is done.
 _HARM: Final = 0.25
 
@@ -54,8 +60,56 @@ def _choose(chance: random.Random) -> Pair:
     )
 
 
-async def _work(stack: Stack, chance: random.Random, until: float, verdicts: Counter[Verdict]) -> None:
-    """One client: connects in some way, asks for some things, sometimes goes away in the middle."""
+class _Clients:
+    """What the clients have under way, and a gate that lets all of them come to rest."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+        self._busy = 0
+        self._rest = asyncio.Event()
+        self._tunnels: set[Connection] = set()
+
+    @property
+    def tunnels(self) -> int:
+        """CONNECT tunnels that clients keep and that have not been ended from the other side."""
+        return sum(not connection.ended for connection in self._tunnels)
+
+    @contextlib.contextmanager
+    def keeping(self, connection: Connection, *, tunnel: bool) -> Iterator[None]:
+        """A client keeps *connection*."""
+        if tunnel:
+            self._tunnels.add(connection)
+        try:
+            yield
+        finally:
+            self._tunnels.discard(connection)
+
+    async def __aenter__(self) -> None:
+        await self._open.wait()
+        self._busy += 1
+        self._rest.clear()
+
+    async def __aexit__(self, *how: object) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._rest.set()
+
+    async def hold(self) -> None:
+        """Let no request begin, and wait until none is under way."""
+        self._open.clear()
+        if self._busy:
+            await self._rest.wait()
+
+    def let_go(self) -> None:
+        """Let requests begin again."""
+        self._open.set()
+
+
+async def _work(
+    stack: Stack, chance: random.Random, until: float, verdicts: Counter[Verdict], clients: _Clients
+) -> None:
+    """One client: connects in some way, asks for some things, pauses, gives up or goes away in the middle."""
     connects: list[Callable[[], Awaitable[Connection]]] = [
         stack.path_form,
         stack.path_form,
@@ -63,21 +117,71 @@ async def _work(stack: Stack, chance: random.Random, until: float, verdicts: Cou
         stack.tunnel,
     ]
     while time.monotonic() < until:
-        try:
-            connection = await chance.choice(connects)()
-        except (OSError, BrokenOff):
-            verdicts[Verdict.BROKEN] += 1
-            continue
-        for _ in range(chance.randrange(1, 12)):
+        connect = chance.choice(connects)
+        async with clients:
+            try:
+                connection = await connect()
+            except (OSError, BrokenOff):
+                verdicts[Verdict.BROKEN] += 1
+                continue
+        connection.pause = chance.choice((0, 0, 0, 0, 0.2))
+        with clients.keeping(connection, tunnel=connect == stack.tunnel):
+            await _ask(connection, chance, until, verdicts, clients)
+            chance.choice((connection.abort, connection.close))()
+
+
+async def _ask(
+    connection: Connection, chance: random.Random, until: float, verdicts: Counter[Verdict], clients: _Clients
+) -> None:
+    """Ask for some things on one connection."""
+    for _ in range(chance.randrange(1, 12)):
+        async with clients:
             asked = chance.choice(_ASKS)(connection, int(10 ** chance.uniform(0, 5.7)))
-            if chance.random() < 0.02:
+            if chance.random() < 0.05:  # It gives up.
                 with contextlib.suppress(TimeoutError):
                     verdicts[await asyncio.wait_for(asked, chance.uniform(0, 0.05))] += 1
             else:
                 verdicts[await asked] += 1
-            if not connection.usable or time.monotonic() > until:
-                break
+        if not connection.usable or time.monotonic() > until:
+            return
+
+
+async def _accounts(stack: Stack, clients: _Clients, within: float = 15.0) -> dict[str, tuple[int, int]]:
+    """With the clients at rest, what each hop has under way and what it should have; waits until they agree."""
+    found: dict[str, tuple[int, int]] = {}
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", stack.gateway), "")
+        page = (await connection.read("/metrics")).decode("utf-8")
         connection.abort()
+
+        def count(pattern: str, page: str = page) -> int:
+            return sum(int(float(value)) for value in re.findall(rf"(?m)^{pattern} (\S+)$", page))
+
+        pooled = count(r'nitroproxy_pool_connections{[^}]*pool="destinations"[^}]*}')
+        found = {
+            hop: (count(rf'nitroproxy_requests_in_flight{{[^}}]*hop="nitroproxy-{hop}"[^}}]*}}'), expected)
+            for hop, expected in (
+                ("host", 1),  # This question,
+                ("enclave", 1 + clients.tunnels),  # which the gateway passes on.
+                ("relay", pooled + clients.tunnels),
+            )
+        }
+        if all(has == should for has, should in found.values()):
+            break
+        await asyncio.sleep(0.2)
+    return found
+
+
+async def _audit(stack: Stack, clients: _Clients) -> None:
+    """Compare the accounts of clients and hops.
+
+    :raises Failed: when they do not agree.
+    """
+    await clients.hold()
+    accounts = await _accounts(stack, clients)
+    clients.let_go()
+    insist(all(has == should for has, should in accounts.values()), f"the hops' accounts to agree, not {accounts}")
 
 
 class _Memory:
@@ -118,14 +222,21 @@ async def soak(seconds: float, seed: int | None = None) -> None:
             proxy.choose = lambda: _choose(chance)
         memories = [_Memory(stack.host), _Memory(stack.enclave)]
         until = time.monotonic() + seconds
+        clients = _Clients()
         working = asyncio.gather(
-            *(_work(stack, random.Random(f"{seed}/{i}"), until, verdicts) for i in range(_WORKERS))
+            *(_work(stack, random.Random(f"{seed}/{i}"), until, verdicts, clients) for i in range(_WORKERS))
         )
+        interval = min(_AUDIT_INTERVAL, seconds / 2)
+        audit_at, audits = time.monotonic() + interval, 0
         while not working.done():
             await asyncio.wait([working], timeout=min(1.0, seconds / 40))
             for memory in memories:
                 memory.sample()
+            if time.monotonic() >= audit_at and not working.done():
+                await _audit(stack, clients)
+                audit_at, audits = time.monotonic() + interval, audits + 1
         await working
+        insist(audits, "accounts to be compared at least once")
         for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream):
             proxy.choose = lambda: (HARMLESS, HARMLESS)
         left = await settled(stack, descriptors)
@@ -141,6 +252,7 @@ async def soak(seconds: float, seed: int | None = None) -> None:
             },
             growth_MiB=[round(memory.growth, 2) for memory in memories],
             tracebacks=stack.tracebacks(),
+            audits=audits,
         )
         insist(verdicts[Verdict.WRONG] == 0, "no wrong byte")
         insist(verdicts[Verdict.MIXED] == 0, "no mixed answers")

@@ -2,7 +2,9 @@
 
 Every response carries the request's ``X-Trial`` field, so that mixed-up answers show. ``GET /bytes/N/SEED`` gives N
 bytes that `content` makes of SEED; ``?framing=`` says how they are framed, ``?pace=`` how many seconds pass between
-two pieces. ``POST /echo`` gives the body back while it arrives, ``POST /digest`` its SHA-256.
+two pieces. ``POST /echo`` gives the body back while it arrives, ``POST /digest`` its SHA-256. ``GET /whoami`` names the
+user that the *connection* is logged in for, by ``Authorization: NTLM name`` on an earlier request or this one, or
+answers 401: the rule of NTLM without its cryptography.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER)
+        self._user = b""
 
     async def serve(self) -> None:
         while True:
@@ -121,6 +124,9 @@ class _Connection:
         received = hashlib.sha256()
         async for data in self._body():
             received.update(data)
+        if url.path == "/whoami":
+            await self._name_user(request, fields)
+            return
         if url.path == "/digest":
             answer = received.hexdigest().encode()
             await self._send(h11.Response(status_code=200, headers=[*fields, (b"Content-Length", b"%d" % len(answer))]))
@@ -139,6 +145,18 @@ class _Connection:
             for piece in content(int(size), int(seed)):
                 await asyncio.sleep(float(options.get("pace", 0)))
                 await self._send(h11.Data(data=piece))
+        await self._send(h11.EndOfMessage())
+
+    async def _name_user(self, request: h11.Request, fields: list[tuple[bytes, bytes]]) -> None:
+        for name, value in request.headers:
+            if name == b"authorization" and value.startswith(b"NTLM "):
+                self._user = value.removeprefix(b"NTLM ")
+        length = (b"Content-Length", b"%d" % len(self._user))
+        challenge = [] if self._user else [(b"WWW-Authenticate", b"NTLM")]
+        status = 200 if self._user else 401
+        await self._send(h11.Response(status_code=status, headers=[*fields, *challenge, length]))
+        if self._user:
+            await self._send(h11.Data(data=self._user))
         await self._send(h11.EndOfMessage())
 
     async def _until_close(self, fields: list[tuple[bytes, bytes]], size: int, seed: int, pace: float) -> None:
