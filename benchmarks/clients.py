@@ -178,12 +178,19 @@ def churn(door: Door, seconds: float, concurrency: int) -> list[float]:
     return took
 
 
-def round_trips(door: Door, seconds: float, connections: int, size: int) -> list[float]:
+def round_trips(door: Door, seconds: float, connections: int, size: int, writes: int = 1) -> list[float]:
     """Send *size* bytes on each connection whenever those before have come back.
 
+    :param writes: the segments that they are sent in.
     :returns: seconds that each round trip took.
     """
-    message = b"m" * size
+    pieces = [b"m" * (size // writes)] * writes
+    size = size // writes * writes
+
+    def send(connection: socket.socket) -> None:
+        for piece in pieces:
+            connection.sendall(piece)
+
     selector = selectors.DefaultSelector()
     took: list[float] = []
     sent: dict[socket.socket, float] = {}
@@ -191,12 +198,14 @@ def round_trips(door: Door, seconds: float, connections: int, size: int) -> list
     try:
         for _ in range(connections):
             connection = door.enter()
+            if connection.family == socket.AF_INET:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(b"ECHO\n")
             selector.register(connection, selectors.EVENT_READ)
             got[connection] = 0
         for connection in got:
-            connection.sendall(message)
             sent[connection] = time.perf_counter()
+            send(connection)
         until = time.perf_counter() + seconds
         while (now := time.perf_counter()) < until:
             for key, _ in selector.select(_PATIENCE):
@@ -210,7 +219,7 @@ def round_trips(door: Door, seconds: float, connections: int, size: int) -> list
                     now = time.perf_counter()
                     took.append(now - sent[connection])
                     sent[connection] = now
-                    connection.sendall(message)
+                    send(connection)
     except OSError as error:
         raise Unmeasured(f"a tunnel broke off: {error}") from error
     finally:

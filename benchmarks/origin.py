@@ -125,11 +125,12 @@ def start_origin(crew: Crew, unix: Path) -> Origin:
     return origin
 
 
-def start_raw(crew: Crew) -> int:
-    """Start `benchmarks.raw`; its port."""
+def start_raw(crew: Crew, unix: Path | None = None) -> int:
+    """Start `benchmarks.raw`, also at the UNIX socket *unix*; its port."""
     port = free_port()
     address: Address = ("127.0.0.1", port)
-    crew.launch("raw", [sys.executable, "-m", "benchmarks.raw", str(port)], address)
+    places = [str(port)] if unix is None else [str(port), str(unix)]
+    crew.launch("raw", [sys.executable, "-m", "benchmarks.raw", *places], address)
     return port
 
 

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.raw PORT`: a TCP server without a protocol, behind tunnels and relays.
+"""`python -m benchmarks.raw PORT [PATH]`: a server without a protocol, on TCP and at a UNIX socket, behind tunnels.
 
 A connection's first line says what it is for: ``DOWN n`` is sent *n* bytes, of ``UP n`` *n* bytes are read and
 answered with one, ``ECHO`` gets back what it sends. ``POST`` is an HTTP upload: its bodies are read and answered.
+``GET`` is answered with 1 KiB in two segments, the head and the body.
 """
 
 from __future__ import annotations
@@ -48,11 +49,25 @@ def _uploads(connection: socket.socket, data: bytes) -> None:
         data = b""
 
 
+def _segments(connection: socket.socket, data: bytes) -> None:
+    while True:
+        while b"\r\n\r\n" not in data:
+            more = connection.recv(65536)
+            if not more:
+                return
+            data += more
+        _, _, data = data.partition(b"\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n")
+        connection.sendall(b"k" * 1024)
+
+
 def _serve_bulk(connection: socket.socket, command: bytes, early: bytes) -> None:
     try:
         connection.setblocking(True)
         if command.startswith(b"POST"):
             _uploads(connection, early)
+        elif command.startswith(b"GET"):
+            _segments(connection, early)
         elif command.startswith(b"DOWN"):
             _send(connection, int(command.split()[1]))
         else:
@@ -64,12 +79,19 @@ def _serve_bulk(connection: socket.socket, command: bytes, early: bytes) -> None
         connection.close()
 
 
-def serve(port: int) -> None:
-    """Serve for ever on *port* of loopback."""
+def serve(port: int, path: str | None = None) -> None:
+    """Serve on *port* of loopback, and at the UNIX socket *path*, until the process is ended."""
     selector = selectors.DefaultSelector()
-    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    listener.setblocking(False)
-    selector.register(listener, selectors.EVENT_READ)
+    listeners = []
+    if path is not None:
+        listeners.append(socket.socket(socket.AF_UNIX))
+        listeners[0].bind(path)
+        listeners[0].listen(4096)
+    # Last: whoever starts this waits for the port.
+    listeners.append(socket.create_server(("127.0.0.1", port), backlog=4096))
+    for listener in listeners:
+        listener.setblocking(False)
+        selector.register(listener, selectors.EVENT_READ)
     echoing: set[socket.socket] = set()
 
     def drop(connection: socket.socket) -> None:
@@ -84,7 +106,7 @@ def serve(port: int) -> None:
                 connection.sendall(rest)
             return
         drop(connection)
-        early = data if command.startswith(b"POST") else rest
+        early = data if command.startswith((b"POST", b"GET")) else rest
         threading.Thread(target=_serve_bulk, args=(connection, command, early), daemon=True).start()
 
     def readable(connection: socket.socket) -> None:
@@ -104,18 +126,20 @@ def serve(port: int) -> None:
 
     while True:
         for key, _ in selector.select():
-            if key.fileobj is not listener:
-                assert isinstance(key.fileobj, socket.socket)
-                readable(key.fileobj)
+            ready = key.fileobj
+            assert isinstance(ready, socket.socket)
+            if ready not in listeners:
+                readable(ready)
                 continue
             try:
-                connection, _ = listener.accept()
+                connection, _ = ready.accept()
             except OSError:
                 continue
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.family == socket.AF_INET:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             selector.register(connection, selectors.EVENT_READ)
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), *sys.argv[2:3])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -39,10 +42,33 @@ class RawTests(SynchronousTestCase):
         """Messages come back."""
         self.assertGreater(len(round_trips(self.door, 0.1, 2, 64)), 2)
 
+    def test_two_writes(self) -> None:
+        """A message in two writes comes back whole, and the next one follows only then."""
+        took = round_trips(self.door, 0.1, 1, 65, writes=2)
+        self.assertGreater(len(took), 2)
+        self.assertTrue(all(seconds > 0 for seconds in took))
+
+    def test_two_segments(self) -> None:
+        """A GET is answered in two segments, over TCP and the UNIX socket, one request after the other."""
+        path = Path(tempfile.mkdtemp()) / "raw.sock"
+        self.addCleanup(shutil.rmtree, path.parent)
+        crew = Crew(Path(self.mktemp()))
+        self.addCleanup(crew.__exit__, None, None, None)
+        start_raw(crew, path)
+        with Door(str(path)).enter() as client:
+            for _ in range(2):
+                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                answer = b""
+                while len(answer) < 1024 or not answer.endswith(b"k" * 1024):
+                    answer += client.recv(65536)
+                self.assertEqual(answer.count(b"HTTP/1.1 200 OK"), 1)
+
     def test_idle(self) -> None:
-        """Tunnels are held as long as the block lasts."""
+        """Tunnels are held as long as the block lasts, and no longer."""
+        before = len(os.listdir("/proc/self/fd"))
         with idle_tunnels(self.door, 3):
-            pass
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before + 3)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_refused(self) -> None:
         """A door behind which nobody understands CONNECT is a reason, no figure."""

@@ -142,4 +142,6 @@ class ChartTests(SynchronousTestCase):
 
     def test_nothing_to_draw(self) -> None:
         """A run without any of its cases is an empty picture, not an error."""
-        ElementTree.fromstring(chart(Results("", "", "", {}, {}, 0, 0, 0)))
+        root = ElementTree.fromstring(chart(Results("", "", "", {}, {}, 0, 0, 0)))
+        self.assertEqual(root.findall(".//{http://www.w3.org/2000/svg}circle"), [])
+        self.assertIn("Less is better", "".join(root.itertext()))
