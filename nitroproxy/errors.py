@@ -1,4 +1,4 @@
-"""Every failure that a client of a nitroproxy hop can be told.
+"""Every failure that a hop of nitroproxy can report to its client.
 
 A failure is a `Kind` (what went wrong, as a closed set: the problem type of RFC 9457, its HTTP status,
 its RFC 9209 Proxy-Status error token) and a `detail` (this occurrence, for a person). `ProxyError` carries both
@@ -85,7 +85,7 @@ class Kind(enum.Enum):
         return cls.__members__.get(name.upper()) if name.islower() else None
 
 
-#: Failures of a passing kind: a client may try again, and is told when (RFC 9110 section 10.2.3).
+#: Temporary failures: a client may try again, and the response says when (RFC 9110 section 10.2.3).
 RETRY_AFTER_SECONDS = {
     Kind.ENCLAVE_UNAVAILABLE: 1,
     Kind.RELAY_UNAVAILABLE: 1,
@@ -95,7 +95,7 @@ RETRY_AFTER_SECONDS = {
 
 
 class ProxyError(Exception):
-    """A request cannot be served; the client is told *kind* and *detail*.
+    """A request cannot be served; the client is sent *kind* and *detail*.
 
     :param kind: what went wrong.
     :param detail: one sentence for a person, naming what was wrong. Never a secret: no body, query string,

@@ -82,6 +82,10 @@ class LoadTests(SynchronousTestCase):
         """SIGHUP reaches every process, or none."""
         self.run_trial("workers-reload")
 
+    def test_abandoned(self) -> None:
+        """Requests whose clients have left end on every hop; a client that half-closes is answered (K2)."""
+        self.run_trial("abandoned")
+
     def test_blocked_log(self) -> None:
         """Nobody reads the log: requests pass as before (F12)."""
         self.run_trial("blocked-log")

@@ -64,7 +64,7 @@ class FailureTests(VsockTestCase):
 
     async def test_connecting(self) -> None:
         """Nobody listens; there is no such VM."""
-        await self.refused(self.connect(next(PORTS)), error.ConnectionRefusedError, "nobody listens on that port")
+        await self.refused(self.connect(next(PORTS)), error.ConnectionRefusedError, "no listener on that port")
         for cid in (16, 99):
             unknown = VsockClientEndpoint(reactor, cid, 5000).connect(Factory.forProtocol(Protocol))
             await self.refused(unknown, error.ConnectError, "no VM with this cid is running")

@@ -9,7 +9,7 @@ from nitroproxy.http1.messages import Headers
 
 #: Fields about one connection, never passed on (RFC 9110 section 7.6.1, RFC 9112 sections 6.1 and 7.1.2; RFC
 #: 4559 section 6 for Proxy-Support).
-#: Proxy-Authenticate and Proxy-Authorization are between the client and its next proxy; the next hop is told nothing.
+#: Proxy-Authenticate and Proxy-Authorization concern the client and its next proxy; they are not passed on.
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -47,7 +47,7 @@ def end_to_end(
 ) -> Headers:
     """*headers* without the hop-by-hop ones and those that Connection names, order and spelling kept.
 
-    :param dropped: the hop-by-hop ones, and what else is left out.
+    :param dropped: names to leave out, the hop-by-hop ones included.
     """
     if connection_options:
         dropped |= connection_options - _ESSENTIAL

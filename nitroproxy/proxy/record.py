@@ -120,7 +120,7 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several, told one after the other."""
+    """Several observers, called one after the other."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers

@@ -25,7 +25,7 @@ class Forward:
     :ivar pool: where connections to the next hop come from, and *key* which hop that is.
     :ivar target: the request-target for the next hop.
     :ivar host: the Host field for the next hop.
-    :ivar ours: the next hop is one of ours: what its Proxy-Status tells of a failure is noted; a destination's is not.
+    :ivar ours: the next hop is one of ours: its Proxy-Status is trusted and noted; a destination's is not.
     """
 
     pool: Pool

@@ -1,4 +1,4 @@
-"""What the engine needs of a transport, whatever the socket's family, TLS or not."""
+"""What the engine needs of a transport, of any socket family, with TLS or without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt to connect, of whatever kind of socket: what an endpoint is made of.
+"""One attempt to connect, for sockets of any family: what an endpoint is made of.
 
 Twisted's own is private to its endpoints, and stays between transport and protocol for as long as they are connected.
 """

@@ -25,7 +25,7 @@ LARGEST_SEND: Final = 31 * 1024
 MEANINGS: Final = {
     errno.ENODEV: "no vsock transport, or no VM with this cid is running",
     errno.ENETUNREACH: "no such cid can be reached from here",
-    errno.ECONNRESET: "nobody listens on that port, or its accept queue is full",
+    errno.ECONNRESET: "no listener on that port, or its accept queue is full",
     errno.ETIMEDOUT: "the VM does not answer: it is frozen, or gone",
     errno.EADDRNOTAVAIL: "the cid is not this machine's own",
     errno.EADDRINUSE: "the port is taken",

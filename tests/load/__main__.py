@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tests.load import stages, workers
+from tests.load.abandoned import abandoned
 from tests.load.soak import soak
 from tests.load.stages import Failed
 
@@ -30,6 +31,7 @@ STAGES: Final[dict[str, tuple[Callable[[], Awaitable[None]], Callable[[], Awaita
     "workers": (lambda: workers.workers(400), lambda: workers.workers(40)),
     "workers-drain": (lambda: stages.drain(200, workers.TWO), lambda: stages.drain(10, workers.TWO)),
     "workers-reload": (workers.reload, workers.reload),
+    "abandoned": (lambda: abandoned(10_000), lambda: abandoned(60)),
     "limit": (lambda: stages.limit(100), lambda: stages.limit(5)),
 }
 
