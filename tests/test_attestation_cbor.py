@@ -64,6 +64,9 @@ class DecodeTests(SynchronousTestCase):
             "81",
         ):
             self.refusal(written)
+        for head in ("5b", "7b", "9b", "bb"):
+            self.refusal(f"{head}{'ff' * 8}")
+            self.refusal(f"{head}{'00' * 3}{'ff' * 5}")
         for written in ("5f6161ff", "7f4161ff", "7f7f6161ffff", "1c", "5e"):
             self.refusal(written)
 

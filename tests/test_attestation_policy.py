@@ -197,7 +197,7 @@ class MatchTests(SynchronousTestCase):
         expected = f"'v1': PCR3 (the role) is zeros, expected {self.pcrs[3].hex()}"
         self.assertEqual(detail, f"no entry matches; the closest is {expected}")
         detail = self.refusal({**self.pcrs, 0: b"\7" * 48, 1: b"\x08" * 48, 2: b"", 3: ZEROS}).detail
-        expected = f"'v2': PCR1 is {'08' * 48}, expected {'02' * 48}; PCR2 differ too"
+        expected = f"'v2': PCR1 is {'08' * 48}, expected {'02' * 48}; also different: PCR2"
         self.assertEqual(detail, f"no entry matches; the closest is {expected}")
         detail = self.refusal({**IMAGE, 4: ZEROS}).detail
         self.assertIn("'v1': PCR3 (the role) is absent, expected", detail)

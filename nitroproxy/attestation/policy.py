@@ -201,5 +201,5 @@ def _difference(entry: Entry, different: list[int], required: Mapping[int, bytes
     key = {ROLE: " (the role)", INSTANCE: " (the instance)"}.get(first, "")
     got = pcrs.get(first)
     text = "absent" if got is None else "zeros" if not any(got) else got.hex()
-    more = f"; {', '.join(f'PCR{index}' for index in others)} differ too" if others else ""
+    more = f"; also different: {', '.join(f'PCR{index}' for index in others)}" if others else ""
     return f"{shown(entry.name)}: PCR{first}{key} is {text}, expected {required[first].hex()}{more}"

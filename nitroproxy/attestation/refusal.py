@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-#: What a document can break, in the order in which it is checked. ``internal``: the verifier itself failed.
+#: What a document can break, about in the order in which it is checked. ``nonce`` stands for its length and for another
+#: one than was asked for, ``validity`` for a chain that was not valid when the document was signed and for one that is
+#: over by now. ``internal``: the verifier itself failed.
 Rule = Literal[
     "size",
     "cbor",
@@ -39,7 +41,7 @@ _DETAIL_CHARACTERS: Final = 512
 class Refused(Exception):
     """A document is not accepted.
 
-    :ivar rule: the rule that it breaks; the first one, in the order of `Rule`.
+    :ivar rule: the first rule that it breaks.
     :ivar detail: what was wrong, for a person: printable ASCII, at most 512 characters.
     """
 

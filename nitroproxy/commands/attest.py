@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nitroproxy.attestation import Attestation, Policy, PolicyError, Refused, load_policy, verify
 from nitroproxy.attestation.document import MAX_DOCUMENT
+from nitroproxy.attestation.policy import shown
 from nitroproxy.attestation.refusal import printable
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _as_json(attestation: Attestation, policy: Policy) -> dict[str, Any]:
 
 
 def _as_text(attestation: Attestation, policy: Policy) -> str:
-    lines = [f"verified: the document matches the policy's entry {attestation.entry!r}"]
+    lines = [f"verified: the document matches the policy's entry {shown(attestation.entry)}"]
     if policy.max_age is None:
         lines.append("ARCHIVED: its age was not checked; it proves nothing about the present")
     if attestation.debug:
