@@ -25,7 +25,7 @@ class ReadTests(SynchronousTestCase):
         chain = pki()
         serial = x509.load_der_x509_certificate(chain.leaf).serial_number
         written = serial.to_bytes((serial.bit_length() + 8) // 8, "big")
-        negative = chain.leaf.replace(written, b"\xff" + written[1:], 1)
+        negative = chain.leaf.replace(written, b"\x80" + written[1:], 1)
         self.assertNotEqual(negative, chain.leaf)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -38,7 +38,16 @@ class ReadTests(SynchronousTestCase):
         written = serial.to_bytes((serial.bit_length() + 8) // 8, "big")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            self.assertTrue(self.refusal(chain.leaf.replace(written, b"\xff" + written[1:], 1)).startswith("certif"))
+            self.assertTrue(self.refusal(chain.leaf.replace(written, b"\x80" + written[1:], 1)).startswith("certif"))
+
+    def test_version_1(self) -> None:
+        """A certificate of version 1 is refused though it has the extensions of version 3."""
+        der = pki(leaf={"extra": [(x509.SubjectKeyIdentifier(b"k" * 40), False)]}).leaf
+        version = bytes.fromhex("a003020102")
+        self.assertEqual((der[:2], der[4:6], der[8:13]), (b"\x30\x82", b"\x30\x82", version))
+        outer, inner = (int.from_bytes(der[at : at + 2], "big") - len(version) for at in (2, 6))
+        first = b"\x30\x82" + outer.to_bytes(2, "big") + b"\x30\x82" + inner.to_bytes(2, "big") + der[13:]
+        self.assertEqual(self.refusal(first), "certificate: cabundle[1]: not of version 3")
 
     def test_place(self) -> None:
         """The message says which certificate of the document it is."""

@@ -129,6 +129,12 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(self.problems('{"accept": []}'), ["accept: expected 1 to 256 entries, got none"])
         self.assertEqual(self.problems('{"accept": null}'), ["accept: expected a list of entries, got null"])
 
+    def test_age(self) -> None:
+        """An age is an integer: true, which Python takes for 1, is none, nor is what JSON5 allows beside numbers."""
+        for value in ("true", "null", '"3600"', "0", "-1", "10801", "1e3", "NaN", "Infinity", "[1]", str(10**30)):
+            [problem] = self.problems(f'{{"accept": [{ENTRY}], "max_age": {value}}}')
+            self.assertTrue(problem.startswith("max_age: expected seconds, an integer 1 to 10800, got "), problem)
+
     def test_nitro_cli_output(self) -> None:
         """Who gives nitro-cli's output as a policy is told where it belongs."""
         problems = self.problems(f'{{"Measurements": {MEASUREMENTS}}}')
@@ -186,7 +192,8 @@ class ProblemTests(SynchronousTestCase):
 
     def test_many_entries(self) -> None:
         """Entries beyond what is allowed are not looked at."""
-        [problem] = self.problems(f'{{"accept": [{", ".join(_named(number) for number in range(300))}]}}')
+        entries = [*(_named(number) for number in range(257)), "1"]
+        [problem] = self.problems(f'{{"accept": [{", ".join(entries)}]}}')
         self.assertEqual(problem, "accept: expected 1 to 256 entries, got more")
 
 

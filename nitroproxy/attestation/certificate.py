@@ -49,7 +49,7 @@ class Certificate:
 
         :raises Refused: rule ``constraints`` or ``usage``.
         """
-        if self.constraints.value.ca or self.constraints.value.path_length is not None:
+        if self.constraints.value.ca:
             raise Refused("constraints", f"{self.place} signs the document but is a CA")
         if not self.usage.value.digital_signature or self.usage.value.key_cert_sign:
             raise Refused("usage", f"{self.place} is not for digitalSignature, or also for keyCertSign")

@@ -17,6 +17,7 @@ from tests.attestation.pki import Pki, document, fields, key, pki
 
 _CAS: Final = ("root", "region", "zone", "instance")
 _UNKNOWN: Final = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0")
+_LENGTH_WITHOUT_CA: Final = x509.UnrecognizedExtension(x509.BasicConstraints.oid, bytes.fromhex("3003020100"))
 _ECDSA_WITH_SHA384: Final = bytes.fromhex("06082a8648ce3d040303")
 _ECDSA_WITH_SHA512: Final = bytes.fromhex("06082a8648ce3d040304")
 
@@ -130,6 +131,7 @@ class CertificateRules:
             "no keyUsage": ({"usage": None}, "certificate"),
             "no basicConstraints": ({"constraints": False}, "certificate"),
             "basicConstraints not critical": ({"constraints_critical": False}, "constraints"),
+            "has a path length": ({"constraints": False, "extra": [(_LENGTH_WITHOUT_CA, True)]}, "certificate"),
             "an unknown critical extension": ({"extra": [(_UNKNOWN, True)]}, "certificate"),
             "signed with SHA-256": ({"digest": hashes.SHA256}, "certificate"),
         }
