@@ -13,7 +13,7 @@ from tests.attestation.pki import T0, pki
 
 
 class ChainTests(SynchronousTestCase):
-    """What a chain gives, and what a person is told of a bad one."""
+    """The result for a good chain, and the message for a bad one."""
 
     def setUp(self) -> None:
         self.chain = pki()

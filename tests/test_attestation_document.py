@@ -34,7 +34,7 @@ class RealTests(SynchronousTestCase):
 
 
 class DetailTests(SynchronousTestCase):
-    """What a person is told."""
+    """The messages."""
 
     def detail(self, data: object) -> str:
         """The refusal as text."""

@@ -28,7 +28,7 @@ class EntryTests(SynchronousTestCase):
         return list(self.assertRaises(PolicyError, Entry, **{**good, **changes}).problems)
 
     def test_good(self) -> None:
-        """An image by its measurements or its signer; a role, an instance, both, or anybody's."""
+        """An image is given by its measurements or its signer, on a role, an instance, both, or public."""
         for pcrs in (IMAGE, {8: b"\1" * 48}, {**IMAGE, 8: ZEROS}, {**IMAGE, 16: ZEROS, 31: b"x" * 48}):
             for role, instance in ((ROLE, None), (None, INSTANCE), (ROLE, "i-01234567")):
                 Entry("v1", pcrs, role, instance)
@@ -54,7 +54,7 @@ class EntryTests(SynchronousTestCase):
         self.assertGreater(len(documents), 15)
 
     def test_not_bound(self) -> None:
-        """An image that anybody may run is only accepted from anybody if the policy says so; it tells what to write."""
+        """An entry must bind the image to a role or instance, or say that it is public; the message says how."""
         for pcrs in (IMAGE, {**IMAGE, 3: ZEROS, 4: ZEROS}):
             [problem] = self.problems(role=None, pcrs=pcrs)
             self.assertTrue(problem.startswith("role: missing; "), problem)
@@ -68,7 +68,7 @@ class EntryTests(SynchronousTestCase):
         self.assertIn('"public": true', problem)
 
     def test_not_a_role(self) -> None:
-        """What looks like a role's ARN but is never measured is refused."""
+        """ARNs of other kinds than a role's are refused: the NSM never measures them."""
         for role in (
             "arn:aws:iam::123456789012:instance-profile/name",
             "arn:aws:sts::123456789012:assumed-role/name/session",
@@ -97,7 +97,7 @@ class EntryTests(SynchronousTestCase):
             self.assertTrue(problem.startswith("instance: expected an EC2 instance id"), problem)
 
     def test_both(self) -> None:
-        """What contradicts itself is refused: anybody's and somebody's, a role twice."""
+        """Contradictions are refused: public with a role or instance, a PCR given in two ways."""
         self.assertEqual(len(self.problems(public=True)), 1)
         self.assertEqual(len(self.problems(public=True, role=None, pcrs={**IMAGE, 4: b"\5" * 48})), 1)
         [problem] = self.problems(pcrs={**IMAGE, 3: b"\4" * 48})
@@ -122,7 +122,7 @@ class EntryTests(SynchronousTestCase):
         self.assertEqual(problem, "pcrs.1: expected the measurement of an image, got zeros")
 
     def test_malformed(self) -> None:
-        """Names that cannot be printed, indices that are none and measurements of another length are all told."""
+        """Unprintable names, unknown indices and measurements of a wrong length are all reported."""
         problems = self.problems(name="a\n", pcrs={**IMAGE, 32: ZEROS, 0: b"\1" * 32})
         self.assertEqual([problem.partition(":")[0] for problem in problems], ["name", "pcrs.0", "pcrs.32"])
         for name in ("", "x" * 129, "\u202e"):
@@ -192,7 +192,7 @@ class MatchTests(SynchronousTestCase):
         self.assertEqual(self.refusal({**self.pcrs, 3: ZEROS}).rule, "policy")
 
     def test_closest_is_told(self) -> None:
-        """A person sees the entry that comes closest, what the document says and what the entry wants."""
+        """The message names the closest entry, the document's value and the expected one."""
         detail = self.refusal({**self.pcrs, 3: ZEROS}).detail
         expected = f"'v1': PCR3 (the role) is zeros, expected {self.pcrs[3].hex()}"
         self.assertEqual(detail, f"no entry matches; the closest is {expected}")

@@ -60,7 +60,7 @@ class GoodTests(SynchronousTestCase):
 
 
 class ProblemTests(SynchronousTestCase):
-    """What is told of a file that cannot be used."""
+    """The errors of a file that cannot be used."""
 
     def problems(self, text: str) -> list[str]:
         """Everything that is wrong with *text*."""
@@ -88,7 +88,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertIn("No such file", problem)
 
     def test_all_at_once(self) -> None:
-        """Everything that is wrong is told, in the order of the file, and nothing that only follows from it."""
+        """All errors are reported at once, and none that only follows from another."""
         problems = self.problems(
             f"""{{
             "accept": [
@@ -120,7 +120,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual([problem[: len(text)] for problem, text in zip(problems, expected, strict=True)], expected)
 
     def test_not_a_policy(self) -> None:
-        """What is no object, and an object without entries, is told as such."""
+        """A value that is not an object, and an object without entries, have messages of their own."""
         for text in ("[]", "1", '"x"', "null"):
             self.assertTrue(self.problems(text)[0].startswith("policy: expected an object, got "), text)
             self.assertEqual(len(self.problems(text)), 1)
@@ -136,7 +136,7 @@ class ProblemTests(SynchronousTestCase):
             self.assertTrue(problem.startswith("max_age: expected seconds, an integer 1 to 10800, got "), problem)
 
     def test_nitro_cli_output(self) -> None:
-        """Who gives nitro-cli's output as a policy is told where it belongs."""
+        """For nitro-cli's output given as a policy the message says where it belongs."""
         problems = self.problems(f'{{"Measurements": {MEASUREMENTS}}}')
         self.assertEqual(problems[0].partition(";")[0], "Measurements: unknown key")
         self.assertIn('it belongs into an entry: {"accept": [{"name": "...", "Measurements": ...}]}', problems[0])
@@ -176,7 +176,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(problem, "pcrs: expected an object, got a list")
 
     def test_names_in_measurements(self) -> None:
-        """What is wrong in Measurements is told with the names that stand there."""
+        """Errors in Measurements use nitro-cli's names."""
         wrong = MEASUREMENTS.replace(ONE, "00" * 48)
         [problem] = self.entry_problems(f'{{"name": "v2", "Measurements": {wrong}, "public": true}}')
         self.assertEqual(problem, "Measurements.PCR0: expected the measurement of an image, got zeros")
@@ -186,7 +186,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(self.entry_problems(both), ["Measurements: expected either this or pcrs, got both"])
 
     def test_hostile_names(self) -> None:
-        """Keys are told on one line, whatever is in them."""
+        """Hostile keys are escaped, so that the message stays on one line."""
         [problem] = self.problems(f'{{"accept": [{ENTRY}], "a\\n\\u001b": 1}}')
         self.assertTrue(problem.startswith("a\\n\\x1b: unknown key"), problem)
 

@@ -10,7 +10,7 @@ from nitroproxy.attestation.refusal import Refused, printable
 
 
 class RefusedTests(SynchronousTestCase):
-    """What a refusal tells, whatever a stranger has put into it."""
+    """The text of a refusal, with hostile content too."""
 
     def test_text(self) -> None:
         """It names the rule first."""

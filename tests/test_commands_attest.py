@@ -140,7 +140,7 @@ class VerifyTests(SynchronousTestCase):
             self.assertEqual(self.status("-", *arguments), 0)
 
     def test_no_document(self) -> None:
-        """What is no document is refused; of what is too long no more is read than is needed to see it."""
+        """Input that is not a document is refused, and reading stops soon after the size limit."""
         for data in (b"", b"\n", b"AAAA", b"AAA", b"\x84", once_less(self.real.data), b"{}"):
             self.assertEqual(self.status(self.written(data), "--policy", self.policy), 1, data)
             self.assertRegex(self.err.getvalue(), r"refused: (size|cbor|envelope): [^\n]+\n\Z")

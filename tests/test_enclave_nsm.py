@@ -1,4 +1,4 @@
-"""Tests of `nitroproxy.enclave.nsm`: one call at a time, few that wait, and real threads."""
+"""Tests of `nitroproxy.enclave.nsm`: one call at a time, a bounded queue, real threads."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class NsmTests(SynchronousTestCase):
         self.assertEqual(self.nonces(), [b"\0", b"\1", b"\2", b"\3"])
 
     def test_failure(self) -> None:
-        """A call that fails tells the one who asked for it, and the next one is made."""
+        """A failed call fails its own result only, and the next one is made."""
         first, second = self.nsm.random(), self.nsm.random()
         self.fake.instead = OSError(5, "Input/output error")
         self.thread.finish()
@@ -96,7 +96,7 @@ class NsmTests(SynchronousTestCase):
         self.successResultOf(second)
 
     def test_full(self) -> None:
-        """Besides the call that is under way sixteen wait; one more is refused at once, and makes no place."""
+        """Sixteen calls may wait besides the one under way; the next one fails at once and takes no place."""
         results = [self.nsm.random() for _ in range(MOST_WAITING + 1)]
         self.assertEqual(len(results), 17)
         for _ in range(2):
@@ -111,13 +111,13 @@ class NsmTests(SynchronousTestCase):
         self.assertFalse(self.thread.busy)
 
     def test_lengths(self) -> None:
-        """What the NSM would sign and verifiers refuse is not asked for."""
+        """Fields that verifiers would refuse are refused before the NSM is asked."""
         for name, size in (("nonce", 513), ("user_data", 513), ("public_key", 1025), ("public_key", 0)):
             self.failureResultOf(self.nsm.attestation(**{name: bytes(size)}), ValueError)
         self.assertFalse(self.thread.busy)
 
     def test_cancelled_while_waiting(self) -> None:
-        """A call that was given up while it waited is not made, and its place is free."""
+        """A call that is cancelled while it waits is not made, and its place is free."""
         results = [self.nsm.attestation(nonce=bytes([number])) for number in range(MOST_WAITING + 1)]
         results[5].cancel()
         self.failureResultOf(results[5], CancelledError)
@@ -132,7 +132,7 @@ class NsmTests(SynchronousTestCase):
             self.successResultOf(result)
 
     def test_cancelled_under_way(self) -> None:
-        """A call that is given up while it is under way still holds up the next one: it cannot be stopped."""
+        """A call that is cancelled while under way still blocks the next one: it cannot be stopped."""
         first, second = self.nsm.attestation(nonce=b"1"), self.nsm.attestation(nonce=b"2")
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -144,7 +144,7 @@ class NsmTests(SynchronousTestCase):
         self.assertEqual(self.nonces(), [b"1", b"2"])
 
     def test_cancelled_and_failed(self) -> None:
-        """The failure of a call that was given up is not told to anybody, nor logged as unhandled."""
+        """The failure of a cancelled call is dropped, and not logged as unhandled."""
         result = self.nsm.random()
         result.cancel()
         self.failureResultOf(result, CancelledError)
@@ -153,7 +153,7 @@ class NsmTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_asked_again_from_a_result(self) -> None:
-        """Who asks again when told waits behind those who asked before."""
+        """A call made from a callback queues behind the calls that wait."""
         first, second = self.nsm.attestation(nonce=b"1"), self.nsm.attestation(nonce=b"2")
         again: list[Deferred[bytes]] = []
         first.addCallback(lambda _: again.append(self.nsm.attestation(nonce=b"3")))
@@ -187,10 +187,10 @@ class ThreadTests(TestCase):
         device = NsmDevice(os.devnull)
         self.addCleanup(device.close)
         nsm = Nsm(device, in_thread(reactor, threads))
-        told: list[int] = []
-        results = [nsm.random().addCallback(lambda _: told.append(threading.get_ident())) for _ in range(17)]
+        told_in: list[int] = []
+        results = [nsm.random().addCallback(lambda _: told_in.append(threading.get_ident())) for _ in range(17)]
         for result in results:
             await result
-        self.assertEqual(set(told), {threading.get_ident()})
+        self.assertEqual(set(told_in), {threading.get_ident()})
         self.assertEqual(len(where), 17)
         self.assertNotIn(threading.get_ident(), where)

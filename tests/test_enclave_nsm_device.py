@@ -66,21 +66,21 @@ class DeviceTests(SynchronousTestCase):
         self.assertEqual(self.device.describe(), Description(MODULE_ID, "1.2.3", tuple(range(16))))
 
     def test_refusals(self) -> None:
-        """The NSM's error code is told, on one line whatever it is."""
+        """The message contains the NSM's error code, escaped."""
         self.assertEqual(self.failure({"Error": "InputTooLarge"}), "the NSM refused X: InputTooLarge")
         self.assertEqual(self.failure({"Error": "a\n"}), "the NSM refused X: a\\n")
 
     def test_driver_failures(self) -> None:
-        """What the driver reports is told."""
+        """The message contains the driver's error."""
         for number in (errno.ETIMEDOUT, errno.EIO, errno.ENODATA):
             error = OSError(number, os.strerror(number))
             self.assertEqual(self.failure(error), f"the NSM failed at X: {os.strerror(number)}")
 
     def test_not_an_answer(self) -> None:
-        """What does not answer the request is an error, not taken for something else."""
+        """An answer to another request, and an answer that cannot be read, are errors."""
         others: tuple[object, ...] = (1, "X", [], {}, {"Other": {}}, {"Attestation": 1, "Error": "x"}, None)
         for answer in others:
-            self.assertEqual(self.failure(answer), "the NSM answered X with something else")
+            self.assertEqual(self.failure(answer), "the NSM answered X with an unexpected message")
         for encoded in (b"\xff", b"", b"\xd2\x00", b"\xa2\x00\x00\x00\x00", b"\x81" * 100):
             self.assertRegex(self.failure(encoded), "cannot be read|an answer of 0 bytes")
 
@@ -131,7 +131,7 @@ class OpenTests(SynchronousTestCase):
         self.assertIn("No such file or directory; is this an enclave, and is its nsm driver loaded?", message)
 
     def test_not_an_nsm(self) -> None:
-        """A file that is no NSM is told by the kernel's own answer."""
+        """For a file that is not an NSM the message contains the kernel's error."""
         device = NsmDevice(os.devnull)
         self.addCleanup(device.close)
         self.assertIn("Inappropriate ioctl", str(self.assertRaises(NsmError, device.random)))

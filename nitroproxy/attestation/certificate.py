@@ -13,13 +13,13 @@ from nitroproxy.attestation.refusal import Refused
 
 #: RFC 5758 section 3.2.
 _ECDSA_WITH_SHA384: Final = "1.2.840.10045.4.3.3"
-#: RFC 5280 section 4.2: who meets a critical extension that it does not process must refuse the certificate.
+#: RFC 5280 section 4.2: a critical extension that is not processed refuses the certificate.
 _PROCESSED: Final = frozenset({x509.BasicConstraints.oid, x509.KeyUsage.oid})
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate, parsed whole: nothing of it is left that could fail later.
+    """A certificate, parsed completely: no field is left that could fail to parse later.
 
     :ivar place: where in the document it stands, for messages: ``cabundle[0]`` or ``certificate``.
     """
@@ -69,7 +69,7 @@ class Certificate:
 
 
 def read_certificate(der: bytes, place: str) -> Certificate:
-    """Parse *der*, and check what holds for every certificate of a document.
+    """Parse *der*, and check the rules that apply to every certificate of a document.
 
     :raises Refused: rule ``certificate`` or ``constraints``.
     """

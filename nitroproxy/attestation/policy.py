@@ -1,4 +1,4 @@
-"""Which images, and which instances that run them, are accepted: values and their rules. Knows nothing of files."""
+"""The accepted images and the instances that may run them: values and their rules. Knows nothing of files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SHOWN_CHARACTERS: Final = 80
 #: What to write where an instance's identity is missing.
 BINDING: Final = (
     '"role" (the ARN of the instance\'s IAM role, such as "arn:aws:iam::123456789012:role/name"), "instance" (such as '
-    '"i-0123456789abcdef0"), or "public": true, which accepts the image on anybody\'s instance'
+    '"i-0123456789abcdef0"), or "public": true, which accepts the image on any instance of any account'
 )
 
 
@@ -62,7 +62,7 @@ class Entry:
     :ivar pcrs: measurements that must be equal: PCR0, 1 and 2, or PCR8, and any others.
     :ivar role: the ARN of the IAM role that the instance must have; hashed into PCR3.
     :ivar instance: the id of the instance; hashed into PCR4.
-    :ivar public: whether anybody's instance may run it; then neither of the two is given.
+    :ivar public: whether any instance of any account may run it; role and instance are then not given.
     :raises PolicyError: when it is made, with everything that is wrong.
     """
 

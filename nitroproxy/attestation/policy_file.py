@@ -9,7 +9,7 @@
       "allow_debug": false
     }
 
-Everything that is wrong is found in one go. What a valid policy is stands in `policy`; here are the JSON types.
+All errors of a file are reported at once. This module checks the JSON types; `policy` checks the values.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _HEX: Final = re.compile(rf"[0-9A-Fa-f]{{{2 * PCR_BYTES}}}")
 _PCR_KEYS: Final = {"pcrs": "{}", "Measurements": "PCR{}"}
 _NOT_MEASURED: Final = ("HashAlgorithm",)
 
-# What stands in for a value that could not be read, so that what else is wrong with the entry is found, and only that.
+# Placeholders for values that cannot be read: with them the other errors of an entry are found, and no spurious ones.
 _SOME_PCR: Final = b"\xff" * PCR_BYTES
 _SOME_ROLE: Final = "arn:aws:iam::000000000000:role/unreadable"
 _SOME_INSTANCE: Final = "i-00000000"
@@ -99,7 +99,7 @@ class _Reader:
         if accept is None:
             entries: tuple[Entry, ...] = (_stand_in("", "accept"),)
         else:
-            beyond = MAX_ENTRIES + 1  # One more than allowed is enough to be told.
+            beyond = MAX_ENTRIES + 1  # One entry more than allowed is enough for the error.
             entries = tuple(self._entry(entry, f"accept[{place}]") for place, entry in enumerate(accept[:beyond]))
         age = self._take(members, "", "max_age", _seconds, f"seconds, an integer 1 to {LONGEST_AGE}", DEFAULT_AGE)
         debug = self._take(members, "", "allow_debug", _boolean, "true or false", False)

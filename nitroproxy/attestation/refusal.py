@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-#: What a document can break, about in the order in which it is checked. ``nonce`` stands for its length and for another
-#: one than was asked for, ``validity`` for a chain that was not valid when the document was signed and for one that is
-#: over by now. ``internal``: the verifier itself failed.
+#: The rules, roughly in the order of the checks. ``nonce``: its length or its value. ``validity``: a certificate was
+#: not valid when the document was signed, or has ended since. ``internal``: the verifier itself failed.
 Rule = Literal[
     "size",
     "cbor",
@@ -34,7 +33,7 @@ Rule = Literal[
     "internal",
 ]
 
-#: The longest detail, in characters. Parts of it may come from whoever sent the document.
+#: The longest detail, in characters. Parts of it may come from the sender of the document.
 _DETAIL_CHARACTERS: Final = 512
 
 

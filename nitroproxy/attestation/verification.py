@@ -31,7 +31,7 @@ class Attestation:
     :ivar module_id: the NSM's name: the instance's id and the enclave's.
     :ivar timestamp: when the NSM signed the document.
     :ivar pcrs: the measurements by their index, 32, 48 or 64 bytes each.
-    :ivar public_key: what the enclave put there, as the next two; None if nothing.
+    :ivar public_key: given by the enclave, as are user_data and nonce; None if it gave none.
     :ivar not_after: when the first of the certificates that prove it ends.
     :ivar root: SHA-256 of the root certificate.
     :ivar debug: whether the enclave runs in debug mode: the host can then read its console, and no image is proven.
@@ -79,7 +79,7 @@ def verify(
 def check_time(policy: Policy, now: datetime, *, timestamp: datetime, not_after: datetime) -> None:
     """Check the two times of an `Attestation` by *now*: not too old, nor from the future, and no certificate has ended.
 
-    `verify` does it. Who keeps an attestation does it again before each use.
+    `verify` calls it. A caller that keeps an attestation calls it again before each use.
 
     :raises Refused: rule ``age`` or ``validity``.
     """

@@ -1,4 +1,4 @@
-"""The NSM for the daemon: calls in a thread, one at a time, and few that wait. The calls themselves: `nsm_device`."""
+"""Schedules the daemon's calls to the NSM: in a thread, one at a time, in a short queue. `nsm_device` makes them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nitroproxy.enclave.nsm_device import Description, NsmDevice, NsmError, chec
 
 _T = TypeVar("_T")
 
-#: Calls that may wait while another is under way. At about 20 ms each the last of them waits a third of a second.
+#: The most calls that may wait while another one is under way.
 MOST_WAITING: Final = 16
 
 
 class NsmBusy(NsmError):
-    """Too many calls wait; it may be tried again in a second. Pages answer 503 with Retry-After."""
+    """Too many calls wait; the caller may try again in a second. Pages answer 503 with Retry-After."""
 
 
 class Run(Protocol):
-    """Runs a call that blocks, elsewhere than in the reactor's thread. It cannot be stopped."""
+    """Runs a blocking call outside the reactor's thread. It cannot be stopped."""
 
     def __call__(self, call: Callable[[], _T], /) -> Deferred[_T]:
         """The result of *call*."""
@@ -37,16 +37,17 @@ def in_thread(reactor: IReactorFromThreads, threads: ThreadPool) -> Run:
 
 
 class Nsm:
-    """Makes calls to the NSM, in the order in which they are asked for.
+    """Makes calls to the NSM, first come, first served.
 
-    The driver makes all callers in the enclave wait for each other, so that more than one call at a time would only
-    hold more threads. Each method may be called at any time in the reactor's thread, from callbacks of the others too.
-    Each result may be cancelled: a call that still waits is then not made; one that is under way ends as it would, and
-    the next one waits for it.
+    The driver serialises all callers in the enclave, so more than one call at a time would only hold more threads.
+    The methods are called in the reactor's thread, and may be called from the callbacks of earlier results.
+    A result may be cancelled. A call that still waits is then dropped; a call that is under way continues, and the next
+    one starts when it ends.
 
-    Each fails with `NsmBusy` when too many wait, and with `NsmError` when the NSM does.
+    Every result fails with `NsmBusy` when the queue is full, and with `NsmError` when the NSM fails.
 
-    :param run: where the calls are made.
+    :param run: runs the blocking calls.
+    :param most_waiting: the length of the queue.
     """
 
     def __init__(self, device: NsmDevice, run: Run, most_waiting: int = MOST_WAITING) -> None:
@@ -54,7 +55,7 @@ class Nsm:
         self._run = run
         self._most_waiting = most_waiting
         self._running = False
-        #: What is to be called for each result, in order of age; a dict for its order.
+        #: The call for each result, oldest first.
         self._waiting: dict[Deferred[Any], Callable[[], object]] = {}
 
     def attestation(

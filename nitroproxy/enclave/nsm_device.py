@@ -28,7 +28,7 @@ REQUEST_BYTES: Final = 0x1000
 RESPONSE_BYTES: Final = 0x3000
 
 #: What a document may carry, least and most bytes (AWS, "Verifying the root of trust"). The NSM itself checks less:
-#: beyond these it would sign documents that verifiers refuse.
+#: it would sign longer fields, and verifiers would refuse the document.
 LIMITS: Final[Mapping[str, tuple[int, int]]] = {"user_data": (0, 512), "nonce": (0, 512), "public_key": (1, 1024)}
 
 #: What one GetRandom gives, in bytes.
@@ -76,7 +76,7 @@ class NsmDevice:
     def attestation(
         self, *, user_data: bytes | None = None, nonce: bytes | None = None, public_key: bytes | None = None
     ) -> bytes:
-        """A document that carries these. Their lengths are the caller's to check: see `check_lengths`.
+        """A document that carries these. The caller checks their lengths with `check_lengths`.
 
         :raises NsmError: if the NSM fails.
         """
@@ -93,7 +93,7 @@ class NsmDevice:
         """
         octets = self._call("GetRandom").get("random")
         if type(octets) is not bytes or len(octets) != RANDOM_BYTES:
-            raise NsmError(f"the NSM answered GetRandom with something else than {RANDOM_BYTES} bytes")
+            raise NsmError(f"the NSM answered GetRandom without {RANDOM_BYTES} bytes")
         return octets
 
     def describe(self) -> Description:
@@ -105,7 +105,7 @@ class NsmDevice:
         module_id, locked = answer.get("module_id"), answer.get("locked_pcrs")
         version = [answer.get(f"version_{part}") for part in ("major", "minor", "patch")]
         if type(module_id) is not str or type(locked) is not list or any(type(n) is not int for n in locked + version):
-            raise NsmError("the NSM answered DescribeNSM with something else than a description")
+            raise NsmError("the NSM answered DescribeNSM without a description")
         return Description(module_id, ".".join(map(str, version)), tuple(sorted(locked)))
 
     def _call(self, name: str, fields: Mapping[str, object] | None = None) -> dict[object, object]:
@@ -127,7 +127,7 @@ class NsmDevice:
             found = answer.get(name)
             if type(found) is dict:
                 return found
-        raise NsmError(f"the NSM answered {name} with something else")
+        raise NsmError(f"the NSM answered {name} with an unexpected message")
 
     def _exchange(self, request: bytes) -> bytes:
         """The answer to one request.

@@ -46,7 +46,7 @@ class Real:
         return None if self.record["nonce"] is None else bytes.fromhex(self.record["nonce"])
 
     def policy(self, max_age: timedelta | None = None, *, allow_debug: bool = True) -> Policy:
-        """A policy that accepts it and no other enclave, by all of its measurements; of any age unless it is told."""
+        """A policy that accepts it and no other enclave, by all of its measurements; of any age by default."""
         return Policy((Entry("its own", self.pcrs),), max_age, allow_debug=allow_debug)
 
 
