@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
+from random import Random
 from typing import get_args
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -66,12 +67,13 @@ class RuleTests(SynchronousTestCase):
             self.assertGreater(tally.refused, 100)
 
     def test_mutations(self) -> None:
-        """A part of the bit flips and cuts of some real documents: all are refused."""
+        """A part of the bit flips, cuts and random changes of some real documents: all are refused."""
         documents = [real for real in load() if real.genuine][::ONE_DOCUMENT_OF]
         for place, real in enumerate(documents):
             mutator = Mutator(real, documents[place - 1], NOW)
             self.judge(islice(mutator.bits(every=False), place, None, ONE_OF))
             self.judge(mutator.payloads(ONE_OF))
+            self.judge(mutator.edits(Random(real.name), 50))
             self.assertEqual(self.judge(mutator.cuts()).outcomes["accepted"], 0)
 
 

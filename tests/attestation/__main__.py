@@ -1,4 +1,4 @@
-"""All cases, each once: ``python -m tests.attestation`` takes a quarter of an hour of one core.
+"""All cases, each once: ``python -m tests.attestation`` takes about a quarter of an hour of one core.
 
 Prints how many there were and what became of them. The exit status is 1 if a document was accepted that must be
 refused, refused that must be accepted, refused for another rule than the one it breaks, or if anything but `Refused`
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 from tests.attestation.cases import Case, Tally
 from tests.attestation.certificate_rules import CertificateRules
@@ -31,13 +32,14 @@ def rules() -> Iterator[Case]:
     yield from CertificateRules(chain).cases()
 
 
-def mutated(real: Real, other: Real, now: datetime, *, every: bool) -> Iterator[Case]:
-    """The document of *real* in every other form; with *every*, with each of its bits changed."""
+def mutated(real: Real, other: Real, now: datetime, *, every: bool, edits: int) -> Iterator[Case]:
+    """The document of *real* in every other form; with *every*, with each of its bits changed; with random *edits*."""
     mutator = Mutator(real, other, now)
     yield from mutator.structure()
     yield from mutator.cuts()
     yield from mutator.payloads(1 if every else 8)
     yield from mutator.bits(every=every)
+    yield from mutator.edits(Random(real.name), edits)
 
 
 def main() -> int:
@@ -45,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.attestation", description=__doc__)
     parser.add_argument("--documents", type=Path, default=DIRECTORY, help="a directory with a documents.json")
     parser.add_argument("--every", type=int, default=4, help="of how many documents each bit is changed [4]")
+    parser.add_argument("--edits", type=int, default=2000, help="random changes of each document [2000]")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # cryptography warns of serial numbers that are not positive.
     now = datetime.now(UTC)
@@ -54,7 +57,8 @@ def main() -> int:
     for place, real in enumerate(genuine):
         report(f"{real.name} verdicts", verdicts(real, now), total)
         every = place < arguments.every
-        report(f"{real.name} mutated", mutated(real, genuine[place - 1], now, every=every), total)
+        cases = mutated(real, genuine[place - 1], now, every=every, edits=arguments.edits)
+        report(f"{real.name} mutated", cases, total)
     print(f"{total.outcomes.total()} cases, {total.refused} refused, {total.outcomes['accepted']} accepted")
     print(", ".join(f"{outcome} {count}" for outcome, count in total.outcomes.most_common()))
     print(f"{len(total.wrong)} wrong")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from random import Random
 from typing import Any, Final
 
 import cbor2
@@ -21,6 +22,12 @@ _HEADERS: Final = (
     *(cbor2.dumps({1: -257}), cbor2.dumps({1: None}), cbor2.dumps({1: -35, 4: b"k"}), cbor2.dumps({1: -35, 2: [1]})),
     *(cbor2.dumps({"1": -35}), cbor2.dumps({1: "ES384"}), bytes.fromhex("bf013822ff"), bytes.fromhex("a118013822")),
     *(bytes.fromhex("a101390022"), bytes.fromhex("a2013822013822"), bytes.fromhex("a101382200")),
+)
+#: Heads of CBOR items on which decoders differ: long and indefinite lengths, tags, simple values, big numbers.
+_HEADS: Final = (
+    *(b"\x5f", b"\x7f", b"\x9f", b"\xbf", b"\xff", b"\x1b\x7f" + b"\xff" * 7),
+    *(head + b"\xff" * 8 for head in (b"\x5b", b"\x7b", b"\x9b", b"\xbb")),
+    *(b"\xc2", b"\xd8\x1c", b"\xd8\x1d\0", b"\xd8\x23\x41a", b"\xf4", b"\xf6", b"\xf7", b"\xf9\x7e\0", b"\xf8\xff"),
 )
 
 
@@ -63,6 +70,27 @@ class Mutator:
             changes = {"cut at": before, "without": before + after, "doubled": before + byte + byte + after}
             for label, payload in changes.items():
                 yield self._refused(f"payload {label} {place}", cose(payload, self._signature))
+
+    def edits(self, chance: Random, count: int) -> Iterator[Case]:
+        """*count* documents with several random changes each, in the whole or in the payload of an intact envelope."""
+        for number in range(count):
+            whole = chance.randrange(2) == 0
+            data = bytearray(self._data if whole else self._payload)
+            for _ in range(chance.randrange(1, 6)):
+                at = chance.randrange(len(data))
+                match chance.randrange(4):
+                    case 0:
+                        data[at] = chance.randrange(256)
+                    case 1:
+                        del data[at : at + chance.randrange(1, 40)]
+                    case 2:
+                        source = chance.randrange(len(data))
+                        data[at:at] = data[source : source + chance.randrange(1, 40)]
+                    case _:
+                        data[at : at + 1] = chance.choice(_HEADS)
+            changed = bytes(data) if whole else cose(bytes(data), self._signature)
+            if changed != self._data:
+                yield self._refused(f"edit {number}", changed)
 
     def structure(self) -> Iterator[Case]:
         """Everything else that is written otherwise, with the one signature that there is."""
