@@ -119,6 +119,18 @@ class ProblemTests(SynchronousTestCase):
         ]
         self.assertEqual([problem[: len(text)] for problem, text in zip(problems, expected, strict=True)], expected)
 
+    def test_no_error_from_another(self) -> None:
+        """A switch that cannot be read is one error: what depends on it is not reported, either way it was meant."""
+        zeros = PCRS.replace(ONE, "00" * 48).replace(TWO, "00" * 48).replace(THREE, "00" * 48)
+        debug = f'{{"name": "v2", "pcrs": {zeros}, "public": true}}'
+        [problem] = self.problems(f'{{"accept": [{debug}], "allow_debug": "yes"}}')
+        self.assertTrue(problem.startswith("allow_debug: "), problem)
+        for binding in ("", f', "role": "{ROLE}"', ', "instance": "i-01234567"'):
+            [problem] = self.entry_problems(f'{{"name": "v2", "pcrs": {PCRS}, "public": "yes"{binding}}}')
+            self.assertEqual(problem, "public: expected true or false, got 'yes'")
+        [problem] = self.entry_problems(f'{{"name": "v2", "pcrs": {PCRS[:-1]}, "4": "{ONE}"}}, "public": "yes"}}')
+        self.assertEqual(problem, "public: expected true or false, got 'yes'")
+
     def test_not_a_policy(self) -> None:
         """A value that is not an object, and an object without entries, have messages of their own."""
         for text in ("[]", "1", '"x"', "null"):

@@ -24,10 +24,12 @@ from typing import Final, TypeVar
 from nitroproxy.attestation.policy import (
     DEFAULT_AGE,
     IMAGE,
+    INSTANCE,
     LONGEST_AGE,
     MAX_ENTRIES,
     PCR_BYTES,
     PCR_COUNT,
+    ROLE,
     Entry,
     Policy,
     PolicyError,
@@ -102,7 +104,7 @@ class _Reader:
             beyond = MAX_ENTRIES + 1  # One entry more than allowed is enough for the error.
             entries = tuple(self._entry(entry, f"accept[{place}]") for place, entry in enumerate(accept[:beyond]))
         age = self._take(members, "", "max_age", _seconds, f"seconds, an integer 1 to {LONGEST_AGE}", DEFAULT_AGE)
-        debug = self._take(members, "", "allow_debug", _boolean, "true or false", False)
+        debug = self._take(members, "", "allow_debug", _boolean, "true or false", False, True)
         try:
             return Policy(entries, age, debug)
         except PolicyError as error:
@@ -123,9 +125,8 @@ class _Reader:
         pcrs = self._pcrs(members[key], path, key) if key in members else {}
         role = self._take(members, path, "role", _text, "a string", None, _SOME_ROLE)
         instance = self._take(members, path, "instance", _text, "a string", None, _SOME_INSTANCE)
-        # A value that cannot be read is not reported as a missing or a contradicting one, too.
-        fallback = role is None and instance is None
-        public = self._take(members, path, "public", _boolean, "true or false", False, fallback)
+        bound = role is not None or instance is not None or not pcrs.keys().isdisjoint((ROLE, INSTANCE))
+        public = self._take(members, path, "public", _boolean, "true or false", False, not bound)
         try:
             return Entry(name, pcrs, role, instance, public)
         except PolicyError as error:

@@ -57,7 +57,7 @@ def verify(
     nonce: bytes | None = None,
     roots: Collection[bytes] = AWS_ROOTS,
 ) -> Attestation:
-    """Verify *document*, a COSE_Sign1 structure of at most 16,384 bytes, in about 2.5 ms of CPU time.
+    """Verify *document*, a COSE_Sign1 structure of at most 16,384 bytes, in a few milliseconds of CPU time.
 
     Keeps no state, so it may be called from several threads. What it proves is true of the time at which the document
     was signed: a caller that keeps the result calls `check_time` again before each use.
