@@ -69,7 +69,7 @@ class PackagingTests(SynchronousTestCase):
         )
         self.assertLessEqual(required, set(runtime))
         self.assertLessEqual(extra, set(developing))
-        self.assertEqual(extra & set(runtime), {"cryptography"}, "which Twisted's TLS needs")
+        self.assertEqual(extra & set(runtime), set())
         self.assertLessEqual(runtime.items(), developing.items())
 
     def test_version(self) -> None:
