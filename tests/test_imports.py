@@ -129,7 +129,9 @@ class MapTests(SynchronousTestCase):
         for path in sorted(PACKAGE.rglob("__init__.py")):
             if path.parent == PACKAGE:
                 continue
-            named = set(re.findall(r"`([a-z0-9_]+)`", ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""))
+            named = set(
+                re.findall(r"(?<!`)`([a-z0-9_]+)`(?!`)", ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+            )
             modules = {module.stem for module in path.parent.glob("*.py")} - {"__init__", "__main__"}
             self.assertEqual(named, modules, path.parent.name)
 
