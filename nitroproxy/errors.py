@@ -1,4 +1,4 @@
-"""Every failure that a hop of nitroproxy can report to its client.
+"""Every failure that a hop of nitroproxy can report to a client.
 
 A failure is a `Kind` (what went wrong, as a closed set: the problem type of RFC 9457, its HTTP status,
 its RFC 9209 Proxy-Status error token) and a `detail` (this occurrence, for a person). `ProxyError` carries both
@@ -8,6 +8,30 @@ from wherever it happened to the response writer. This module knows nothing of T
 from __future__ import annotations
 
 import enum
+from typing import Final
+
+#: Bytes of a failure's detail in UTF-8, at most, whatever has gone into it. Every buffer, log line and problem document
+#: that holds a detail relies on this.
+DETAIL_BYTES: Final = 512
+
+#: The hops that can find a failure. A name outside this set, in another hop's answer, is not a hop of ours.
+HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
+
+
+def cut(text: str, most: int) -> str:
+    """*text*, or its beginning and an ellipsis, in at most *most* bytes of UTF-8; always encodable.
+
+    Lone surrogates, which file names bring and UTF-8 does not have, become escapes.
+
+    :param most: bytes, at least 3.
+    """
+    if len(text) <= most and text.isascii():
+        return text
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) > most:
+        data = data[: most - 3]
+        return data.decode("utf-8", "ignore") + "…"
+    return data.decode("utf-8")
 
 
 class Kind(enum.Enum):
@@ -85,7 +109,7 @@ class Kind(enum.Enum):
         return cls.__members__.get(name.upper()) if name.islower() else None
 
 
-#: Temporary failures: a client may try again, and the response says when (RFC 9110 section 10.2.3).
+#: Temporary failures: seconds after which a client may try again (Retry-After, RFC 9110 section 10.2.3).
 RETRY_AFTER_SECONDS = {
     Kind.ENCLAVE_UNAVAILABLE: 1,
     Kind.RELAY_UNAVAILABLE: 1,
@@ -95,16 +119,16 @@ RETRY_AFTER_SECONDS = {
 
 
 class ProxyError(Exception):
-    """A request cannot be served; the client is sent *kind* and *detail*.
+    """A request cannot be served; the answer to the client carries *kind* and *detail*.
 
     :param kind: what went wrong.
     :param detail: one sentence for a person, naming what was wrong. Never a secret: no body, query string,
-        credentials or cookie.
-    :param hop: the hop that found out (``nitroproxy-host``, ``nitroproxy-enclave``, ``nitroproxy-relay``), or None
-        for the hop that writes the answer.
+        credentials or cookie. It is cut to `DETAIL_BYTES`.
+    :param hop: the hop that found out, one of `HOPS`, or None for the hop that writes the answer.
     """
 
     def __init__(self, kind: Kind, detail: str, hop: str | None = None) -> None:
+        detail = cut(detail, DETAIL_BYTES)
         super().__init__(kind, detail, hop)
         self.kind = kind
         self.detail = detail

@@ -21,6 +21,6 @@ class HeaderRuleTests(SynchronousTestCase):
         self.assertEqual(members([b" a , ,b\t", b",", b"", b"c"]), [b"a", b"b", b"c"])
 
     def test_via(self) -> None:
-        """Only the received-by of a Via member counts, not a comment or a part of a name."""
-        self.assertTrue(names_in_via([b"1.1 you", b"1.0 x, 1.1 me (comment)"], b"me"))
-        self.assertFalse(names_in_via([b"1.1 you (me), 1.1 mee"], b"me"))
+        """The received-by of each Via member is found, but no comment, and no name that only contains the prefix."""
+        via = [b"1.1 you", b"1.0 x, 1.1 me-1 (comment)", b"1.1 you (me-2), HTTP/1.1 me-3,me-4, 1.1 not-me-5"]
+        self.assertEqual(list(names_in_via(via, b"me-")), [b"me-1", b"me-3"])

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Response
 from nitroproxy.proxy.settings import ExchangeSettings
+from nitroproxy.proxy.trace import ViaName
 from tests.wire import GET, OneHop, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -27,12 +28,13 @@ class ForwardingTests(SynchronousTestCase):
         start, headers, _ = split_head(upstream.take())
         self.assertEqual(start, b"GET /thing HTTP/1.1")
         self.assertEqual(headers[b"host"], b"next.example")
-        self.assertEqual(headers[b"via"], b"1.1 " + hop.factory.pseudonym)
-        self.assertRegex(headers[b"x-request-id"], rb"^[0-9a-f]{12}-[0-9a-f]+$")
+        self.assertTrue(hop.factory.via_name.is_in([headers[b"via"]]))
+        self.assertRegex(headers[b"nitroproxy-request-id"], rb"^[0-9a-f]{32}$")
         upstream.receive(OK)
         start, answered, body = split_head(client.take())
         self.assertEqual((start, body), (b"HTTP/1.1 200 OK", b"ok"))
-        self.assertEqual(answered[b"x-request-id"], headers[b"x-request-id"])
+        for name in (b"x-request-id", b"nitroproxy-request-id"):
+            self.assertEqual(answered[name], headers[b"nitroproxy-request-id"])
         self.assertFalse(client.disconnecting)
 
     def test_hop_by_hop_fields_stay_here(self) -> None:
@@ -45,13 +47,14 @@ class ForwardingTests(SynchronousTestCase):
         )
         upstream = hop.endpoint.accept()
         _, headers, _ = split_head(upstream.take())
-        self.assertEqual(set(headers), {b"host", b"accept", b"via", b"x-request-id"})
+        self.assertEqual(set(headers), {b"host", b"accept", b"via", b"nitroproxy-request-id"})
         upstream.receive(
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
             b"Connection: x-hidden\r\nX-Hidden: 1\r\nProxy-Authenticate: x\r\n\r\n"
         )
         _, headers, _ = split_head(client.take())
-        self.assertEqual(set(headers), {b"content-length", b"date", b"via", b"x-request-id"})
+        ours = {b"via", b"x-request-id", b"nitroproxy-request-id"}
+        self.assertEqual(set(headers), {b"content-length", b"date", *ours})
 
     def test_connection_is_used_again(self) -> None:
         """Two requests of one client, and one of another, go over one upstream connection."""
@@ -241,11 +244,17 @@ class FailureTests(SynchronousTestCase):
         self.assertEqual(hop.pool.idle, 0)
 
     def test_loop(self) -> None:
-        """A request whose Via names this very process is refused (S6)."""
-        hop = OneHop()
-        client = hop.client()
-        client.receive(GET.replace(b"\r\n\r\n", b"\r\nVia: 1.1 other, 1.1 " + hop.factory.pseudonym + b"\r\n\r\n"))
-        self.assertIn(b"proxy_loop_detected", client.take())
+        """A request that comes back with the Via that it left with is refused, also by another process of the same
+        daemon (S6)."""
+        hop, worker = OneHop(), OneHop()
+        key = bytes(16)
+        hop.factory.via_name, worker.factory.via_name = (ViaName("nitroproxy-test", key) for _ in range(2))
+        hop.client().receive(GET)
+        _, headers, _ = split_head(hop.endpoint.accept().take())
+        for at in (hop, worker):
+            client = at.client()
+            client.receive(GET.replace(b"\r\n\r\n", b"\r\nVia: 1.1 other, " + headers[b"via"] + b"\r\n\r\n"))
+            self.assertIn(b"proxy_loop_detected", client.take())
 
     def test_trace(self) -> None:
         """TRACE is 405 and says what is allowed (S7)."""

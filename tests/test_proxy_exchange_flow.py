@@ -233,13 +233,14 @@ class FramingTests(SynchronousTestCase):
     """What is said of a message is what was understood of it."""
 
     def test_interim_fields(self) -> None:
-        """A 1xx goes on without fields that would frame a body, and without hop-by-hop ones."""
+        """A 1xx goes on without fields that would frame a body, without hop-by-hop ones and without our own."""
         hop = OneHop()
         client = hop.client()
         client.receive(GET)
         upstream = hop.endpoint.accept()
         upstream.receive(
-            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 5\r\nKeep-Alive: x\r\nX-Request-Id: z\r\n\r\n"
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 5\r\nKeep-Alive: x\r\n"
+            b"Nitroproxy-Request-Id: z\r\n\r\n"
         )
         self.assertEqual(client.take(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
         upstream.receive(OK)

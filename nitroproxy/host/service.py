@@ -31,6 +31,7 @@ from nitroproxy.daemon.systemd import Notifier
 from nitroproxy.host.components import GATEWAY, RELAY, EnclaveLog, Proxy, instruments_of, servers
 from nitroproxy.host.own_addresses import own_addresses
 from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.trace import ViaName
 from nitroproxy.proxy.transport import factory_of
 from nitroproxy.telemetry.totals import of_worker
 from nitroproxy.workers.balance import Share, shared_memory
@@ -134,7 +135,7 @@ def _supervisor(reactor: Any, options: Options, output: int) -> Daemon:
     logbook = EnclaveLog(reactor, instruments, deadlines, settings)
     hops = zip(servers(reactor, settings), (GATEWAY, RELAY), strict=True)
     sockets = [Shared(*server, hop) for server, hop in hops]
-    count, tag = settings.host_proxy.processes, os.urandom(4).hex()
+    count, tag = settings.host_proxy.processes, os.urandom(16).hex()
     memory = shared_memory(count, len(sockets))
 
     def orders() -> WorkerStart:
@@ -206,7 +207,7 @@ def _worker(reactor: Any, options: Options, orders: WorkerStart) -> Daemon:
     host = Proxy(reactor, configuration, instruments, whole)
     places = []
     for index, factory in enumerate((host.gateway, host.relay)):
-        factory.pseudonym = f"{factory.hop}-{orders.tag}".encode("ascii")
+        factory.via_name = ViaName(factory.hop, bytes.fromhex(orders.tag))
         share = Share(MEMORY, orders.count, index, number - 1, partial(len, factory.connections))
         endpoint = InheritedEndpoint(reactor, FIRST_SOCKET + index, share.is_taken)
         places.append(ListeningPlace(endpoint, orders.places[index], factory))

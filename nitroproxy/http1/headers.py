@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from nitroproxy.http1.messages import Headers
@@ -54,7 +54,8 @@ def end_to_end(
     return [header for header in headers if header[0].lower() not in dropped]
 
 
-def names_in_via(via: Sequence[bytes], pseudonym: bytes) -> bool:
-    """Whether the values of a message's Via fields say that *pseudonym* has handled it (RFC 9110 section 7.6.3)."""
-    members = (member.split() for value in via if pseudonym in value for member in value.split(b","))
-    return any(len(parts) > 1 and parts[1] == pseudonym for parts in members)
+def names_in_via(via: Sequence[bytes], prefix: bytes) -> Iterator[bytes]:
+    """The received-by names that begin with *prefix*, in the values of a message's Via fields (RFC 9110 section
+    7.6.3)."""
+    members = (member.split() for value in via if prefix in value for member in value.split(b","))
+    return (parts[1] for parts in members if len(parts) > 1 and parts[1].startswith(prefix))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.headers import names_in_via
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.browser import check_origin
 from nitroproxy.proxy.connect_request import ConnectRequest
@@ -24,8 +23,8 @@ def dispatch(
     """
     if request.method == b"TRACE":
         raise ProxyError(Kind.METHOD_NOT_ALLOWED, "TRACE is not passed on")
-    if names_in_via(request.fields.values.get(b"via", ()), listener.pseudonym):
-        raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the request's Via says that it has been here")
+    if listener.via_name.is_in(request.fields.values.get(b"via", ())):
+        raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the Via field says that this request has been here before")
     if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
         return OptionsAnswer(client, request)
     route = listener.router.route(request, record)
@@ -36,5 +35,5 @@ def dispatch(
     if isinstance(route, Dial):
         return ConnectRequest(client, route, record, settings.connect_timeout, deadlines)
     if isinstance(route, Forward):
-        return Exchange(client, request, route, record, settings.exchange, deadlines, listener.pseudonym)
+        return Exchange(client, request, route, record, settings.exchange, deadlines, listener.via_name)
     return LocalExchange(client, request, route, record, settings.exchange.response_timeout, deadlines)

@@ -75,7 +75,7 @@ class Downstream(Protocol):
         self.transport.bufferSize = self._settings.buffer_bytes // 2
         self.peer = self.transport.getPeer()
         set_tcp_options(self.transport)
-        self.response = ResponseWriter(self.transport, self._listener.hop, self._listener.pseudonym)
+        self.response = ResponseWriter(self.transport, self._listener.hop)
         self._ending = Closing(self.transport, self._listener.deadlines, self.abort)
         self.transport.registerProducer(self.pace, True)
         refusal = self._listener.admit(self)

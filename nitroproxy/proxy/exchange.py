@@ -23,7 +23,7 @@ from nitroproxy.proxy.proxy_status import read_proxy_status, without_our_names
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward
 from nitroproxy.proxy.settings import ExchangeSettings
-from nitroproxy.proxy.trace import trace_headers
+from nitroproxy.proxy.trace import NOT_PASSED_ON, ViaName, trace_headers, without_stale_state
 from nitroproxy.proxy.upstream import UpstreamConnection
 
 #: Methods that may be sent again when the answer got lost (RFC 9110 section 9.2.2).
@@ -31,7 +31,7 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 #: A next hop that cannot be reached may be back in a moment; nothing of the request has left.
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
 #: Beside the hop-by-hop fields, those that are made from what was understood of the request.
-_NOT_PASSED_ON: Final = HOP_BY_HOP | {b"host", b"content-length", b"x-request-id", b"traceparent", b"expect"}
+_NOT_PASSED_ON: Final = HOP_BY_HOP | NOT_PASSED_ON | {b"host", b"content-length", b"expect"}
 #: Seconds over which a request body's rate is looked at.
 _RATE_WINDOW: Final = 5.0
 
@@ -47,13 +47,13 @@ class Exchange:
         record: Record,
         settings: ExchangeSettings,
         deadlines: Deadlines,
-        pseudonym: bytes,
+        via_name: ViaName,
     ) -> None:
         self._client = client
         self._request = request
         self._route = route
         self._record = record
-        self._pseudonym = pseudonym
+        self._via_name = via_name
         self._settings = settings
         self._deadlines = deadlines
         self._connection: UpstreamConnection | None = None
@@ -148,9 +148,9 @@ class Exchange:
             headers.append((b"Transfer-Encoding", b"chunked"))
         if request.upgrade is not None:
             headers += [(b"Connection", b"upgrade"), (b"Upgrade", request.upgrade)]
-        headers += trace_headers(self._record.request_id, self._record.traceparent)
-        headers.append((b"Via", (b"1.0 " if request.http10 else b"1.1 ") + self._pseudonym))
-        return headers
+        headers += trace_headers(self._record.request_id, self._record.traceparent, ours=self._route.ours)
+        headers.append((b"Via", (b"1.0 " if request.http10 else b"1.1 ") + self._via_name.fresh()))
+        return without_stale_state(headers, request)
 
     # The request's body.
 

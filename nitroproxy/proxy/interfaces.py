@@ -17,6 +17,7 @@ from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.route import Router
 from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.proxy.trace import ViaName
 from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.proxy.tunnel import Side
 from nitroproxy.sockets.hangup import SocketTable
@@ -117,13 +118,14 @@ class AcceptedConnection(Protocol):
 class Listener(Protocol):
     """A listener, to its connections.
 
-    :ivar hop: the role's name in Proxy-Status, Via and problem documents; *pseudonym* its name in Via.
+    :ivar hop: the role's name in Proxy-Status, problem documents and the Via of responses.
+    :ivar via_name: its name in the Via of requests.
     :ivar settings: may be replaced while running; connections that are open take it over with their next request.
     :ivar draining: no connection takes another request.
     """
 
     hop: str
-    pseudonym: bytes
+    via_name: ViaName
     router: Router
     settings: ListenerSettings
     deadlines: Deadlines

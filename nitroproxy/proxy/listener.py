@@ -17,6 +17,7 @@ from nitroproxy.proxy.interfaces import AcceptedConnection
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.route import Router
 from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.proxy.trace import ViaName
 from nitroproxy.sockets.hangup import SocketTable
 
 _log: Final = Logger()
@@ -35,6 +36,8 @@ class DownstreamFactory(Factory):
     """Makes the protocol of each connection that a listener accepts.
 
     :param hop: the role's name in Proxy-Status, Via and problem documents.
+    :ivar via_name: its name in the Via of requests. A request may pass two gateways, but never one of them twice;
+        the processes of one daemon are one gateway, so the composition root gives them one key.
     :ivar router: may be replaced while running, for the next requests; see `end_refused_tunnels` for what there is.
     :ivar settings: may be replaced while running; connections that are open take it over with their next request.
     """
@@ -54,8 +57,7 @@ class DownstreamFactory(Factory):
         self.settings = settings
         self.deadlines = deadlines
         self.observer: Observer = observer or Observer()
-        # Unique to this process: a request may well pass two gateways, but never one of them twice.
-        self.pseudonym = f"{hop}-{os.urandom(4).hex()}".encode("ascii")
+        self.via_name = ViaName(hop, os.urandom(16))
         self.draining = False
         self.connections: set[AcceptedConnection] = set()
         #: Those that are being told that they are not served; they do not take the place of one that could be.

@@ -21,6 +21,7 @@ from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.problem import METHODS
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Local
+from nitroproxy.proxy.trace import REQUEST_ID
 
 
 class LocalExchange:
@@ -45,8 +46,7 @@ class LocalExchange:
         self._timeout = timeout
         self._deadlines = deadlines
         self._deadline: Deadline | None = None
-        self._body: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()
         self._web_request: WebRequest | None = None
         self.wants_body = True
 
@@ -67,10 +67,9 @@ class LocalExchange:
 
         :raises ProxyError: when it is longer than the resource takes.
         """
-        self._size += len(data)
-        if self._size > self._longest_body:
+        if len(self._body) + len(data) > self._longest_body:
             raise self._too_large()
-        self._body.append(data)
+        self._body += data
 
     def _too_large(self) -> ProxyError:
         return ProxyError(Kind.CONTENT_TOO_LARGE, f"this page takes a body of at most {self._longest_body} bytes")
@@ -85,11 +84,12 @@ class LocalExchange:
         self._stop_deadline()
         web_request = self._web_request = WebRequest(self, parsePOSTFormSubmission=False)
         for name, value in self._request.fields.in_order:
-            web_request.requestHeaders.addRawHeader(name, value)
-        web_request.requestHeaders.setRawHeaders(b"X-Request-Id", [self._record.request_id])
-        web_request.gotLength(self._size)
-        for data in self._body:
-            web_request.handleContentChunk(data)
+            web_request.requestHeaders.addRawHeader(name, _text(value))
+        web_request.requestHeaders.setRawHeaders(REQUEST_ID, [self._record.request_id])
+        # With a length of its own twisted.web would put a larger body into a file, and there may be no place for one.
+        web_request.gotLength(0)
+        web_request.handleContentChunk(bytes(self._body))
+        self._body.clear()
         version = b"HTTP/1.0" if self._request.http10 else b"HTTP/1.1"
         web_request.requestReceived(self._request.method, self._request.target, version)
 
@@ -185,3 +185,8 @@ class OptionsAnswer:
 
     def abandon(self) -> None:
         """Nothing is under way."""
+
+
+def _text(value: bytes) -> bytes:
+    """A field's value as UTF-8, as which pages read it; what is not is replaced (obs-text, RFC 9110 section 5.5)."""
+    return value if value.isascii() else value.decode("utf-8", "replace").encode("utf-8")

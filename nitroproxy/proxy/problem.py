@@ -1,22 +1,26 @@
-"""A failure as the response that tells a client of it (RFC 9457, RFC 9209)."""
+"""Failures as responses: problem documents (RFC 9457) with Proxy-Status (RFC 9209), written and read.
+
+A document is bounded: `ProxyError` cuts its detail to `errors.DETAIL_BYTES`, and everything else in it comes from
+closed sets. Reading accepts only hops of `errors.HOPS`.
+"""
 
 from __future__ import annotations
 
 import json
 
-from nitroproxy.errors import RETRY_AFTER_SECONDS, Kind, ProxyError
+from nitroproxy.errors import HOPS, RETRY_AFTER_SECONDS, Kind, ProxyError
 from nitroproxy.http1.messages import Headers
 
-_LONGEST_DETAIL = 512
-#: What is passed on.
+#: The methods that a hop forwards, for Allow (RFC 9110 section 10.2.1).
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT"
 
 
 def problem(error: ProxyError, hop: str, request_id: str, methods: bytes = METHODS) -> tuple[Headers, bytes]:
     """The headers and the body of the response to a request that failed with *error*.
 
-    :param methods: what is allowed where the method was not.
-    :param hop: who answers, and who found out unless the error says otherwise.
+    :param hop: the hop that answers; it also found the failure unless the error names another.
+    :param request_id: the id under which every hop logs the request.
+    :param methods: for Allow, where the method was refused.
     """
     kind = error.kind
     found_by = error.hop or hop
@@ -24,7 +28,7 @@ def problem(error: ProxyError, hop: str, request_id: str, methods: bytes = METHO
         "type": f"urn:nitroproxy:error:{kind.public_name}",
         "title": kind.title,
         "status": kind.status,
-        "detail": error.detail[:_LONGEST_DETAIL],
+        "detail": error.detail,
         "error": kind.public_name,
         "hop": found_by,
         "request_id": request_id,
@@ -44,15 +48,16 @@ def problem(error: ProxyError, hop: str, request_id: str, methods: bytes = METHO
 
 
 def read_problem(body: bytes) -> ProxyError | None:
-    """The failure that another hop's problem document tells of, or None when *body* is not one."""
+    """The failure in another hop's problem document; None when *body* is not a document of a hop of ours.
+
+    :param body: at most as long as the caller has read; not trusted.
+    """
     try:
         document = json.loads(body)
         kind = Kind.from_public_name(document["error"])
         detail, hop = document["detail"], document["hop"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if kind is None or not isinstance(detail, str) or not isinstance(hop, str):
-        return None
-    if not hop.replace("-", "").isalnum() or not hop.isascii():
+    if kind is None or not isinstance(detail, str) or not isinstance(hop, str) or hop not in HOPS:
         return None
     return ProxyError(kind, detail, hop)

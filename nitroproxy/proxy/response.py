@@ -14,13 +14,14 @@ from nitroproxy.http1.writer import reason_phrase, response_head
 from nitroproxy.proxy.location import through_proxy
 from nitroproxy.proxy.pinned import offers_login
 from nitroproxy.proxy.problem import problem
+from nitroproxy.proxy.trace import REQUEST_ID
 from nitroproxy.proxy.transport import StreamTransport
 
-_OURS: Final = frozenset({b"x-request-id"})
+_OURS: Final = frozenset({REQUEST_ID.lower()})
 #: Beside the hop-by-hop fields, those that are written anew.
 _NOT_PASSED_ON: Final = HOP_BY_HOP | _OURS | {b"content-length"}
 #: twisted.web's own fields that a local page does without.
-_NOT_OF_LOCAL: Final = _OURS | {b"connection", b"server"}
+_NOT_OF_LOCAL: Final = _OURS | {b"x-request-id", b"connection", b"server"}
 #: Our own pages are not to be framed, guessed at or used by another site.
 _PAGE_SAFETY: Final[Headers] = [
     (b"X-Frame-Options", b"DENY"),
@@ -32,17 +33,19 @@ _PAGE_SAFETY: Final[Headers] = [
 class ResponseWriter:
     """Writes to *transport*; one response after the other, each begun with `for_request`.
 
-    :param hop: the role's name in Proxy-Status and problem documents.
-    :param pseudonym: this hop in Via.
+    Every final response and every 101 carries the request's id in `trace.REQUEST_ID`, and in ``X-Request-Id`` where
+    the destination has sent none: its own is its client's.
+
+    :param hop: the role's name in Proxy-Status, Via and problem documents.
     :ivar begun: the head of the response at hand has been written.
     :ivar close_after: the connection ends with the response at hand, which says so.
     :ivar rewrite_location: redirects of the request at hand are to lead through this proxy: it is in path form.
     """
 
-    def __init__(self, transport: StreamTransport, hop: str, pseudonym: bytes) -> None:
+    def __init__(self, transport: StreamTransport, hop: str) -> None:
         self._transport = transport
         self._hop = hop
-        self._via = b"1.1 " + pseudonym
+        self._via = b"1.1 " + hop.encode("ascii")
         self._request: Request | None = None
         self._request_id = b""
         self._chunked = False
@@ -88,7 +91,7 @@ class ResponseWriter:
             headers += [(b"Proxy-Support", b"Session-Based-Authentication"), (b"Connection", b"Proxy-Support")]
         if response.fields.get(b"date") is None:
             headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
-        self._write_head(response.status, response.reason, headers)
+        self._write_head(response.status, response.reason, headers, _has_id(response))
 
     def _lead_back(self, headers: Headers) -> Headers:
         request = self._request
@@ -130,19 +133,20 @@ class ResponseWriter:
     def switching(self, response: Response) -> None:
         """Pass a 101 on: from here on the connection is no longer HTTP."""
         protocols = [header for header in response.fields.in_order if header[0].lower() == b"upgrade"]
-        headers = [*_of_interim(response), (b"Connection", b"upgrade"), *protocols, self._id()]
+        headers = [*_of_interim(response), (b"Connection", b"upgrade"), *protocols, *self._ids(_has_id(response))]
         self._transport.write(response_head(101, response.reason, headers))
 
     def connected(self) -> None:
         """Answer CONNECT: from here on the connection is a tunnel (RFC 9110 section 9.3.6)."""
-        self._transport.write(response_head(200, b"Connection established", [self._id()]))
+        self._transport.write(response_head(200, b"Connection established", self._ids()))
 
-    def _id(self) -> tuple[bytes, bytes]:
-        return b"X-Request-Id", self._request_id
+    def _ids(self, has_id: bool = False) -> Headers:
+        ours = (REQUEST_ID, self._request_id)
+        return [ours] if has_id else [ours, (b"X-Request-Id", self._request_id)]
 
-    def _write_head(self, status: int, reason: bytes, headers: Headers) -> None:
+    def _write_head(self, status: int, reason: bytes, headers: Headers, has_id: bool = False) -> None:
         self.begun = True
-        headers.append(self._id())
+        headers += self._ids(has_id)
         if self.close_after:
             headers.append((b"Connection", b"close"))
         elif self._request is not None and self._request.http10:
@@ -153,6 +157,11 @@ class ResponseWriter:
 def _of_interim(response: Response) -> Headers:
     """The fields of a 1xx that go on: it has no body, so nothing may say that it has (RFC 9110 section 8.6)."""
     return end_to_end(response.fields.in_order, response.connection_options, _NOT_PASSED_ON)
+
+
+def _has_id(response: Response) -> bool:
+    """Whether *response* brings an X-Request-Id that goes on to the client."""
+    return b"x-request-id" in response.fields.values and b"x-request-id" not in response.connection_options
 
 
 def _without(headers: Headers, names: frozenset[bytes]) -> Headers:

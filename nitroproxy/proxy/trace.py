@@ -1,49 +1,135 @@
-"""What identifies a request on its way from hop to hop: its id, and the W3C trace context."""
+"""What identifies a request and a hop on the way: request ids, the W3C trace context, and our name in Via.
+
+Between our own hops a request's id travels in `REQUEST_ID`; no destination ever gets it. A client's ``X-Request-Id`` is
+the client's: it is used as the id, and goes to the destination as every other field does.
+
+Nothing that a destination gets lets it link two requests or count them: ids are random, and our name in Via is another
+one for each request.
+"""
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
+from collections.abc import Sequence
+from hashlib import blake2s
 from typing import Final
 
+from nitroproxy.http1.headers import names_in_via
 from nitroproxy.http1.messages import Headers, Request
 
-_REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
-#: version-trace_id-parent_id-flags; all-zero ids are invalid (W3C Trace Context section 3.2).
-_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-#: This process, in the ids that it makes, and how many it has made.
-_PROCESS: Final = os.urandom(6).hex().encode("ascii")
-_numbers: Final = itertools.count(1)
+#: The field that carries a request's id between our hops and is on every answer.
+REQUEST_ID: Final = b"Nitroproxy-Request-Id"
+_LOWER_REQUEST_ID: Final = REQUEST_ID.lower()
+#: Fields that are written anew for the next hop, where they are written at all.
+NOT_PASSED_ON: Final = frozenset({_LOWER_REQUEST_ID, b"traceparent"})
+#: An id is printed in logs and sent on: letters, digits and these, at most 64 bytes.
+_USABLE_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
+#: version-traceid-parentid-flags of W3C Trace Context section 3.2; later versions may append fields (section 3.2.4).
+_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_INVALID_VERSION: Final = b"ff"
+#: Bits of the flags that are known: sampled, and a random trace id.
+_KNOWN_FLAGS: Final = 0x03
+#: Bytes of randomness in one use of our name in Via, and of its authentication.
+_NONCE_BYTES: Final = 8
+_MAC_BYTES: Final = 8
 
 
 def new_request_id() -> bytes:
-    """An id that no other request has."""
-    return b"%b-%x" % (_PROCESS, next(_numbers))
+    """A random id of 128 bits, in hexadecimal."""
+    return os.urandom(16).hex().encode("ascii")
 
 
 def request_id_of(request: Request) -> bytes:
-    """The id that *request* brought along, or a new one when it brought none that can be used."""
-    given = request.fields.get(b"x-request-id")
-    return given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
+    """The id of *request*: the one that the previous hop or the client has given it, or a new one.
+
+    `REQUEST_ID` comes before ``X-Request-Id``. A value that could break a log line or a field is not used.
+    """
+    for name in (_LOWER_REQUEST_ID, b"x-request-id"):
+        given = request.fields.get(name)
+        if given and _USABLE_ID.fullmatch(given):
+            return given
+    return new_request_id()
+
+
+def given_traceparent(request: Request) -> bytes:
+    """The trace context that *request* brought, as version 00 writes it; empty when there is none that is valid.
+
+    A later version is read as far as version 00 defines it and written as version 00 (W3C Trace Context section
+    3.2.4); what it appends is dropped. Two fields are as invalid as none.
+    """
+    values = request.fields.values.get(b"traceparent", [])
+    found = _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
+    if found is None or found[1] == _INVALID_VERSION:
+        return b""
+    version, ids, flags, more = found.groups()
+    if version == b"00":
+        return values[0] if more is None else b""
+    return b"00-%b-%02x" % (ids, int(flags, 16) & _KNOWN_FLAGS)
 
 
 def traceparent_of(request: Request, *, make: bool) -> bytes:
-    """The trace context that *request* brought along; when it has none that is valid, a new one or nothing.
+    """The trace context of *request*: see `given_traceparent`; where that is empty, a new one or nothing.
 
     :param make: whether a new one is made.
     """
-    given = request.fields.get(b"traceparent")
-    if given and _TRACEPARENT.fullmatch(given):
-        return given
-    return b"00-%b-%b-01" % (os.urandom(16).hex().encode(), os.urandom(8).hex().encode()) if make else b""
+    given = given_traceparent(request)
+    return given or (b"00-%b-%b-01" % (os.urandom(16).hex().encode(), os.urandom(8).hex().encode()) if make else b"")
 
 
-def trace_headers(request_id: bytes, traceparent: bytes) -> Headers:
-    """The fields that carry both to the next hop."""
-    headers: Headers = [(b"X-Request-Id", request_id)]
+def without_stale_state(headers: Headers, request: Request) -> Headers:
+    """*headers* without ``tracestate`` unless *request* brought the valid ``traceparent`` that it belongs to.
+
+    Without that it says something about another trace (W3C Trace Context sections 3.2 and 3.3).
+    """
+    if b"tracestate" not in request.fields.values or given_traceparent(request):
+        return headers
+    return [header for header in headers if header[0].lower() != b"tracestate"]
+
+
+def trace_headers(request_id: bytes, traceparent: bytes, *, ours: bool = True) -> Headers:
+    """The fields that identify a request to the next hop, its id first.
+
+    :param traceparent: empty: none.
+    :param ours: the next hop is one of ours; a destination does not get the id.
+    """
+    headers: Headers = [(REQUEST_ID, request_id)] if ours else []
     if traceparent:
         headers.append((b"traceparent", traceparent))
     return headers
+
+
+class ViaName:
+    """A listener's name in the Via of requests: a new one for each, and recognized when it comes back.
+
+    A name is the hop's, a random number, and a keyed hash of that number (BLAKE2s, RFC 7693). Whoever has not the key
+    can neither tell that two names are of one process nor make one. All processes of a daemon have the same key, so a
+    request that comes back to another worker is found too.
+
+    :param hop: what the name begins with.
+    :param key: secret, 16 to 32 bytes.
+    """
+
+    def __init__(self, hop: str, key: bytes) -> None:
+        self._prefix = f"{hop}-".encode("ascii")
+        self._key = key
+        self._own: Final = re.compile(re.escape(self._prefix) + rb"([0-9a-f]{%d})" % (2 * (_NONCE_BYTES + _MAC_BYTES)))
+
+    def fresh(self) -> bytes:
+        """A name for one request (RFC 9110 section 7.6.3, received-by)."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return self._prefix + (nonce + self._mac(nonce)).hex().encode("ascii")
+
+    def is_in(self, via: Sequence[bytes]) -> bool:
+        """Whether a request with these Via fields has been here before."""
+        return any(self._is_own(name) for name in names_in_via(via, self._prefix))
+
+    def _is_own(self, name: bytes) -> bool:
+        found = self._own.fullmatch(name)
+        if found is None:
+            return False
+        given = bytes.fromhex(found[1].decode("ascii"))
+        return given[_NONCE_BYTES:] == self._mac(given[:_NONCE_BYTES])
+
+    def _mac(self, nonce: bytes) -> bytes:
+        return blake2s(nonce, key=self._key, digest_size=_MAC_BYTES).digest()

@@ -42,7 +42,7 @@ class MetricsResource(LocalRoot):
 
     def render_GET(self, request: Request) -> int:
         """Collect, then answer."""
-        return answer_later(request, self._answer(request))
+        return answer_later(request, self._answer(request), self._hop)
 
     async def _answer(self, request: Request) -> bytes:
         families = await self._collect()

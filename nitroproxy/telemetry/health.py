@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.problem import METHODS, problem
+from nitroproxy.proxy.trace import REQUEST_ID
 from nitroproxy.telemetry.logs import printable
 
 _log: Final = Logger()
@@ -111,12 +112,13 @@ class LocalRoot(Resource):
 
     def render(self, request: Request) -> bytes | int:
         """Render, if the method is one that the page has."""
-        if hasattr(self, f"render_{request.method.decode('ascii', 'replace')}"):
+        # twisted.web has render_HEAD for every page, by way of its render_GET.
+        allowed = [name for name in ("GET", "HEAD", "POST") if hasattr(self, f"render_{name.replace('HEAD', 'GET')}")]
+        if request.method.decode("ascii", "replace") in allowed:
             page: bytes | int = super().render(request)
             return page
-        allowed = ", ".join(name for name in ("GET", "HEAD", "POST") if hasattr(self, f"render_{name}"))
-        error = ProxyError(Kind.METHOD_NOT_ALLOWED, f"this page knows {allowed}")
-        return _problem_page(error, self._hop, request, allowed.encode("ascii"))
+        error = ProxyError(Kind.METHOD_NOT_ALLOWED, f"this page knows {', '.join(allowed) or 'no method'}")
+        return problem_page(error, self._hop, request, ", ".join(allowed).encode("ascii"))
 
 
 class _NotFound(Resource):
@@ -130,14 +132,15 @@ class _NotFound(Resource):
         error = ProxyError(
             Kind.NOT_FOUND, "not a page of this proxy; to reach a site put its URL after the slash: /https://host/path"
         )
-        return _problem_page(error, self._hop, request)
+        return problem_page(error, self._hop, request)
 
 
-def _problem_page(error: ProxyError, hop: str, request: Request, methods: bytes = METHODS) -> bytes:
-    headers, body = problem(error, hop, request.getHeader("x-request-id") or "", methods)
+def problem_page(error: ProxyError, hop: str, request: Request, methods: bytes = METHODS) -> bytes:
+    """The body of *request*'s answer as a problem document; sets its status and headers. For a page to return."""
+    headers, body = problem(error, hop, request.getHeader(REQUEST_ID.decode("ascii")) or "", methods)
     request.setResponseCode(error.kind.status)
     for name, value in headers:
-        request.responseHeaders.addRawHeader(name, value)
+        request.responseHeaders.setRawHeaders(name, [value])
     return body
 
 
@@ -158,7 +161,7 @@ class HealthResource(LocalRoot):
 
     def render_GET(self, request: Request) -> int:
         """Examine, then answer."""
-        return answer_later(request, self._answer(request))
+        return answer_later(request, self._answer(request), self._hop)
 
     async def _answer(self, request: Request) -> bytes:
         health = await self._examined()
@@ -187,8 +190,11 @@ class HealthResource(LocalRoot):
                 waiting.callback(outcome)
 
 
-def answer_later(request: Request, answer: Coroutine[Any, Any, bytes]) -> int:
-    """Answer *request* with the body that *answer* gives when it is there."""
+def answer_later(request: Request, answer: Coroutine[Any, Any, bytes], hop: str) -> int:
+    """Answer *request* with the body that *answer* gives when it is there; for a page of *hop* to return.
+
+    When *answer* raises, that is logged and the client gets a problem document with status 500.
+    """
     gone: list[object] = []
     request.notifyFinish().addErrback(gone.append)
 
@@ -201,8 +207,9 @@ def answer_later(request: Request, answer: Coroutine[Any, Any, bytes]) -> int:
     def failed(failure: Failure) -> None:
         _log.failure("a page could not be made", failure, event="page_failed")
         if not gone:
-            request.setResponseCode(500)
-            request.finish()
+            write(
+                problem_page(ProxyError(Kind.INTERNAL_ERROR, "the page could not be made: see the log"), hop, request)
+            )
 
     Deferred.fromCoroutine(answer).addCallbacks(write, failed)
     return NOT_DONE_YET
