@@ -10,6 +10,8 @@ import enum
 import re
 from typing import Final
 
+from nitroproxy.http1.faults import shown
+
 #: Longest line of a chunk's size with its extensions, in bytes. nginx and Node.js stop at comparable lengths.
 _SIZE_LINE_BYTES: Final = 256
 
@@ -118,7 +120,8 @@ class ChunkedDecoder:
             if self._trailer_bytes < 0 or self._trailer_count < 0:
                 raise ChunkError("the trailer section is too large")
             if _TRAILER.fullmatch(line) is None:
-                raise ChunkError("a trailer field is malformed")
+                name = line.partition(b":")[0]
+                raise ChunkError(f"the trailer field {shown(name)} is malformed")
 
 
 def encode_chunk(data: bytes) -> tuple[bytes, bytes, bytes]:

@@ -20,6 +20,7 @@ import httptools
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.chunked import ChunkedDecoder, ChunkError
+from nitroproxy.http1.faults import longest_field, misshapen_line, odd_byte, shown
 from nitroproxy.http1.headers import members
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Fields, Limits, Request, Response
 
@@ -42,6 +43,11 @@ _ACTED_ON: Final = frozenset(
 )
 
 
+#: Members of a Connection field. A dozen are registered; each costs many times its bytes as long as the request lasts.
+_MOST_OPTIONS: Final = 32
+_USUAL_CONNECTION_BYTES: Final = 64
+
+
 class _Fields(Fields):
     """llhttp's callbacks: collects the fields of one head, and says what they decide of the framing."""
 
@@ -55,7 +61,13 @@ class _Fields(Fields):
 
     def connection_options(self) -> frozenset[bytes]:
         values = self.values.get(b"connection")
-        return frozenset() if values is None else _options(b",".join(values))
+        if values is None:
+            return frozenset()
+        value = b",".join(values)
+        options = _usual_options(value) if len(value) <= _USUAL_CONNECTION_BYTES else _options(value)
+        if len(options) > _MOST_OPTIONS:
+            raise ValueError(f"the Connection field names more than {_MOST_OPTIONS} options")
+        return options
 
     def content_length(self) -> int | None:
         values = self.values.get(b"content-length")
@@ -66,17 +78,26 @@ class _Fields(Fields):
             length = int(digits)
             if length <= _LONGEST_BODY:
                 return length
-        raise ValueError("Content-Length is not one decimal number of at most 2^63-1")
+        raise ValueError("the Content-Length field is not one decimal number of at most 2^63-1")
 
     def transfer_codings(self) -> bytes | None:
         values = self.values.get(b"transfer-encoding")
         return None if values is None else b",".join(values).lower()
 
 
-@lru_cache(maxsize=16)
 def _options(connection: bytes) -> frozenset[bytes]:
-    """What the members of a Connection field name; most connections have one and the same."""
+    """What the members of a Connection field name, in lower case."""
     return frozenset(option.lower() for option in members((connection,)))
+
+
+#: `_options` remembered: most connections have one of a few values. Only short values are given to it.
+_usual_options: Final = lru_cache(maxsize=16)(_options)
+
+
+def _words_of(error: httptools.HttpParserError) -> str:
+    """llhttp's own words, which name the field where a field's value is at fault."""
+    part = "request target" if isinstance(error, httptools.HttpParserInvalidURLError) else "head"
+    return f"the {part} is malformed: {error.__context__ or error}"
 
 
 class _Reader(ABC):
@@ -165,18 +186,19 @@ class _Reader(ABC):
         end = buffer.find(_HEAD_END, max(0, self._searched - 3))
         seen = buffer if end < 0 else buffer[: end + 4]
         if len(seen) > self._limits.header_bytes:
-            raise self._fail(self._too_large_kind(seen), f"the head is over {self._limits.header_bytes} bytes")
+            most = self._limits.header_bytes
+            raise self._fail(
+                self._too_large_kind(seen), f"the head is over {most} bytes: {longest_field(seen)} of them"
+            )
         if end < 0:
             if _BARE_LF.search(seen, max(0, self._searched - 1)):
-                raise self._fail(self._blame, "a line ends in a bare LF")
+                raise self._fail(self._blame, odd_byte(seen) or "the head holds a bare LF")
             self._searched = len(buffer)
             self._check_partial_head(buffer)
             return None
         lines = seen.count(b"\r\n")
-        if seen.count(b"\n") != lines:
-            raise self._fail(self._blame, "a line ends in a bare LF")
-        if seen.count(b"\r") != lines or seen.translate(None, _HEAD_BYTES):
-            raise self._fail(self._blame, "the head holds a control character or a bare CR")
+        if seen.count(b"\n") != lines or seen.count(b"\r") != lines or seen.translate(None, _HEAD_BYTES):
+            raise self._fail(self._blame, odd_byte(seen) or "the head holds a control character")
         self._buffer = buffer[end + 4 :]
         self._searched = 0
         return seen
@@ -191,15 +213,18 @@ class _Reader(ABC):
             pass  # It stops after the head of a CONNECT or an upgrade, which is all there is.
         except httptools.HttpParserInvalidMethodError as error:
             kind = Kind.METHOD_NOT_ALLOWED if _METHOD.match(head) else self._blame
-            raise self._fail(kind, "the method is none that is known here") from error
+            method = shown(head.partition(b" ")[0])
+            raise self._fail(kind, f"the method {method} is not one that this proxy knows") from error
         except httptools.HttpParserError as error:
             # llhttp stops there too when the Upgrade field is empty, which httptools does not take for an upgrade.
             if str(error) != _STOPPED_AT_UPGRADE:
-                raise self._fail(self._blame, str(error.__context__ or error)) from error
+                raise self._fail(self._blame, misshapen_line(head) or _words_of(error)) from error
         if b"_" in head and (name := fields.imitation()) is not None:
-            raise self._fail(self._blame, f"field name {name.decode('ascii')!r} imitates one that frames the message")
+            raise self._fail(self._blame, f"the field name {shown(name)} imitates one that frames the message")
         if len(fields.in_order) > self._limits.header_count:
-            raise self._fail(self._too_large, f"more than {self._limits.header_count} header fields")
+            most = self._limits.header_count
+            name = fields.in_order[most][0]
+            raise self._fail(self._too_large, f"more than {most} header fields: {shown(name)} is one too many")
         return fields
 
     def _begin_body(self, length: int) -> None:
@@ -245,12 +270,14 @@ class RequestReader(_Reader):
         start_line = head[: head.index(b"\r\n")]
         parts = start_line.split(b" ")
         if len(parts) != 3 or not parts[1]:
-            raise self._fail(self._blame, "the request line is not 'method target version'")
+            raise self._fail(
+                self._blame, f"the request line has {len(parts)} parts, not three: method, target, version"
+            )
         method, target, version = parts
         if len(target) > self._limits.target_bytes:
             raise self._fail(Kind.TARGET_TOO_LONG, f"the request target is over {self._limits.target_bytes} bytes")
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-            raise self._fail(self._blame, "the protocol version is not HTTP/1.1 or HTTP/1.0")
+            raise self._fail(self._blame, f"the protocol version {shown(version)} is not HTTP/1.1 or HTTP/1.0")
         fields = self._parse(head, httptools.HttpRequestParser)
         try:
             request = self._request(method, target, version == b"HTTP/1.0", fields)
@@ -263,23 +290,25 @@ class RequestReader(_Reader):
         values = fields.values
         hosts = values.get(b"host", [])
         if len(hosts) > 1 or (not hosts and not http10):
-            raise ValueError("there is not exactly one Host field")
+            raise ValueError("there is no Host field" if not hosts else "there is more than one Host field")
         if hosts and _HOST.fullmatch(hosts[0]) is None:
             raise ValueError("the Host field is not a host with an optional port")
         length = fields.content_length()
         codings = fields.transfer_codings()
         if codings is not None:
             if length is not None or http10:
-                raise ValueError("Transfer-Encoding in an HTTP/1.0 request or beside Content-Length")
+                where = "in an HTTP/1.0 request" if http10 else "beside Content-Length"
+                raise ValueError(f"the Transfer-Encoding field stands {where}")
             if codings != b"chunked":
-                raise self._fail(Kind.UNSUPPORTED_CODING, "the only transfer coding understood is one 'chunked'")
+                detail = f"the Transfer-Encoding field is {shown(codings)}: this proxy understands 'chunked' alone"
+                raise self._fail(Kind.UNSUPPORTED_CODING, detail)
             length = CHUNKED
         if method == b"CONNECT" and length:
-            raise ValueError("a CONNECT request with a body")
+            raise ValueError("a CONNECT request has a body, by its Content-Length or Transfer-Encoding field")
         options = fields.connection_options()
         expectations = values.get(b"expect")
         if expectations is not None and {value.lower() for value in members(expectations)} - {b"100-continue"}:
-            raise self._fail(Kind.EXPECTATION_FAILED, "the only expectation understood is '100-continue'")
+            raise self._fail(Kind.EXPECTATION_FAILED, "the Expect field asks for something other than '100-continue'")
         upgrade = _upgrade(values.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
         return Request(
             method=method,
@@ -319,7 +348,7 @@ class ResponseReader(_Reader):
             return None
         match = _STATUS_LINE.fullmatch(head[: head.index(b"\r\n")])
         if match is None:
-            raise self._fail(self._blame, "the status line is not 'HTTP/1.1 status reason'")
+            raise self._fail(self._blame, "the status line is not 'HTTP/1.1 status reason' with a status of 100 to 599")
         fields = self._parse(head, httptools.HttpResponseParser)
         http10 = head.startswith(b"HTTP/1.0")
         try:
@@ -333,8 +362,14 @@ class ResponseReader(_Reader):
         """Decide the framing (RFC 9112 section 6.3)."""
         length = declared = fields.content_length()
         codings = fields.transfer_codings()
-        if codings is not None and (length is not None or http10 or codings != b"chunked"):
-            raise ValueError("Transfer-Encoding is not one 'chunked', or stands beside Content-Length")
+        if codings is not None:
+            if length is not None or http10:
+                where = "in an HTTP/1.0 response" if http10 else "beside Content-Length"
+                raise ValueError(f"the Transfer-Encoding field stands {where}")
+            if codings != b"chunked":
+                raise ValueError(
+                    f"the Transfer-Encoding field is {shown(codings)}: this proxy understands 'chunked' alone"
+                )
         options = fields.connection_options()
         if status < 200 or status in (204, 304) or method == b"HEAD" or (method == b"CONNECT" and status < 300):
             length = 0
