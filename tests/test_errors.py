@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.errors import RETRY_AFTER_SECONDS, Kind, ProxyError
+from nitroproxy.errors import DETAIL_BYTES, RETRY_AFTER_SECONDS, Kind, ProxyError, cut
 
 #: Proxy error types that RFC 9209 section 2.3 registers.
 REGISTERED = frozenset(
@@ -64,6 +64,23 @@ class KindTests(SynchronousTestCase):
     def test_passing_failures(self) -> None:
         """A client is told to come back only where 503 says that it may."""
         self.assertEqual({kind.status for kind in RETRY_AFTER_SECONDS}, {503})
+
+    def test_detail_is_cut(self) -> None:
+        """A detail has at most 512 bytes, wherever the error goes, and can always be encoded (K4)."""
+        for detail in ("\\" * 16_000, "é" * 16_000, "🦊" * 16_000, "\udc80" * 16_000, "x" * 511 + "é"):
+            error = ProxyError(Kind.DNS_ERROR, detail)
+            for text in (error.detail, *map(str, error.args[1:2])):
+                size = len(text.encode("utf-8"))
+                self.assertTrue(DETAIL_BYTES - 6 <= size <= DETAIL_BYTES, size)
+                self.assertTrue(text.endswith("…"))
+        for whole in ("x" * 512, "é" * 256, ""):
+            self.assertEqual(ProxyError(Kind.DNS_ERROR, whole).detail, whole)
+
+    def test_cut(self) -> None:
+        """What fits stays as it is, except for what UTF-8 cannot write."""
+        self.assertEqual(cut("naïve", 6), "naïve")
+        self.assertEqual(cut("naïve", 5), "na…")
+        self.assertEqual(cut("a\udcffb", 100), "a\\udcffb")
 
     def test_text(self) -> None:
         """An error reads as its name and its detail."""

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.host.log_intake import LogIntake, LogRouter
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.telemetry.logs import text_line
 from nitroproxy.telemetry.shipping import BATCH_BYTES
 from nitroproxy.vsock.address import VsockAddress
 from tests.wire import OneHop, Wire
@@ -36,7 +37,8 @@ class IntakeTests(SynchronousTestCase):
         wire = Wire(protocol, peer)
         head = f"POST /logs HTTP/1.1\r\nHost: a\r\nLog-Session: {session}\r\nLog-First: {first}\r\n"
         wire.receive(head.encode() + b"Content-Length: %d\r\n\r\n" % len(lines) + lines)
-        return wire.take()[9:12]
+        self.answer = wire.take()
+        return self.answer[9:12]
 
     def messages(self) -> list[object]:
         return [fields["message"] for fields in self.taken]
@@ -51,7 +53,7 @@ class IntakeTests(SynchronousTestCase):
         [fields] = self.taken
         self.assertEqual((fields["cid"], fields["extra"], fields["message"]), (17, 1.5, "m"))
         self.post(1, line())
-        self.assertEqual(self.taken[-1]["cid"], 16, "a connection that tells none is the configured enclave's")
+        self.assertEqual(self.taken[-1]["cid"], 16, "a connection without one is the configured enclave's")
 
     def test_sent_again(self) -> None:
         """What has been taken is not taken twice; a new session begins anew."""
@@ -90,10 +92,35 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual((self.counted("malformed"), self.counted("taken")), (len(numbers), 1))
 
     def test_cut(self) -> None:
-        """Values are cut to size."""
-        self.post(0, line(message="x" * 100_000, **{"n" * 1000: 1}))
-        self.assertEqual(len(self.taken[0]["message"]), 16384)
+        """Names and values are cut to size, in bytes; a line longer than an enclave of ours sends is malformed (K4)."""
+        self.post(0, line(message="é" * 5000, **{"n" * 1000: 1}) + line(message="x" * 30_000))
+        self.post(2, line(message="x" * 40_000))
+        self.assertEqual([len(fields["message"].encode()) for fields in self.taken], [10_000, 16384])
         self.assertLess(max(map(len, self.taken[0])), 100)
+        self.assertEqual((self.counted("taken"), self.counted("malformed")), (2, 1))
+
+    def test_tracebacks(self) -> None:
+        """However its tracebacks are made of lines, one post makes few lines of the host's log; an honest traceback is
+        kept (K4)."""
+        honest = "Traceback (most recent call last):\n" + "  File\n" * 20 + "ValueError: why\n"
+        self.post(0, line(failure=honest))
+        self.assertEqual(self.taken[0]["failure"].splitlines(), honest.splitlines())
+        for failure in ("\n" * 10_000, "x\n" * 10_000, "\r" * 10_000, "x\u2028" * 3000, "x\x0bx\x0c" * 1000):
+            self.taken.clear()
+            batch = b""
+            while len(batch) < BATCH_BYTES - 40_000:
+                batch += line(failure=failure)
+            self.assertEqual(self.post(1, batch, session=f"s{len(failure)}{ord(failure[0])}"), b"204")
+            self.assertEqual(len(self.taken), batch.count(b"\n"))
+            text = b"".join(text_line(fields) for fields in self.taken)
+            self.assertLess(text.count(b"\n"), 512 + len(self.taken) + 1)
+
+    def test_far_ahead(self) -> None:
+        """A number far ahead is not counted as so many lost lines (K4)."""
+        self.post(0, line())
+        self.post((1 << 53) - 1, line())
+        self.assertLessEqual(self.counted("missed"), 1_000_000)
+        self.assertEqual(self.counted("taken"), 2)
 
     def test_refused(self) -> None:
         """No numbers, another page, too large a batch."""
@@ -102,6 +129,9 @@ class IntakeTests(SynchronousTestCase):
             self.assertEqual(self.post(first, line()), b"400")
         for session in ("", "s" * 65, "a b"):
             self.assertEqual(self.post(0, line(), session), b"400")
+        self.assertIn(b'"detail": "the Log-Session field is not', self.answer)
+        self.post("x", line())
+        self.assertIn(b'"detail": "the Log-First field is not', self.answer)
         self.assertEqual(self.post(0, b"x" * (BATCH_BYTES + 1)), b"413")
         self.assertEqual(len(self.taken), 1)
         self.post(4, line())

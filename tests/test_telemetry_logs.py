@@ -12,7 +12,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.telemetry.logs import EventLog, Lines, journal_reads, json_line, text_line, timestamp
+from nitroproxy.telemetry.logs import (
+    EventLog,
+    Lines,
+    journal_reads,
+    json_line,
+    shortened,
+    text_line,
+    timestamp,
+    traceback_lines,
+)
 
 
 class EventTests(SynchronousTestCase):
@@ -81,6 +90,55 @@ class EventTests(SynchronousTestCase):
         self.assertTrue(rest and all(line.startswith(b"    ") for line in rest))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 0)
 
+    def test_cut(self) -> None:
+        """Whatever an event holds, its line is bounded: message, fields, their number and names, a traceback's end
+        (K4)."""
+        long = "\x00é" * 100_000
+        many: dict[str, Any] = {f"{number}{long}": long for number in range(100)}
+        self.log.failure("{long}", Failure(ValueError(long)), long=long, listed=[long], **many)
+        [fields] = self.seen
+        self.assertLessEqual(len(fields["message"].encode()), 4096)
+        self.assertLessEqual(len(fields["long"].encode()), 1024)
+        self.assertLessEqual(len(fields["listed"].encode()), 1024)
+        self.assertIn("builtins.ValueError: ", fields["failure"])
+        self.assertLess(len(fields["failure"].encode()), 16384)
+        for form in (json_line, text_line):
+            self.assertLess(len(form(fields)), 6 * 100_000)
+        self.assertEqual(self.flushLoggedErrors(ValueError), [])
+
+    def test_odd_values(self) -> None:
+        """Values that JSON does not have, or that have no text, neither lose the event nor break its line."""
+
+        class Silent:
+            def __str__(self) -> str:
+                raise RuntimeError("no text")
+
+        self.log.info(
+            "a\udcffb", silent=Silent(), huge=10**5000, big=1 << 63, bytes=b"x", nothing=None, nan=float("nan")
+        )
+        fields = json.loads(json_line(self.seen[0]))
+        self.assertEqual(fields["message"], "a\\udcffb")
+        self.assertEqual((fields["silent"], fields["huge"]), ("a Silent that has no text", "a int that has no text"))
+        self.assertEqual((fields["big"], fields["bytes"]), (str(1 << 63), "b'x'"))
+        self.assertEqual((fields["nothing"], fields["nan"]), (None, None))
+        text_line(self.seen[0])
+
+    def test_traceback_lines(self) -> None:
+        """A traceback has a bounded number of lines in the text; empty ones do not count (K4)."""
+        fields = {"time": "T", "level": "error", "message": "m", "failure": "\n \r\n\x0b" * 5000}
+        self.assertEqual(text_line(fields), b"T error m\n")
+        fields["failure"] = "\n".join(f"line {number}" for number in range(5000))
+        lines = text_line(fields).splitlines()
+        self.assertEqual((len(lines), lines[-1]), (65, b"    line 4999"))
+        self.assertEqual(traceback_lines("a\n\nb"), ["a", "b"])
+
+    def test_shortened(self) -> None:
+        """What is kept of an event that is too long is under 32 KiB as a line, and says that it is not whole."""
+        long = "\x00" * 300_000
+        line = json_line(shortened({**dict.fromkeys(("time", "level", "event", "message", "logger", "x"), long)}))
+        self.assertLess(len(line), 32 * 1024)
+        self.assertIs(json.loads(line)["shortened"], True)
+
     def test_timestamp(self) -> None:
         """UTC, with milliseconds."""
         self.assertEqual(timestamp(0.9999), "1970-01-01T00:00:00.999Z")
@@ -105,7 +163,7 @@ class LinesTests(SynchronousTestCase):
         self.assertTrue(rest and all(line.startswith(b"<2>    ") for line in rest))
 
     def test_marks(self) -> None:
-        """Each line of one of several processes says which; what the enclave logged says whose it is instead."""
+        """Each line of one of several processes names the process; a line of the enclave names the enclave instead."""
         for form, expected in (("text", b" [worker 2] m\n"), ("json", b'"worker":2')):
             reader, writer = os.pipe()
             lines = Lines(form, writer, priorities=False, marks={"worker": 2})
@@ -117,21 +175,21 @@ class LinesTests(SynchronousTestCase):
         line = text_line({"time": "T", "level": "info", "message": "m", "cid": 16, "worker": 1})
         self.assertEqual(line, b"T info  [enclave 16] m\n")
 
-    def test_drops_are_told(self) -> None:
+    def test_drops_are_reported(self) -> None:
         """After lines were dropped, a line says how many."""
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         lines = Lines("json", writer, priorities=False)
         log = Logger("test", observer=EventLog("INFO", [lines.take]))
-        for _ in range(30_000):
-            log.info("x" * 100)
+        for _ in range(3000):
+            log.info("x" * 4000)
         self.assertGreater(lines.sink.dropped, 0)
         found: list[bytes] = []
         until = time.monotonic() + 20
         while not any(b"log_lines_dropped" in line for line in found) and time.monotonic() < until:
             found += os.read(reader, 1 << 20).splitlines()
-        [told] = [json.loads(line) for line in found if b"log_lines_dropped" in line]
-        self.assertEqual(told["count"], lines.sink.dropped)
+        [notice] = [json.loads(line) for line in found if b"log_lines_dropped" in line]
+        self.assertEqual(notice["count"], lines.sink.dropped)
         os.close(writer)
 
     def test_journal(self) -> None:

@@ -1,4 +1,4 @@
-"""Log lines leave without holding anybody up (F12)."""
+"""Log lines leave without blocking the daemon (F12)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.telemetry.sink import LogSink
+from nitroproxy.telemetry.sink import LINE_OVERHEAD, LogSink, size_of
 
 
 class SinkTests(SynchronousTestCase):
@@ -15,7 +15,7 @@ class SinkTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reader, self.writer = os.pipe()
-        self.sink = LogSink(self.writer, lambda count: b"dropped %d\n" % count, most=100)
+        self.sink = LogSink(self.writer, lambda count: b"dropped %d\n" % count, most=65536)
 
     def tearDown(self) -> None:
         os.close(self.reader)
@@ -51,11 +51,12 @@ class SinkTests(SynchronousTestCase):
 
     def test_blocked(self) -> None:
         """With a reader that does not read, writing goes on, lines are dropped and counted, and flushing gives up; when
-        it reads again it is told how many it missed."""
+        it reads again a line says how many it missed."""
         for _ in range(50):
-            self.sink.write(b"x" * 65535 + b"\n")  # More than a pipe holds.
-        for _ in range(200):
-            self.sink.write(b"y\n")
+            self.sink.write(b"x" * 9999 + b"\n")
+            self.sink.flush(0.01)  # Until the pipe holds no more.
+        for _ in range(20):
+            self.sink.write(b"y" * 9999 + b"\n")
         self.assertGreater(self.sink.dropped, 0)
         self.assertFalse(self.sink.flush(0.1))
         found: list[bytes] = []
@@ -69,8 +70,31 @@ class SinkTests(SynchronousTestCase):
         reading.join(20)
         self.assertIn(b"dropped %d\n" % self.sink.dropped, b"".join(found))
 
-    def test_nobody_reads(self) -> None:
-        """A reader that has gone is no error; the lines are counted, and told to the next reader."""
+    def test_bounded_in_bytes(self) -> None:
+        """What waits and what is being written together take no more bytes than may wait, whether lines are long or
+        empty (K4)."""
+        for line in (b"x" * 5000 + b"\n", b"\n"):
+            sink = LogSink(self.writer, lambda count: b"", most=20_000)
+            self.patch(sink, "_start", lambda: None)  # Nothing is written.
+            for _ in range(1000):
+                sink.write(line)
+            fit = 20_000 // size_of(line)
+            self.assertEqual(sink.dropped, 1000 - fit)
+            self.assertGreaterEqual(size_of(line), len(line) + LINE_OVERHEAD)
+
+    def test_place_after_writing(self) -> None:
+        """A line that has been written makes place for another."""
+        size = size_of(b"x" * 30_000)
+        for _ in range(4):
+            self.sink.write(b"x" * 29_999 + b"\n")
+            self.sink.write(b"x" * 29_999 + b"\n")
+            self.assertTrue(self.sink.flush(5))
+            os.read(self.reader, 65536)
+        self.assertEqual(self.sink.dropped, 0)
+        self.assertLess(65536, 3 * size, "there is place for two lines only")
+
+    def test_reader_gone(self) -> None:
+        """A reader that has gone is no error; the lines are counted, and reported to the next reader."""
         os.close(self.reader)
         for _ in range(3):
             self.sink.write(b"x\n")
@@ -78,7 +102,7 @@ class SinkTests(SynchronousTestCase):
         self.assertEqual(self.sink.dropped, 3)
         self.sink.write(b"with a notice of the three\n")
         self.assertTrue(self.sink.flush(5))
-        self.assertEqual(self.sink.dropped, 4, "the notice is no line of anybody's")
+        self.assertEqual(self.sink.dropped, 4, "the notice is not counted")
         self.reader, writer = os.pipe()
         os.dup2(writer, self.writer)
         os.close(writer)

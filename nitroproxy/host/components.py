@@ -6,7 +6,7 @@ For `host.service` alone, which joins them in one process or in several.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Thread
 from typing import Any, Final
@@ -32,7 +32,7 @@ from nitroproxy.errors import Kind
 from nitroproxy.host.dial import Resolver
 from nitroproxy.host.egress import EgressRouter, relay_site
 from nitroproxy.host.gateway import GatewayRouter
-from nitroproxy.host.log_intake import LogIntake, LogRouter
+from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
 from nitroproxy.host.lookup import THREADS, Lookups, in_thread
 from nitroproxy.host.own_addresses import OwnAddresses
 from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
@@ -91,7 +91,8 @@ class EnclaveLog:
 
     def limit(self, settings: Settings) -> None:
         """Put the limits in force."""
-        self.factory.settings = _from_enclave(settings)
+        wanted = _from_enclave(settings)
+        self.factory.settings = replace(wanted, connections=min(wanted.connections, LOG_CONNECTIONS))
 
     def stages(self, settings: Settings) -> list[list[ListeningPlace]]:
         """The listener; what is logged about all requests comes last."""

@@ -13,7 +13,7 @@ from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.telemetry.logs import EventLog
 
 _PHASES: Final = ("connect", "answer")
-#: Characters of a failure's detail in the text; the field has all of it.
+#: Characters of a failure's detail in the text; the field has all of it (`errors.DETAIL_BYTES`).
 _LONGEST_DETAIL: Final = 300
 
 
@@ -21,7 +21,7 @@ class AccessLog(Observer):
     """Logs what a listener did. Never a path, query, field or body.
 
     :param hop: the role's name.
-    :param log: takes the events, without the way through `twisted.logger`: for one event a request that costs too much.
+    :param log: takes the events directly: `twisted.logger` costs too much for an event a request.
     """
 
     def __init__(self, hop: str, log: EventLog) -> None:
@@ -29,13 +29,13 @@ class AccessLog(Observer):
         self._log = log
 
     def refused(self, kind: Kind, peer: IAddress) -> None:
-        """A connection was turned away."""
+        """Log a connection that was refused."""
         shown, reason = _shown(peer), kind.public_name
         text = f"{self._hop}: turned a connection from {shown} away: {reason}"
         self._log.emit("warn", "connection_refused", text, {"hop": self._hop, "peer": shown, "reason": reason})
 
     def switched(self, record: Record) -> None:
-        """A tunnel may last; that it was opened is worth knowing before it ends."""
+        """Log that a tunnel was opened: it may last for hours."""
         fields = {
             "hop": self._hop,
             "request_id": record.request_id.decode("ascii"),
@@ -48,7 +48,7 @@ class AccessLog(Observer):
         self._log.emit("info", "tunnel", text, fields)
 
     def ended(self, record: Record, now: float) -> None:
-        """Log it: as a warning when it failed on the way, for debugging when it was a page of the proxy's own."""
+        """Log it: a failure on the way as a warning, a page of the proxy's own at the level debug."""
         seconds = now - record.started
         method = record.method.decode("ascii", "replace") or "-"
         where = f" {record.host}:{record.port}" if record.host else ""
@@ -93,20 +93,20 @@ class AccessLog(Observer):
 
 
 def _shown(peer: IAddress | None) -> str:
-    """An address as ``host:port``; what has neither by its own name, which for a UNIX socket's client says nothing."""
+    """An address as ``host:port``, or by its own text; a UNIX socket's client has no address, so it is ``unix``."""
     if isinstance(peer, IPv4Address | IPv6Address):
         return f"[{peer.host}]:{peer.port}" if isinstance(peer, IPv6Address) else f"{peer.host}:{peer.port}"
     return "unix" if isinstance(peer, UNIXAddress) else str(peer)
 
 
 def _phases(fields: Mapping[str, Any]) -> str:
-    """The text's way to say when there was a connection and when an answer, as far as it came."""
+    """When there was a connection and when an answer, for the text; empty for what was never reached."""
     reached = [f"{name} {fields[f'{name}_seconds']:.3f}s" for name in _PHASES if fields[f"{name}_seconds"] is not None]
     return f" ({', '.join(reached)})" if reached else ""
 
 
 def _rest(fields: Mapping[str, Any]) -> str:
-    """What the text says only where there is something to say: who opened the connection, who found what failure."""
+    """The text's optional parts: which request opened the connection, which hop found what failure."""
     opened = f" opened_by={fields['opened_by']}" if "opened_by" in fields else ""
     if "found_by" not in fields:
         return opened
@@ -115,5 +115,5 @@ def _rest(fields: Mapping[str, Any]) -> str:
 
 
 def _phase(started: float, reached: float) -> float | None:
-    """Seconds from the beginning; None for what was never reached."""
+    """Seconds from the start; None when that was never reached."""
     return round(reached - started, 6) if reached else None

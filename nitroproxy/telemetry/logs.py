@@ -1,7 +1,8 @@
 """Log events as lines: text for people, flat JSON for machines; with systemd's priorities when the journal reads them.
 
 Events come from `twisted.logger`. Ours have a field ``event``, their name, by which the operations guide lists them.
-What comes from outside is escaped: a line is one event.
+What comes from outside is escaped: a line is one event. Whatever an event holds, it is cut to size here: each field in
+bytes, a traceback in lines too, so an event has at most some 50 KiB before it is escaped.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from nitroproxy.errors import cut
 from nitroproxy.telemetry.sink import LogSink
 
 #: The configuration's level names, as twisted.logger calls them, and syslog's priority for each (sd-daemon(3)).
@@ -38,7 +40,18 @@ _LEVELS: Final = {
 _PRIORITIES: Final = dict(_LEVELS.values())
 #: Levels as log lines name them, and their priorities.
 PRIORITY_OF: Final = {name.lower(): priority for name, (_, priority) in _LEVELS.items()}
-#: Fields that are twisted.logger's or its older cousin's, not the event's.
+#: Bytes of an event's message, and of any other field; fields of an event.
+_MESSAGE_BYTES: Final = 4096
+_FIELD_BYTES: Final = 1024
+_MOST_FIELDS: Final = 32
+#: Lines of a traceback that are kept, the last ones, and bytes of each.
+MOST_TRACEBACK_LINES: Final = 64
+_TRACEBACK_LINE_BYTES: Final = 240
+#: What is left of an event that is too long as a line, and bytes of each field: even if each byte has to be escaped in
+#: six, the line is under 32 KiB.
+_SHORTENED: Final = ("time", "level", "event", "message", "logger")
+_SHORTENED_BYTES: Final = 768
+#: Fields that belong to twisted.logger or to twisted.python.log, not to the event.
 _NOT_THE_EVENTS: Final = frozenset({"message", "isError", "time", "system", "format", "text", "why", "failure"})
 _LOG: Final = msgspec.json.Encoder(enc_hook=str)
 
@@ -47,7 +60,7 @@ Form = Callable[[Mapping[str, Any]], bytes]
 
 
 def printable(text: str) -> str:
-    """*text* with what does not print escaped: controls, line separators, marks that turn the direction of writing."""
+    """*text* with unprintable characters escaped: controls, line separators, bidirectional marks."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
@@ -65,27 +78,47 @@ def _to_the_second(seconds: int) -> str:
 
 
 def fields_of(event: LogEvent) -> dict[str, Any]:
-    """The event as flat fields: time, level, name, message, those of its own, and the traceback of a failure."""
+    """The event as flat fields: time, level, name, message, its own fields, and the traceback of a failure. Each is cut
+    to its bound; what is no text, number, boolean or None becomes text."""
     level = event.get("log_level", LogLevel.info)
     text = event.get("text")
     fields: dict[str, Any] = {
         "time": timestamp(event.get("log_time", 0.0)),
         "level": level.name,
-        "event": event.get("event", "log"),
-        "message": text if text is not None else formatEvent(event),
-        "logger": event.get("log_namespace", ""),
+        "event": _plain(event.get("event", "log")),
+        "message": cut(str(text) if text is not None else formatEvent(event), _MESSAGE_BYTES),
+        "logger": _plain(event.get("log_namespace", "")),
     }
     for name, value in event.items():
+        if len(fields) >= _MOST_FIELDS:
+            break
         if not name.startswith("log_") and name not in fields and name not in _NOT_THE_EVENTS:
-            fields[name] = value
+            fields[cut(name, _FIELD_BYTES)] = _plain(value)
     failure = event.get("log_failure")
     if failure is not None:
-        fields["failure"] = failure.getTraceback()
+        lines = traceback_lines(failure.getTraceback())
+        fields["failure"] = "\n".join(cut(line, _TRACEBACK_LINE_BYTES) for line in lines)
     return fields
 
 
+def _plain(value: object) -> str | int | float | bool | None:
+    """*value* as JSON has it without structure."""
+    if value is None or isinstance(value, float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63):
+        return value
+    try:
+        return cut(str(value), _FIELD_BYTES)
+    except Exception:
+        return f"a {type(value).__name__} that has no text"
+
+
+def shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of an event that makes too long a line: a line of it has at most 32 KiB."""
+    kept = {name: cut(str(fields[name]), _SHORTENED_BYTES) for name in _SHORTENED if name in fields}
+    return {**kept, "shortened": True}
+
+
 def json_line(fields: Mapping[str, Any]) -> bytes:
-    """One JSON object. What JSON would leave as it is, but a terminal would obey, is escaped."""
+    """One JSON object. Characters that JSON allows and a terminal would obey are escaped."""
     line = _LOG.encode(fields)
     if not line.isascii() or b"\x7f" in line:
         text = line.decode("utf-8")
@@ -94,15 +127,19 @@ def json_line(fields: Mapping[str, Any]) -> bytes:
 
 
 def text_line(fields: Mapping[str, Any]) -> bytes:
-    """For a person; a traceback follows on lines that are indented."""
+    """For a person; the end of a traceback follows on lines that are indented, at most `MOST_TRACEBACK_LINES`."""
     origin = f" [enclave {fields['cid']}]" if "cid" in fields else ""
     if "worker" in fields and not origin:
         origin = f" [worker {fields['worker']}]"
     line = printable(f"{fields['time']} {fields['level']:5}{origin} {fields['message']}") + "\n"
     if "failure" in fields:
-        for trace in str(fields["failure"]).splitlines():
-            line += f"    {printable(trace)}\n"
+        line += "".join(f"    {printable(trace)}\n" for trace in traceback_lines(str(fields["failure"])))
     return line.encode("utf-8", "backslashreplace")
+
+
+def traceback_lines(text: str) -> list[str]:
+    """The last lines of a traceback that are not empty, at most `MOST_TRACEBACK_LINES`."""
+    return [line for line in text.splitlines() if line and not line.isspace()][-MOST_TRACEBACK_LINES:]
 
 
 FORMS: Final[Mapping[str, Form]] = {"text": text_line, "json": json_line}
@@ -117,7 +154,7 @@ def journal_reads(descriptor: int, stream: str | None) -> bool:
 
 
 class Lines:
-    """Fields to lines to a sink.
+    """Makes lines of events and gives them to a sink.
 
     :param form: ``text`` or ``json``.
     :param priorities: begin each line with its priority for the journal.
@@ -144,7 +181,7 @@ class Lines:
         return line
 
     def _notice(self, count: int) -> bytes:
-        message = f"{count} log lines were dropped: what reads them does not keep up, or writing failed"
+        message = f"{count} log lines were dropped: their reader does not keep up, or writing failed"
         fields = {"time": timestamp(time.time()), "level": "warn", "event": "log_lines_dropped", "message": message}
         return self._line({**fields, "logger": __name__, "count": count})
 
@@ -155,11 +192,11 @@ def _named(level: str) -> Any:
 
 @implementer(ILogObserver)
 class EventLog:
-    """The daemon's log observer: events of the level and above go to every taker.
+    """The daemon's log observer: passes events of the level and above to every taker.
 
     :param level: ``DEBUG``, ``INFO``, ``WARN``, ``ERROR`` or ``CRITICAL``.
     :param takers: called with the fields of each event.
-    :ivar active: whether it takes what is given to `emit`: not where another observer has the daemon's log.
+    :ivar active: whether `emit` does anything: not where another observer has the daemon's log.
     """
 
     active = True
@@ -170,15 +207,16 @@ class EventLog:
         self._takers = takers
 
     def set_level(self, level: str) -> None:
-        """Leave out what is less severe from now on."""
+        """Leave out less severe events from now on."""
         self._predicate.setLogLevelForNamespace("", _LEVELS[level][0])
         self._priority = _LEVELS[level][1]
 
     def emit(self, level: str, event: str, text: str, fields: dict[str, Any]) -> None:
-        """Take an event without the way through `twisted.logger`, for what happens with every request.
+        """Pass an event to the takers directly, not through `twisted.logger`: for what happens with every request.
 
         :param level: in lower case.
-        :param text: what it says to a person.
+        :param text: the message for a person.
+        :param fields: the event's own; the caller bounds their sizes.
         """
         if PRIORITY_OF[level] > self._priority or not self.active:
             return
