@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -11,13 +12,17 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from nitroproxy.enclave.router import enclave_site
+from nitroproxy.host.egress import relay_site
+from nitroproxy.host.log_intake import LogIntake, LogRouter
 from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.http1.messages import Request
+from nitroproxy.policy import Policy
 from nitroproxy.proxy.route import Local, Route
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.health import Check, Health
 from nitroproxy.telemetry.metrics import Metrics
-from tests.wire import OneHop, split_head
+from tests.wire import OneHop, record, split_head
 
 FOUR_MEGABYTES = b'nitroproxy_requests_total{hop="x"} 1\n' * (4_000_000 // 37)
 
@@ -125,3 +130,172 @@ class EnclaveTests(SynchronousTestCase):
         examining: Deferred[Health] = Deferred.fromCoroutine(examine())
         self.assertFalse(self.answer(b" " * 100_000))
         self.assertEqual(self.successResultOf(examining).checks["enclave"].status, "fail")
+
+
+#: Header values that are legal, or get past the reader, and that a page might not expect.
+ODD_VALUES = [
+    b"\xff",
+    b"",
+    b"\xc3\xa9",
+    b"\xed\xa0\x80",
+    b"%",
+    b"\t",
+    b",",
+    b";q=;",
+    b"*/*;q=\xff",
+    b"application/openmetrics-text;version=9.9.9;escaping=\xff",
+    b"application/openmetrics-text;version=x",
+    b"application/openmetrics-text;version=1." + b"9" * 5000,
+    b"application/openmetrics-text;version=1.0.0.0.0;escaping=dots",
+    b"application/openmetrics-text;version=\xd9\xa3",
+    b"text/plain;version=",
+    b"text/plain;version=.",
+    b"text/plain;version=1.0.0;escaping=nonsense",
+    b'"',
+    b"=",
+    b"bytes=9-1",
+    b"9" * 5000,
+    b"-1",
+    b"\xef\xbf\xbf" * 1000,
+]
+#: Every field that a page of ours, twisted.web or prometheus_client reads, and what a browser or proxy sends.
+READ_FIELDS = [
+    b"Accept",
+    b"Accept-Encoding",
+    b"Authorization",
+    b"Content-Type",
+    b"Content-Encoding",
+    b"Content-Disposition",
+    b"Cookie",
+    b"Forwarded",
+    b"If-Match",
+    b"If-Modified-Since",
+    b"If-None-Match",
+    b"Log-First",
+    b"Log-Session",
+    b"Max-Forwards",
+    b"Nitroproxy-Request-Id",
+    b"Origin",
+    b"Range",
+    b"Referer",
+    b"traceparent",
+    b"tracestate",
+    b"User-Agent",
+    b"Via",
+    b"X-Forwarded-For",
+    b"X-Forwarded-Host",
+    b"X-Request-Id",
+]
+#: Every method that llhttp takes in a request of HTTP.
+METHODS = (
+    b"DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND"
+    b" ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK"
+    b" SOURCE QUERY"
+).split()
+PATHS = [
+    b"/",
+    b"/health",
+    b"/health/",
+    b"/health/live",
+    b"/health/ready",
+    b"/metrics",
+    b"/metrics/x",
+    b"/logs",
+    b"/%ff",
+    b"/%00",
+    b"/..",
+    b"/health/../logs",
+    b"/?%ff=%ff&&=;",
+    b"/" + b"a/" * 2000,
+    b"*",
+]
+
+
+class OddRequestTests(SynchronousTestCase):
+    """Requests that no page expects, on every page of every listener (K7)."""
+
+    def setUp(self) -> None:
+        async def examine() -> Health:
+            return Health("nitroproxy-test", "1", {"host": Check("pass")})
+
+        async def collect() -> Sequence[Metric]:
+            return await own_metrics(metrics)
+
+        metrics = Metrics("host", "1")
+        hop = OneHop()
+        some: Any = None
+        health = HealthOfHost(some, some, "", verifies=True)
+        self.patch(HealthOfHost, "__call__", lambda _: examine())
+        self.patch(MetricsOfBoth, "__call__", lambda _: collect())
+        both = MetricsOfBoth(lambda: own_metrics(metrics), hop.pool, hop.deadlines)
+        resolver: Any = type("Resolver", (), {"trouble": None})
+        self.intake = LogIntake(16, lambda fields: None)
+        self.routes: list[Callable[[Request], Route]] = [
+            lambda request: Local(gateway_site(health, both, "1")),
+            lambda request: Local(enclave_site(examine, collect)),
+            lambda request: Local(relay_site(resolver, Policy(["*:*"], []), "1")),
+            lambda request: LogRouter(self.intake).route(request, record()),
+        ]
+
+    def check(self, route: Callable[[Request], Route], head: bytes) -> bytes:
+        """Send *head*, and a sound request after it; the first one's status. Both are answered, nothing is logged."""
+        client = OneHop(route).client()
+        client.receive(head)
+        answer = client.take()
+        start, headers, body = split_head(answer)
+        status = start.split(b" ")[1]
+        self.assertIn(status, (b"200", b"204", b"400", b"403", b"404", b"405"), head)
+        self.assertEqual(self.flushLoggedErrors(), [], head)
+        if status in (b"403", b"404", b"405") and not head.startswith(b"HEAD"):
+            self.assertEqual(headers[b"content-type"], b"application/problem+json", head)
+            self.assertEqual(int(headers[b"content-length"]), len(body), head)
+        if b"close" not in headers.get(b"connection", b""):
+            client.receive(b"GET /no-such-page HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.assertTrue(client.take().startswith(b"HTTP/1.1 404 "), head)
+        return status
+
+    def test_methods(self) -> None:
+        """Every method on every page is answered: 405 says which methods the page has, HEAD is there where GET is."""
+        for route in self.routes:
+            for path in PATHS:
+                found = {
+                    method: self.check(route, b"%b %b HTTP/1.1\r\nHost: a\r\n\r\n" % (method, path))
+                    for method in METHODS
+                    if path != b"*" or method == b"OPTIONS"
+                }
+                if b"GET" in found:
+                    self.assertEqual(found[b"HEAD"], found[b"GET"], path)
+
+    def test_fields(self) -> None:
+        """Every value in every field that a page reads is answered, by GET and POST, on every page."""
+        for route in self.routes:
+            for path in (b"/", b"/health", b"/metrics", b"/logs"):
+                for name in READ_FIELDS:
+                    for value in ODD_VALUES:
+                        line = b"%b: %b\r\n" % (name, value)
+                        self.check(route, b"GET %b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (path, line * 2))
+                        if path == b"/logs":
+                            post = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n%b\r\nx" % (path, line)
+                            self.check(route, post)
+
+    def test_log_fields(self) -> None:
+        """A Log-Session that is not ASCII is 400 and changes nothing; HEAD of the log is 405."""
+        post = b"POST /logs HTTP/1.1\r\nHost: a\r\nLog-First: 1\r\nLog-Session: %b\r\nContent-Length: 0\r\n\r\n"
+        self.assertEqual(self.check(self.routes[3], post % b"\xff"), b"400")
+        self.assertEqual(self.check(self.routes[3], post % b"s"), b"204")
+        self.assertEqual(self.check(self.routes[3], b"HEAD /logs HTTP/1.1\r\nHost: a\r\n\r\n"), b"405")
+
+    def test_page_that_fails(self) -> None:
+        """A page that cannot be made is a problem document with status 500, and logged once."""
+
+        async def fail() -> Health:
+            raise ZeroDivisionError
+
+        client = OneHop(lambda request: Local(enclave_site(fail, fail))).client()  # type: ignore[arg-type]
+        for path in (b"/health", b"/metrics"):
+            client.receive(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+            start, headers, body = split_head(client.take())
+            self.assertEqual(start, b"HTTP/1.1 500 Internal Server Error")
+            self.assertEqual(json.loads(body)["error"], "internal_error")
+            self.assertEqual(json.loads(body)["request_id"].encode(), headers[b"nitroproxy-request-id"])
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

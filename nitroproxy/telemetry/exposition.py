@@ -46,9 +46,18 @@ class MetricsResource(LocalRoot):
 
     async def _answer(self, request: Request) -> bytes:
         families = await self._collect()
-        encode, content_type = choose_encoder(request.getHeader("Accept") or "")
+        encode, content_type = _encoder(request.getHeader("Accept") or "")
         request.setHeader("Content-Type", content_type)
         return encode(_Collected(families))
+
+
+def _encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """The encoder and the content type for an Accept field. prometheus_client raises for some versions that are not
+    numbers; the answer is then the same as without Accept."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 async def own_metrics(metrics: Metrics) -> Sequence[Metric]:
