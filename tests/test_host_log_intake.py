@@ -63,6 +63,21 @@ class IntakeTests(SynchronousTestCase):
         self.post(0, line(message="new"), session="t")
         self.assertEqual(self.messages()[-1], "new")
 
+    def test_sessions(self) -> None:
+        """Several processes of an enclave post in turn, each under numbers of its own; of many sessions the oldest is
+        forgotten."""
+        for _ in range(2):
+            self.post(0, line(message="a"), session="a")
+            self.post(0, line(message="b"), session="b")
+        self.assertEqual(self.messages(), ["a", "b"])
+        for number in range(63):
+            self.post(0, line(message="x"), session=f"s{number}")
+        self.taken.clear()
+        self.post(0, line(message="b"), session="b")
+        self.post(0, line(message="a again"), session="a")
+        self.assertEqual(self.messages(), ["a again"])
+        self.assertEqual(self.counted("missed"), 0)
+
     def test_missed(self) -> None:
         """Numbers that are skipped are lines that were lost."""
         self.post(5, line())
@@ -114,6 +129,8 @@ class IntakeTests(SynchronousTestCase):
             self.assertEqual(len(self.taken), batch.count(b"\n"))
             text = b"".join(text_line(fields) for fields in self.taken)
             self.assertLess(text.count(b"\n"), 512 + len(self.taken) + 1)
+            if "x" in failure and len(self.taken) > 512 // 64:
+                self.assertEqual(self.taken[-1]["failure_lines_left_out"], 64)
 
     def test_far_ahead(self) -> None:
         """A number far ahead is not counted as so many lost lines (K4)."""

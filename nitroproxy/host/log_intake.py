@@ -26,7 +26,8 @@ from nitroproxy.telemetry.logs import PRIORITY_OF, traceback_lines
 from nitroproxy.telemetry.shipping import BATCH_BYTES, LINE_BYTES
 
 _HOP: Final = "nitroproxy-logs"
-#: Connections that the log listener serves at once: each may hold a batch, and an enclave needs one for each process.
+#: Connections that the log listener serves at once, and sessions that it remembers: an enclave needs one for each of its
+#: processes. A connection may hold a batch.
 LOG_CONNECTIONS: Final = 64
 #: Fields of an event at most, and bytes of a name and of a value.
 _MOST_FIELDS: Final = 64
@@ -61,8 +62,8 @@ class LogIntake(LocalRoot):
         super().__init__(_HOP)
         self._cid = cid
         self._take = take
-        self._session = ""
-        self._next = 0
+        #: The number that comes next in each session, the session that posted last at the end.
+        self._next: dict[str, int] = {}
         self._taken = 0
         self._missed = 0
         self._malformed = 0
@@ -76,17 +77,18 @@ class LogIntake(LocalRoot):
         if not _NUMBER.fullmatch(first) or int(first) >= _NUMBERS_END:
             return self._unusable(request, "the Log-First field is not a number below 2^53")
         number = int(first)
-        if session != self._session:
-            self._session, self._next = session, number
-        self._missed += min(max(number - self._next, 0), _MOST_MISSED)
+        expected = self._next.pop(session, number)
+        self._missed += min(max(number - expected, 0), _MOST_MISSED)
         self._traceback_lines = _TRACEBACK_LINES
         assert request.content is not None
         cid = getattr(request.getClientAddress(), "cid", self._cid)
         for line in request.content.read().splitlines():
-            if number >= self._next:
+            if number >= expected:
                 self._take_line(line, cid)
             number += 1
-        self._next = max(self._next, number)
+        self._next[session] = max(expected, number)
+        if len(self._next) > LOG_CONNECTIONS:
+            del self._next[next(iter(self._next))]
         request.setResponseCode(204)
         return b""
 
@@ -110,15 +112,19 @@ class LogIntake(LocalRoot):
             for name, value in fields.items()
         }
         if "failure" in taken:
-            taken["failure"] = self._cut_traceback(str(taken["failure"]))
+            self._cut_traceback(taken)
         self._taken += 1
         self._take({**taken, "cid": cid})
 
-    def _cut_traceback(self, text: str) -> str:
-        lines = traceback_lines(text)
-        kept = lines[len(lines) - min(len(lines), self._traceback_lines) :]
+    def _cut_traceback(self, fields: dict[str, str | int | float | bool | None]) -> None:
+        """Leave the end of the traceback, as far as this post has lines left."""
+        lines = traceback_lines(str(fields["failure"]))
+        left_out = max(len(lines) - self._traceback_lines, 0)
+        kept = lines[left_out:]
         self._traceback_lines -= len(kept)
-        return "\n".join(kept)
+        fields["failure"] = "\n".join(kept)
+        if left_out:
+            fields["failure_lines_left_out"] = left_out
 
     def collect(self) -> Iterator[Metric]:
         """Lines taken, and lines that were lost on the way."""
