@@ -12,12 +12,19 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Forward, Route
+from nitroproxy.target import parse_target
 from nitroproxy.telemetry.access import AccessLog
-from nitroproxy.telemetry.logs import EventLog
+from nitroproxy.telemetry.logs import EventLog, json_line, text_line
 from nitroproxy.vsock.address import VsockAddress
 from tests.wire import GET, OneHop, WaitingEndpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def no_target(request: Request) -> Route:
+    """A route for requests whose target is refused."""
+    parse_target(request.method, request.target)
+    raise AssertionError("the target is good")
 
 
 class AccessTests(SynchronousTestCase):
@@ -85,6 +92,16 @@ class AccessTests(SynchronousTestCase):
         self.events.clear()
         AccessLog("nitroproxy-test", self.log).ended(Record(0.0, b"an-id", b"GET"), 1.0)
         self.assertEqual(self.access()["message"], "nitroproxy-test GET - 1.000s in=0 out=0 id=an-id")
+
+    def test_long_target(self) -> None:
+        """However long a request that is refused, and whatever it is made of, its event is short (K4)."""
+        for target in (b"/https://" + b"\\" * 16_000, b"https://" + b"a" * 16_000, b"/https://" + b"'" * 16_000):
+            self.events.clear()
+            hop = self.hop(no_target)
+            hop.client().receive(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.assertEqual(self.access()["error"], "invalid_target")
+            self.assertLess(len(json_line(self.access())), 4096)
+            self.assertLess(len(text_line(self.access())), 4096)
 
     def test_passed_on(self) -> None:
         """A failure that another hop has answered is a warning that says whose and what; a destination's is not."""

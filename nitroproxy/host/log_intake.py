@@ -26,8 +26,8 @@ from nitroproxy.telemetry.logs import PRIORITY_OF, traceback_lines
 from nitroproxy.telemetry.shipping import BATCH_BYTES, LINE_BYTES
 
 _HOP: Final = "nitroproxy-logs"
-#: Connections that the log listener serves at once, and sessions that it remembers: an enclave needs one for each of its
-#: processes. A connection may hold a batch.
+#: Connections that the log listener serves at once, and sessions that it remembers: one for each process of an enclave.
+#: A connection may hold a batch.
 LOG_CONNECTIONS: Final = 64
 #: Fields of an event at most, and bytes of a name and of a value.
 _MOST_FIELDS: Final = 64
