@@ -1,5 +1,8 @@
-"""The gateway's own pages: ``/`` says how to use it, ``/health`` how each layer is, ``/health/live`` and
-``/health/ready`` the same for orchestrators, ``/metrics`` what both daemons count."""
+"""The gateway's own pages: ``/`` explains its use, ``/health`` has the state of each layer, ``/health/live`` and
+``/health/ready`` are for orchestrators, ``/metrics`` has the metrics of both daemons.
+
+What the enclave answers is read up to a limit in bytes and within a time; neither can hold a page up.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,10 @@ from nitroproxy.telemetry.scrape import LONGEST
 
 _log: Final = Logger()
 
-#: Seconds that the enclave may take to say how it is: `/health` itself answers within one.
+#: Seconds that the enclave may take for its health or metrics: `/health` itself answers within one.
 _ENCLAVE_TIMEOUT = 0.85
 
-#: Failures that mean that there was no connection to the enclave at all.
+#: Failures before there was a connection to the enclave.
 _NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT})
 
 _PAGE = """<!doctype html>
@@ -72,7 +75,7 @@ class HealthOfHost:
         self._workers = workers
 
     async def __call__(self) -> Health:
-        """The health of the host daemon and of what the enclave says of itself and of the way out."""
+        """Examine the host daemon, and ask the enclave for its own health and that of the way out."""
         health = Health("nitroproxy-host", self._version, {"host": Check("pass")})
         examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
         try:
@@ -94,14 +97,14 @@ class HealthOfHost:
         return health
 
     async def live(self) -> Health:
-        """The daemon answers; whatever else is wrong, restarting it would not help."""
+        """The health for a liveness probe: the daemon answers, and no other failure would be cured by restarting it."""
         return Health("nitroproxy-host", self._version, {"host": Check("pass")})
 
 
 class MetricsOfBoth:
-    """What this daemon counts, and what the enclave's does, in one.
+    """The metrics of this daemon and of the enclave's, in one scrape.
 
-    :param own: gives what this one counts.
+    :param own: collects this daemon's.
     """
 
     def __init__(self, own: Collect, pool: Pool, deadlines: Deadlines) -> None:
@@ -110,7 +113,7 @@ class MetricsOfBoth:
         self._deadlines = deadlines
 
     async def __call__(self) -> Sequence[Metric]:
-        """Collect; an enclave that is down is a metric."""
+        """Collect both; an enclave that does not answer is reported as ``nitroproxy_up`` 0."""
         return await metrics_of_both("host", self._own, self._ask)
 
     async def _ask(self) -> bytes | None:

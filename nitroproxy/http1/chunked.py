@@ -107,7 +107,7 @@ class ChunkedDecoder:
         elif self._state is _State.SIZE:
             match = _SIZE_LINE.fullmatch(line) if len(line) <= _SIZE_LINE_BYTES else None
             if match is None:
-                raise ChunkError("a chunk's size or extension is malformed")
+                raise ChunkError("the size or an extension of a chunk is malformed")
             self._left = int(match[1], 16)
             if self._left >= 1 << 63:
                 raise ChunkError("a chunk's size is above 2^63-1")
@@ -125,7 +125,10 @@ class ChunkedDecoder:
 
 
 def encode_chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """*data* as one chunk, in three pieces for a vectored write. Empty data would end the body: do not pass it."""
+    """*data* as one chunk, in three pieces for a vectored write.
+
+    :raises ValueError: for empty data, which would end the body.
+    """
     if not data:
         raise ValueError("an empty chunk would end the body")
     return b"%x\r\n" % len(data), data, b"\r\n"

@@ -9,7 +9,7 @@ from nitroproxy.http1.messages import Headers
 
 #: Fields about one connection, never passed on (RFC 9110 section 7.6.1, RFC 9112 sections 6.1 and 7.1.2; RFC
 #: 4559 section 6 for Proxy-Support).
-#: Proxy-Authenticate and Proxy-Authorization concern the client and its next proxy; they are not passed on.
+#: Proxy-Authenticate and Proxy-Authorization are between the client and its next proxy, so they stop here.
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -26,8 +26,8 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 
-#: Fields that a Connection field may not take away: the message means something else without them.
-#: What logs a connection in must be seen by every hop, for each pins the connection (`proxy.pinned`).
+#: Fields that a Connection field may not remove: the message means something else without them, and every hop must see
+#: what logs a connection in, because each pins the connection (`proxy.pinned`).
 _ESSENTIAL: Final = frozenset(
     {b"content-length", b"host", b"expect", b"cache-control", b"authorization", b"www-authenticate", b"persistent-auth"}
 )
@@ -47,7 +47,7 @@ def end_to_end(
 ) -> Headers:
     """*headers* without the hop-by-hop ones and those that Connection names, order and spelling kept.
 
-    :param dropped: names to leave out, the hop-by-hop ones included.
+    :param dropped: names in lower case that are always left out.
     """
     if connection_options:
         dropped |= connection_options - _ESSENTIAL

@@ -47,7 +47,7 @@ class Fields:
             self.add(name, value)
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Append a field; white space after its value does not belong to it (RFC 9110 section 5.5)."""
+        """Append a field, without white space after its value (RFC 9110 section 5.5)."""
         value = value.rstrip(b" \t")
         self.in_order.append((name, value))
         name = name.lower()

@@ -1,9 +1,9 @@
 """Bytes to HTTP/1.1 messages: llhttp reads the head, this module decides its framing and hands out the body.
 
 One reader serves one connection and one direction. It is fed whatever arrives and asked for what it can give:
-`read_head`, then `read_body` until `complete`, then `next_message`. It looks at nothing beyond the message at hand, so
-pipelined requests wait in it, unparsed. After an error it gives nothing more, ever (what follows a message of
-unknown length cannot be trusted).
+`read_head`, then `read_body` until `complete`, then `next_message`. It looks at nothing beyond the current message, so
+pipelined requests wait in it, unparsed. After an error it gives nothing more, because what follows a message of unknown
+length cannot be trusted. An error names the field concerned and never shows a value (`faults`).
 
 Where RFC 9112 leaves a recipient the choice between repairing and refusing, this refuses: a proxy that repairs is one
 half of a request smuggling attack.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from functools import lru_cache
 from typing import Final
 
 import httptools
@@ -21,8 +20,9 @@ import httptools
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.chunked import ChunkedDecoder, ChunkError
 from nitroproxy.http1.faults import longest_field, misshapen_line, odd_byte, shown
+from nitroproxy.http1.framing import HeadFields, offered_protocols
 from nitroproxy.http1.headers import members
-from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Fields, Limits, Request, Response
+from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Limits, Request, Response
 
 _HEAD_END: Final = b"\r\n\r\n"
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -31,67 +31,7 @@ _HEAD_BYTES: Final = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
-_LONGEST_BODY: Final = (1 << 63) - 1
 _STOPPED_AT_UPGRADE: Final = "Pause on CONNECT/Upgrade"
-_LONGEST_BODY_DIGITS: Final = 19
-#: Fields that this hop acts on. A name that becomes one of these when "_" is read as "-" is refused, because some
-#: recipients (CGI and its children) read it so.
-_ACTED_ON: Final = frozenset(
-    {b"connection", b"content-length", b"date", b"expect", b"host", b"keep-alive", b"te", b"trailer"}
-    | {b"transfer-encoding"}
-    | {b"upgrade", b"via", b"proxy-authorization", b"proxy-connection"}
-)
-
-
-#: Members of a Connection field. A dozen are registered; each costs many times its bytes as long as the request lasts.
-_MOST_OPTIONS: Final = 32
-_USUAL_CONNECTION_BYTES: Final = 64
-
-
-class _Fields(Fields):
-    """llhttp's callbacks: collects the fields of one head, and says what they decide of the framing."""
-
-    __slots__ = ()
-
-    on_header = Fields.add
-
-    def imitation(self) -> bytes | None:
-        """The name of a field that some recipient would take for one that is acted on here."""
-        return next((name for name in self.values if b"_" in name and name.replace(b"_", b"-") in _ACTED_ON), None)
-
-    def connection_options(self) -> frozenset[bytes]:
-        values = self.values.get(b"connection")
-        if values is None:
-            return frozenset()
-        value = b",".join(values)
-        options = _usual_options(value) if len(value) <= _USUAL_CONNECTION_BYTES else _options(value)
-        if len(options) > _MOST_OPTIONS:
-            raise ValueError(f"the Connection field names more than {_MOST_OPTIONS} options")
-        return options
-
-    def content_length(self) -> int | None:
-        values = self.values.get(b"content-length")
-        if values is None:
-            return None
-        digits = values[0]
-        if len(values) == 1 and len(digits) <= _LONGEST_BODY_DIGITS and digits.isdigit():
-            length = int(digits)
-            if length <= _LONGEST_BODY:
-                return length
-        raise ValueError("the Content-Length field is not one decimal number of at most 2^63-1")
-
-    def transfer_codings(self) -> bytes | None:
-        values = self.values.get(b"transfer-encoding")
-        return None if values is None else b",".join(values).lower()
-
-
-def _options(connection: bytes) -> frozenset[bytes]:
-    """What the members of a Connection field name, in lower case."""
-    return frozenset(option.lower() for option in members((connection,)))
-
-
-#: `_options` remembered: most connections have one of a few values. Only short values are given to it.
-_usual_options: Final = lru_cache(maxsize=16)(_options)
 
 
 def _words_of(error: httptools.HttpParserError) -> str:
@@ -103,7 +43,7 @@ def _words_of(error: httptools.HttpParserError) -> str:
 class _Reader(ABC):
     """What both directions share: finding the end of a head, and the body."""
 
-    #: What a violation is: the client's fault or the upstream's.
+    #: The kind of a violation: the client's fault or the upstream's.
     _blame: Kind
     _too_large: Kind
     #: Empty lines that are skipped before a message.
@@ -125,23 +65,23 @@ class _Reader(ABC):
 
     @property
     def buffered(self) -> int:
-        """Bytes taken but not handed out yet."""
+        """How many bytes were fed and not handed out yet."""
         return len(self._buffer)
 
     @property
     def complete(self) -> bool:
-        """The current message has been read to its end."""
+        """The current message has been read completely."""
         return self._in_body and (self._chunks.done if self._chunks is not None else self._left == 0)
 
     def next_message(self) -> None:
-        """Turn to the message that follows the `complete` one."""
+        """Begin with the next message, once this one is `complete`."""
         self._in_body = False
         self._chunks = None
         self._searched = 0
         self._empty_lines = self._skipped
 
     def take_rest(self) -> bytes:
-        """Everything taken and not handed out: the first bytes of a tunnel."""
+        """Everything that was fed and not handed out: the first bytes of a tunnel."""
         rest, self._buffer = self._buffer, b""
         return rest
 
@@ -205,8 +145,8 @@ class _Reader(ABC):
 
     def _parse(
         self, head: bytes, parser_type: type[httptools.HttpRequestParser | httptools.HttpResponseParser]
-    ) -> _Fields:
-        fields = _Fields()
+    ) -> HeadFields:
+        fields = HeadFields()
         try:
             parser_type(fields).feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -245,12 +185,6 @@ class _Reader(ABC):
     def _check_partial_head(self, partial: bytes) -> None: ...
 
 
-def _upgrade(values: list[bytes]) -> bytes | None:
-    """The protocols that a client offers; without HTTP/2, to which nothing here could switch (RFC 9113 section 3.1) and
-    which would take what follows out of a destination's sight."""
-    return b", ".join(protocol for protocol in members(values) if protocol.lower() != b"h2c") or None
-
-
 class RequestReader(_Reader):
     """Reads the requests of one client connection."""
 
@@ -286,7 +220,7 @@ class RequestReader(_Reader):
         self._begin_body(request.content_length)
         return request
 
-    def _request(self, method: bytes, target: bytes, http10: bool, fields: _Fields) -> Request:
+    def _request(self, method: bytes, target: bytes, http10: bool, fields: HeadFields) -> Request:
         values = fields.values
         hosts = values.get(b"host", [])
         if len(hosts) > 1 or (not hosts and not http10):
@@ -309,7 +243,7 @@ class RequestReader(_Reader):
         expectations = values.get(b"expect")
         if expectations is not None and {value.lower() for value in members(expectations)} - {b"100-continue"}:
             raise self._fail(Kind.EXPECTATION_FAILED, "the Expect field asks for something other than '100-continue'")
-        upgrade = _upgrade(values.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
+        upgrade = offered_protocols(values.get(b"upgrade", [])) if b"upgrade" in options and not http10 else None
         return Request(
             method=method,
             target=target,
@@ -358,7 +292,7 @@ class ResponseReader(_Reader):
         self._begin_body(response.content_length)
         return response
 
-    def _response(self, status: int, reason: bytes, http10: bool, fields: _Fields, method: bytes) -> Response:
+    def _response(self, status: int, reason: bytes, http10: bool, fields: HeadFields, method: bytes) -> Response:
         """Decide the framing (RFC 9112 section 6.3)."""
         length = declared = fields.content_length()
         codings = fields.transfer_codings()
