@@ -22,10 +22,11 @@ class ReadingTests(SynchronousTestCase):
     """What a hop of ours has written."""
 
     def test_ours(self) -> None:
-        """Hop and token; nothing of a token that is not ours, of more than one member, or of another's."""
+        """Hop and token; nothing of a hop or token that is not ours, of more than one member, or of another's."""
         self.assertEqual(read_proxy_status(b"nitroproxy-relay; error=dns_error"), ("nitroproxy-relay", "dns_error"))
         for value in (b"", b"cdn; error=dns_error", b"nitroproxy-relay; error=no_such_thing", b"a, " + FORGED[0]):
             self.assertIsNone(read_proxy_status(value), value)
+        self.assertIsNone(read_proxy_status(b"nitroproxy-evil; error=dns_error"))
 
     def test_every_kind(self) -> None:
         """The Proxy-Status of every kind that `problem` writes can be read from the response's head."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from nitroproxy.errors import Kind
+from nitroproxy.errors import HOPS, Kind
 from nitroproxy.http1.messages import Headers
 
 _OURS: Final = re.compile(rb"(nitroproxy-[a-z]{1,16}); error=([a-z_]{1,40})")
@@ -20,9 +20,10 @@ def read_proxy_status(value: bytes) -> tuple[str, str] | None:
     Only to be asked of a response that another hop of ours has sent.
     """
     found = _OURS.fullmatch(value)
-    if found is None or found[2].decode("ascii") not in _TOKENS:
+    if found is None:
         return None
-    return found[1].decode("ascii"), found[2].decode("ascii")
+    hop, token = found[1].decode("ascii"), found[2].decode("ascii")
+    return (hop, token) if hop in HOPS and token in _TOKENS else None
 
 
 def without_our_names(headers: Headers) -> Headers:

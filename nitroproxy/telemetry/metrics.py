@@ -19,7 +19,7 @@ from prometheus_client.registry import CollectorRegistry
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
-from nitroproxy.errors import Kind
+from nitroproxy.errors import HOPS, Kind
 from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.upstream import Pool
 
@@ -35,8 +35,6 @@ _DENIALS: Final = {
     Kind.ADDRESS_DENIED: "address",
     Kind.PLAINTEXT_DESTINATION: "plaintext",
 }
-#: Hops that can have found a failure; what another names itself is "other".
-_HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
 #: Failures for which the guide advises alerts, by the hops that can find them: told from the start, as 0, because
 #: the first that happens would else be no increase.
 _ALERTED: Final = {
@@ -191,7 +189,7 @@ class HopMetrics(Observer):
 
 
 def _hop_of(name: str) -> str:
-    return name if name in _HOPS else "other"
+    return name if name in HOPS else "other"
 
 
 _DIRECTIONS: Final = ["hop", "direction", "kind"]
