@@ -168,6 +168,21 @@ class LocalTests(SynchronousTestCase):
         self.hop.pass_time(60.1)
         self.assertTrue(self.client.take().startswith(b"HTTP/1.1 408 "))
 
+    def test_query_and_path_are_not_kept(self) -> None:
+        """What twisted.web makes of a target, and keeps while a page is made, stays small: no query, no long path
+        (K4)."""
+        page = _Produced()
+        self.site.resource.putChild(b"produced", page)
+        query = b"&".join(b"%d=" % number for number in range(2000))
+        self.client.receive(GET.replace(b"/thing", b"/produced/x?" + query))
+        self.assertEqual((page.request.args, page.request.uri), ({}, b"/produced/x"))
+        client = self.hop.client()
+        for path in (b"/health/" + b"a/" * 125, b"/produced" + b"/ab" * 5000):
+            client.receive(GET.replace(b"/thing", path))
+            self.assertTrue(client.take().startswith(b"HTTP/1.1 404 "))
+        client.receive(GET.replace(b"/thing", b"/health?" + query))
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 200 "))
+
     def test_large_body(self) -> None:
         """A body larger than a page takes is refused, whether it says its length or not."""
         for head in (b"Content-Length: 65537\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n10001\r\n" + b"x" * 65537):

@@ -79,8 +79,8 @@ class HopTests(SynchronousTestCase):
         self.assertNotIn("secret", str([family.samples for family in self.counts.collect()]))
 
     def test_passed_on(self) -> None:
-        """A failure that another hop of ours found counts here too, under no kind of its own; one that a stranger's name
-        stands at does not."""
+        """A failure that another hop of ours found counts here too, under no kind of its own; what names a hop that
+        there is not does not count."""
         for found_by in ("nitroproxy-relay", "nitroproxy-x"):
             hop = self.hop()
             hop.client().receive(GET)

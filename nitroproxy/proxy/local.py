@@ -7,6 +7,7 @@ twisted.web's `Request` is used as it is; what stands in for its HTTP channel is
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IPushProducer
@@ -23,6 +24,9 @@ from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Local
 from nitroproxy.proxy.trace import REQUEST_ID
 
+#: Bytes of the path of a page of ours.
+_LONGEST_PATH: Final = 256
+
 
 class LocalExchange:
     """One request for a local resource.
@@ -31,7 +35,11 @@ class LocalExchange:
     `writeSequence`, `registerProducer`, `unregisterProducer`, `requestDone`, `loseConnection`, `getPeer`, `getHost` and
     `isSecure`: all that Twisted 26.10 calls, but for what it calls when it parses forms, which it is told not to.
 
+    twisted.web makes many times a target's bytes of its path and query, and keeps that until the page is made. So it is
+    given neither a query, which no page has, nor a long path.
+
     :param timeout: seconds for the request's body to arrive.
+    :raises ProxyError: `Kind.NOT_FOUND` for a path longer than any page's.
     """
 
     def __init__(
@@ -42,6 +50,9 @@ class LocalExchange:
         self._client = client
         self._request = request
         self._record = record
+        self._path = request.target.partition(b"?")[0]
+        if len(self._path) > _LONGEST_PATH:
+            raise ProxyError(Kind.NOT_FOUND, f"no page of this proxy has a path of over {_LONGEST_PATH} bytes")
         self._longest_body = route.longest_body
         self._timeout = timeout
         self._deadlines = deadlines
@@ -91,7 +102,7 @@ class LocalExchange:
         web_request.handleContentChunk(bytes(self._body))
         self._body.clear()
         version = b"HTTP/1.0" if self._request.http10 else b"HTTP/1.1"
-        web_request.requestReceived(self._request.method, self._request.target, version)
+        web_request.requestReceived(self._request.method, self._path, version)
 
     def abandon(self) -> None:
         """The client has gone, or has been told."""

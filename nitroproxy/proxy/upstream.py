@@ -128,7 +128,9 @@ class UpstreamConnection(Protocol):
             self._reader.next_message()
             receiver.response_interim(response)
         elif response.content_length == UNTIL_CLOSE and not self.pool.end_is_proof(self.key):
-            raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, "the response has neither a Content-Length nor a Transfer-Encoding field")
+            raise ProxyError(
+                Kind.HTTP_PROTOCOL_ERROR, "the response has neither a Content-Length nor a Transfer-Encoding field"
+            )
         else:
             self._response = response
             receiver.response_head(response)
