@@ -1,10 +1,10 @@
 """What identifies a request and a hop on the way: request ids, the W3C trace context, and our name in Via.
 
-Between our own hops a request's id travels in `REQUEST_ID`; no destination ever gets it. A client's ``X-Request-Id`` is
-the client's: it is used as the id, and goes to the destination as every other field does.
+Between our own hops a request's id travels in `REQUEST_ID`, which no destination receives. A client's ``X-Request-Id``
+serves as the id too, and is forwarded to the destination as every other field is.
 
-Nothing that a destination gets lets it link two requests or count them: ids are random, and our name in Via is another
-one for each request.
+A destination can neither link two requests nor count them by what these fields hold: ids are random, and our name in
+Via is new for each request.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import os
 import re
 from collections.abc import Sequence
 from hashlib import blake2s
+from hmac import compare_digest
 from typing import Final
 
 from nitroproxy.http1.headers import names_in_via
 from nitroproxy.http1.messages import Headers, Request
 
-#: The field that carries a request's id between our hops and is on every answer.
+#: The field that carries a request's id between our hops and in every answer.
 REQUEST_ID: Final = b"Nitroproxy-Request-Id"
 _LOWER_REQUEST_ID: Final = REQUEST_ID.lower()
-#: Fields that are written anew for the next hop, where they are written at all.
+#: Fields of a request that are not forwarded as they came: `trace_headers` writes what the next hop gets.
 NOT_PASSED_ON: Final = frozenset({_LOWER_REQUEST_ID, b"traceparent"})
-#: An id is printed in logs and sent on: letters, digits and these, at most 64 bytes.
+#: An id stands in log lines, fields and command lines, so it has no other characters and at most 64 bytes.
 _USABLE_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 #: version-traceid-parentid-flags of W3C Trace Context section 3.2; later versions may append fields (section 3.2.4).
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -41,9 +42,9 @@ def new_request_id() -> bytes:
 
 
 def request_id_of(request: Request) -> bytes:
-    """The id of *request*: the one that the previous hop or the client has given it, or a new one.
+    """The id of *request*: from `REQUEST_ID`, else from ``X-Request-Id``, else a new one.
 
-    `REQUEST_ID` comes before ``X-Request-Id``. A value that could break a log line or a field is not used.
+    A value with other characters than an id has, or a longer one, is not used.
     """
     for name in (_LOWER_REQUEST_ID, b"x-request-id"):
         given = request.fields.get(name)
@@ -69,7 +70,7 @@ def given_traceparent(request: Request) -> bytes:
 
 
 def traceparent_of(request: Request, *, make: bool) -> bytes:
-    """The trace context of *request*: see `given_traceparent`; where that is empty, a new one or nothing.
+    """The trace context of *request*: `given_traceparent`, or where that is empty a new one or nothing.
 
     :param make: whether a new one is made.
     """
@@ -78,10 +79,8 @@ def traceparent_of(request: Request, *, make: bool) -> bytes:
 
 
 def without_stale_state(headers: Headers, request: Request) -> Headers:
-    """*headers* without ``tracestate`` unless *request* brought the valid ``traceparent`` that it belongs to.
-
-    Without that it says something about another trace (W3C Trace Context sections 3.2 and 3.3).
-    """
+    """*headers*, without ``tracestate`` unless *request* brought a valid ``traceparent`` with it (W3C Trace Context
+    sections 3.2 and 3.3)."""
     if b"tracestate" not in request.fields.values or given_traceparent(request):
         return headers
     return [header for header in headers if header[0].lower() != b"tracestate"]
@@ -100,11 +99,11 @@ def trace_headers(request_id: bytes, traceparent: bytes, *, ours: bool = True) -
 
 
 class ViaName:
-    """A listener's name in the Via of requests: a new one for each, and recognized when it comes back.
+    """A listener's name in the Via of requests: new for each request, and recognized when a request comes back.
 
-    A name is the hop's, a random number, and a keyed hash of that number (BLAKE2s, RFC 7693). Whoever has not the key
-    can neither tell that two names are of one process nor make one. All processes of a daemon have the same key, so a
-    request that comes back to another worker is found too.
+    A name consists of the hop's name, a random number, and a keyed hash of that number (BLAKE2s, RFC 7693). Without the
+    key it is not possible to tell that two names belong to one process, or to make one. All processes of a daemon share
+    the key, so that each recognizes a request that another has forwarded.
 
     :param hop: what the name begins with.
     :param key: secret, 16 to 32 bytes.
@@ -129,7 +128,7 @@ class ViaName:
         if found is None:
             return False
         given = bytes.fromhex(found[1].decode("ascii"))
-        return given[_NONCE_BYTES:] == self._mac(given[:_NONCE_BYTES])
+        return compare_digest(given[_NONCE_BYTES:], self._mac(given[:_NONCE_BYTES]))
 
     def _mac(self, nonce: bytes) -> bytes:
         return blake2s(nonce, key=self._key, digest_size=_MAC_BYTES).digest()
