@@ -260,7 +260,7 @@ class ConnectFailureTests(VsockTestCase):
 
     async def test_nobody_listens(self) -> None:
         """ECONNRESET is how vsock refuses: it is ConnectionRefusedError, and says what it can mean."""
-        await self.refused(error.ConnectionRefusedError, "nobody listens", "accept queue is full")
+        await self.refused(error.ConnectionRefusedError, "no listener", "accept queue is full")
 
     async def test_immediate(self) -> None:
         """Each errno of connect() says what it means, in Twisted's terms."""
@@ -269,7 +269,7 @@ class ConnectFailureTests(VsockTestCase):
             (errno.ENODEV, error.ConnectError, "no VM with this cid"),
             (errno.ENETUNREACH, error.ConnectError, "no such cid"),
             (errno.ETIMEDOUT, error.TCPTimedOutError, "does not answer"),
-            (errno.ECONNRESET, error.ConnectionRefusedError, "nobody listens"),
+            (errno.ECONNRESET, error.ConnectionRefusedError, "no listener"),
         ):
             kernel.fail_connect = number
             await self.refused(kind, word)
@@ -278,7 +278,7 @@ class ConnectFailureTests(VsockTestCase):
         """A refusal that polls as POLLOUT and POLLERR, without POLLHUP, is found in SO_ERROR."""
         kernel = self.fake()
         kernel.fail_later = errno.ECONNRESET
-        await self.refused(error.ConnectionRefusedError, "nobody listens")
+        await self.refused(error.ConnectionRefusedError, "no listener")
         kernel.fail_later = errno.ETIMEDOUT
         await self.refused(error.TCPTimedOutError, "does not answer")
 
