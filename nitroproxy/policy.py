@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.target import normalize_host
@@ -66,6 +66,16 @@ class _Rule:
             extra = len(labels) - len(self.labels)
             return extra > 0 and _labels_match(self.labels, labels[extra:])
         return len(labels) == len(self.labels) and _labels_match(self.labels, labels)
+
+    @property
+    def specificity(self) -> tuple[object, ...]:
+        """Greater the fewer destinations the pattern matches; see `ByPattern`."""
+        ports = -(self.last_port - self.first_port)
+        if self.network is not None:
+            return 2, (), self.network.prefixlen - self.network.max_prefixlen, ports
+        if not self.labels:
+            return 0, (), 0, ports
+        return 1, tuple(label != "*" for label in reversed(self.labels)), 0, ports
 
 
 def _labels_match(pattern: Sequence[str], labels: Sequence[str]) -> bool:
@@ -124,6 +134,43 @@ def _as_address(host: str) -> _Address | None:
         return ip_address(host)
     except ValueError:
         return None
+
+
+_Value = TypeVar("_Value")
+
+
+class ByPattern(Generic[_Value]):
+    """A value for each destination: that of the most specific pattern that matches it.
+
+    The host counts first: an address or a whole name, then the longest network, then names by their labels from the
+    right (a label before ``*``, more labels before fewer), then ``*``. Of patterns with one host the narrower port
+    range counts.
+
+    :param values: by pattern; ``*`` is short for ``*:*``.
+    :param default: the value for destinations that no pattern matches.
+    :raises PatternError: for a pattern that cannot be read, or that is there twice in different spellings.
+    :ivar of: the value for a host (as `normalize_host` spells it) and a port.
+    """
+
+    def __init__(self, values: Mapping[str, _Value], default: _Value) -> None:
+        rules: dict[_Rule, _Value] = {}
+        for pattern, value in values.items():
+            rule = replace(_parse("*:*" if pattern.strip() == "*" else pattern), text="")
+            if rule in rules:
+                raise PatternError(pattern, "another spelling of it is there already")
+            rules[rule] = value
+        self._rules = sorted(rules.items(), key=lambda item: item[0].specificity, reverse=True)
+        self._default = default
+        self.of: Callable[[str, int], _Value] = lru_cache(maxsize=4096)(self._find)
+
+    @property
+    def values(self) -> list[_Value]:
+        """Every value that a destination may have."""
+        return [self._default, *(value for _, value in self._rules)]
+
+    def _find(self, host: str, port: int) -> _Value:
+        address = _as_address(host)
+        return next((value for rule, value in self._rules if rule.matches(host, address, port)), self._default)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.jsonc import Members
 from nitroproxy.config.schema import Egress, Enclave, HostProxy, Limits, Logging, Tls, Transport
-from nitroproxy.config.values import show, takes_list, understand, violations
+from nitroproxy.config.values import plain, show, takes_list, understand, violations
 
 
 def wanted(section: type[msgspec.Struct], name: str) -> object:
@@ -148,6 +148,57 @@ class ViolationsTests(SynchronousTestCase):
         (told,) = violations(["*:443", "example.org:99999"], wanted(Egress, "allow"))
         self.assertTrue(told.startswith("expected a host:port pattern, got 'example.org:99999': "), told)
         self.assert_told(Egress, "deny", [])
+
+
+class ByPatternTests(SynchronousTestCase):
+    """A value that is a number, or an object of patterns and numbers: limits.response_timeout."""
+
+    WANTED = wanted(Limits, "response_timeout")
+
+    def told(self, value: object) -> list[str]:
+        """What is wrong with *value* as a source gives it."""
+        return list(violations(plain(value, self.WANTED), self.WANTED))
+
+    def test_understood(self) -> None:
+        """From the environment and the command line, too."""
+        self.assertEqual(understand("30", self.WANTED), 30)
+        self.assertEqual(understand('{"*": 30}', self.WANTED), Members([("*", 30)]))
+        self.assertEqual(understand("soon", self.WANTED), "soon")
+
+    def test_right(self) -> None:
+        """An object becomes a dictionary; nothing else is changed."""
+        members = Members([("*", 30), ("api.example:443", 0.5)])
+        self.assertEqual(plain(members, self.WANTED), {"*": 30, "api.example:443": 0.5})
+        for value in (members, 30, 0.5, Members()):
+            self.assertEqual(self.told(value), [])
+        self.assertEqual(plain(30, self.WANTED), 30)
+        self.assertIs(plain(members, wanted(Limits, "idle_timeout")), members)
+
+    def test_wrong(self) -> None:
+        """What is wrong is named: the value, the pattern, the one that is there twice."""
+        either = "expected seconds, or an object of host:port patterns and seconds, got "
+        self.assertEqual(self.told("soon"), [either + "'soon'"])
+        self.assertEqual(self.told(0), [either + "0"])
+        self.assertEqual(self.told(None), [either + "null"])
+        self.assertEqual(self.told([1]), [either + "[1]"])
+        number = "expected a number > 0 and <= 86400 for "
+        self.assertEqual(
+            self.told(Members([("*", 0), ("a.example:443", "x"), ("b.example:443", 1)])),
+            [number + "'*', got 0", number + "'a.example:443', got 'x'"],
+        )
+        self.assertEqual(self.told(Members([("*", 1), ("*", 2)])), ["expected each name once, got '*' more than once"])
+        for pattern, reason in (("a.example", "expected host:port"), ("a.example:0", "is not within 1 to 65535")):
+            (told,) = self.told(Members([(pattern, 1)]))
+            self.assertIn(either, told)
+            self.assertIn(f"{pattern!r} is not a pattern: ", told)
+            self.assertIn(reason, told)
+
+    def test_objects_elsewhere(self) -> None:
+        """A key that takes no object refuses one as before."""
+        limits = wanted(Limits, "idle_timeout")
+        self.assertEqual(
+            list(violations(Members([("*", 1)]), limits)), ["expected a number > 0 and <= 86400, got an object"]
+        )
 
 
 class ShowTests(SynchronousTestCase):

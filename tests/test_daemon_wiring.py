@@ -18,13 +18,14 @@ from nitroproxy.config.schema import HostProxy, Limits, Settings, Transport
 from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
-    RELAY_PATIENCE,
     OnlyFrom,
     gateway_server,
     hop_client,
     hop_server,
     listener_settings,
     pool_settings,
+    relay_settings,
+    response_timeouts,
 )
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
@@ -97,16 +98,47 @@ class LimitTests(SynchronousTestCase):
 
     def test_patience(self) -> None:
         """The nearer a hop is to the destination the less it waits; nobody waits longer than is configured."""
-        settings = Settings(limits=Limits(connect_timeout=10.0, response_timeout=60.0))
+        limits = Limits(connect_timeout=10.0, response_timeout={"*": 60.0, "api.example:443": 900.0})
+        settings = Settings(limits=limits)
         gateway = listener_settings(settings)
         enclave = listener_settings(settings, patience=ENCLAVE_PATIENCE)
-        relay = listener_settings(settings, patience=RELAY_PATIENCE)
-        self.assertEqual((gateway.connect_timeout, gateway.exchange.response_timeout), (10.0, 60.0))
+        relay = relay_settings(settings)
+        self.assertEqual(gateway.connect_timeout, 10.0)
         self.assertTrue(relay.connect_timeout < enclave.connect_timeout < gateway.connect_timeout)
-        self.assertLess(enclave.exchange.response_timeout, gateway.exchange.response_timeout)
+        for host, seconds in (("a.example", 60.0), ("api.example", 900.0)):
+            waits = [hop.exchange.response_timeout.of(host, 443) for hop in (gateway, enclave)]
+            self.assertEqual(waits, [seconds, seconds * ENCLAVE_PATIENCE])
         self.assertEqual(gateway.idle_timeout, enclave.idle_timeout)
         pool = pool_settings(settings.limits, patience=ENCLAVE_PATIENCE)
         self.assertEqual(pool.connect_timeout, enclave.connect_timeout)
+
+    def test_response_timeouts(self) -> None:
+        """Seconds for all destinations, or by pattern; a destination that no pattern matches has the default."""
+        for given, expected in (
+            (7.0, (7.0, 7.0)),
+            ({"*.example:443": 7.0}, (7.0, 300.0)),
+            ({"*": 5.0, "*.example:443": 7.0}, (7.0, 5.0)),
+            ({}, (300.0, 300.0)),
+        ):
+            by_pattern = response_timeouts(Limits(response_timeout=given))
+            self.assertEqual((by_pattern.of("a.example", 443), by_pattern.of("b.test", 443)), expected)
+
+    def test_relay_outlasts_the_enclave(self) -> None:
+        """The relay's tunnels carry what waits in the enclave: they bear more silence than any of its timeouts."""
+        for limits in (
+            Limits(response_timeout=10.0, idle_timeout=2.0, tunnel_timeout=3.0),
+            Limits(response_timeout={"*": 10.0, "api.example:443": 9000.0}),
+            Limits(response_timeout={"api.example:443": 1.0}, tunnel_timeout=1.0, idle_timeout=1.0),
+            Limits(idle_timeout=9000.0),
+        ):
+            settings = Settings(limits=limits)
+            relay, enclave = relay_settings(settings), listener_settings(settings)
+            for host in ("api.example", "a.example"):
+                carried = relay.tunnel_times(host, 443)
+                exchange = enclave.exchange
+                longest = max(exchange.response_timeout.of(host, 443), exchange.idle_timeout, exchange.tunnel_timeout)
+                self.assertGreater(min(carried.silent, carried.unanswered), longest)
+                self.assertEqual(carried.idle, limits.idle_timeout)
 
     def test_idle(self) -> None:
         """A pool gives a connection up before the next hop does."""

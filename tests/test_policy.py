@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.policy import AddressGuard, PatternError, Policy
+from nitroproxy.policy import AddressGuard, ByPattern, PatternError, Policy
 
 LABELS = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True).filter(lambda label: "--" not in label)
 NAMES = st.lists(LABELS, min_size=1, max_size=5)
@@ -105,6 +105,47 @@ class PolicyTests(SynchronousTestCase):
         one = Policy(["*:443", "A.example:80"], [])
         self.assertEqual(one.fingerprint, Policy(["a.example.:80", "*:443"], []).fingerprint)
         self.assertNotEqual(one.fingerprint, Policy(["*:443"], ["a.example:80"]).fingerprint)
+
+
+class ByPatternTests(SynchronousTestCase):
+    """Values by destination, of which the most specific pattern's counts."""
+
+    #: From the most specific to the least, with a destination that each one and all below it match.
+    ORDERS = (
+        (
+            "a.b.example",
+            ("a.b.example:443", "*.b.example:443", "**.b.example:443", "a.*.example:443", "**.example:443"),
+        ),
+        ("a.b.example", ("*.b.example:443", "*.b.example:400-500", "*.b.example:*", "*:443", "*:1-1000", "*")),
+        ("192.0.2.1", ("192.0.2.1:443", "192.0.2.0/28:443", "192.0.0.0/16:443", "*:443", "*:*")),
+        ("2001:db8::1", ("[2001:db8::1]:443", "[2001:db8::/32]:443", "*")),
+    )
+
+    def test_most_specific(self) -> None:
+        """Whatever the order in which they are written, and whichever of them are missing."""
+        for host, patterns in self.ORDERS:
+            for first in range(len(patterns)):
+                for turned in (patterns[first:], patterns[first:][::-1]):
+                    by_pattern = ByPattern({pattern: pattern for pattern in turned}, "default")
+                    self.assertEqual(by_pattern.of(host, 443), patterns[first], turned)
+
+    def test_default(self) -> None:
+        """A destination that no pattern matches has the default, and so has each where there is none."""
+        by_pattern = ByPattern({"a.example:443": 1}, 2)
+        found = [by_pattern.of(*key) for key in (("a.example", 443), ("a.example", 80), ("b.example", 443))]
+        self.assertEqual(found, [1, 2, 2])
+        self.assertEqual(ByPattern({}, 2).of("a.example", 443), 2)
+        self.assertEqual(sorted(by_pattern.values), [1, 2])
+
+    def test_malformed(self) -> None:
+        """A pattern that cannot be read is refused by name, and so is one that is there in another spelling."""
+        for pattern in MALFORMED:
+            if pattern != "*":
+                error = self.assertRaises(PatternError, ByPattern, {"*": 1, pattern: 2}, 3)
+                self.assertEqual(error.pattern, pattern)
+        for one, other in (("A.example:443", "a.example.:443"), ("*", "*:*"), ("*:1-65535", "*:*")):
+            error = self.assertRaises(PatternError, ByPattern, {one: 1, other: 2}, 3)
+            self.assertEqual(error.pattern, other)
 
 
 #: Networks that the guard refuses: their first and last addresses are tried.

@@ -44,7 +44,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(upstream.aborted)
 
     def test_dripping_body(self) -> None:
-        """A body that drips is 408, however steadily it drips (F5)."""
+        """A body that drips is 408 once its average is too low, however steadily it drips (F5)."""
         hop = OneHop(exchange=ExchangeSettings(min_body_rate=240))
         client = hop.client()
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
@@ -53,9 +53,11 @@ class DeadlineTests(SynchronousTestCase):
             client.receive(b"x" * 1200)
             hop.pass_time(4.0)
         self.assertEqual(client.take(), b"")
-        for _ in range(10):
+        for _ in range(70):
             client.receive(b"x")
             hop.pass_time(1.0)
+        self.assertEqual(client.take(), b"", "12,070 bytes are enough for 50 seconds, and pauses may take 60 more")
+        hop.pass_time(1.0)
         self.assertIn(b"request_timeout", client.take())
         self.assertTrue(upstream.aborted)
 

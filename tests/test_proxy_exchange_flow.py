@@ -1,11 +1,10 @@
-"""How a response flows through an exchange: at the reader's pace, never completed by us, never waited for for ever."""
+"""How a response flows through an exchange: at the reader's pace, and never completed by us."""
 
 from __future__ import annotations
 
 from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.proxy.settings import ExchangeSettings
 from tests.wire import GET, OneHop, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -130,103 +129,6 @@ class TruncationTests(SynchronousTestCase):
         client.receive(GET)
         hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\n\r\nabc")
         self.assertIn(b'"error": "http_protocol_error"', client.take())
-
-
-class PatienceTests(SynchronousTestCase):
-    """Who is waited for, and how long."""
-
-    def setUp(self) -> None:
-        self.hop = OneHop(exchange=ExchangeSettings(idle_timeout=20.0, response_timeout=20.0, min_body_rate=240))
-        self.client = self.hop.client()
-
-    def upload(self, more: bytes = b"") -> Wire:
-        self.client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n" + more + b"\r\n")
-        return self.hop.endpoint.accept()
-
-    def test_head_without_a_body(self) -> None:
-        """A response whose head came and whose body does not is given up at the idle timeout."""
-        self.client.receive(GET)
-        self.hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
-        self.hop.pass_time(19)
-        self.assertFalse(self.client.aborted)
-        self.hop.pass_time(2)
-        self.assertTrue(self.client.aborted)
-
-    def test_early_head(self) -> None:
-        """A response's head that comes early does not end the watch over the request's body; but how fast that comes
-        may now depend on the response."""
-        self.upload().receive(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
-        for _ in range(11):
-            self.client.receive(b"x")
-            self.hop.pass_time(1)
-        self.assertFalse(self.client.aborted)
-        self.hop.pass_time(20)
-        self.assertTrue(self.client.aborted)
-
-    def test_slow_upstream_is_not_the_clients_fault(self) -> None:
-        """While the upstream does not read, the client is not blamed for sending nothing, however long that lasts."""
-        upstream = self.upload()
-        self.client.receive(b"x" * 50000)
-        assert upstream.producer is not None
-        upstream.producer.pauseProducing()
-        self.hop.pass_time(18)
-        self.assertEqual(self.client.take(), b"")
-        upstream.producer.resumeProducing()
-        self.client.receive(b"x" * 50000)
-        upstream.receive(OK)
-        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 200 OK"))
-
-    def test_waiting_for_100(self) -> None:
-        """A client that waits for 100 Continue is not too slow; once it has it, it may be."""
-        upstream = self.upload(b"Expect: 100-continue\r\n")
-        self.hop.pass_time(15)
-        self.assertEqual(self.client.take(), b"")
-        upstream.receive(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.assertEqual(self.client.take(), b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.hop.pass_time(11)
-        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 408 "))
-
-    def test_100_that_never_comes(self) -> None:
-        """An upstream that never says 100 is late with its response; it is not the client that is."""
-        self.upload(b"Expect: 100-continue\r\n")
-        self.hop.pass_time(20.1)
-        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 504 "))
-
-    def test_interim_response_is_no_response(self) -> None:
-        """An upstream that says 103 and 103 again does not put off the time by which it must have answered."""
-        self.client.receive(GET)
-        upstream = self.hop.endpoint.accept()
-        for _ in range(3):
-            self.hop.pass_time(6)
-            upstream.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n")
-        self.client.take()
-        self.hop.pass_time(2.1)
-        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 504 "))
-
-    def test_early_refusal_says_close(self) -> None:
-        """An error that comes before the end of the request's body says that the connection ends with it."""
-        self.upload().receive(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        _, headers, _ = split_head(self.client.take())
-        self.assertEqual(headers[b"connection"], b"close")
-        self.assertTrue(self.client.half_closed)
-
-    def test_last_response_to_a_slow_reader(self) -> None:
-        """The time to linger begins when the response has left, not before: a slow reader gets all of it."""
-        upstream = self.upload()
-        upstream.receive(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
-        self.hop.pass_time(10)
-        self.assertFalse(self.client.aborted, "it may still be read")
-        self.client.settle()
-        self.hop.pass_time(2.1)
-        self.assertTrue(self.client.aborted)
-
-    def test_client_that_never_reads_its_last_response(self) -> None:
-        """A connection that is to be closed, and whose client does not read, is ended all the same."""
-        self.client.receive(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        self.hop.endpoint.accept().receive(OK)
-        self.assertTrue(self.client.disconnecting)
-        self.hop.pass_time(60.1)
-        self.assertTrue(self.client.aborted)
 
 
 class FramingTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tunnels: CONNECT and upgrades. Bytes both ways, half-close, abort, backpressure, idleness. No sockets."""
+"""Tunnels: CONNECT and upgrades. Bytes both ways, half-close, abort, backpressure. No sockets."""
 
 from __future__ import annotations
 
@@ -96,16 +96,6 @@ class ConnectTests(SynchronousTestCase):
         self.assertFalse(upstream.paused)
         upstream.producer.pauseProducing()
         self.assertTrue(self.client.paused)
-
-    def test_idle(self) -> None:
-        """A tunnel in which nothing moves is aborted; one byte keeps it."""
-        upstream = self.tunnel()
-        self.hop.pass_time(50)
-        upstream.receive(b".")
-        self.hop.pass_time(50)
-        self.assertFalse(self.client.aborted)
-        self.hop.pass_time(11)
-        self.assertTrue(self.client.aborted and upstream.aborted)
 
     def test_drain(self) -> None:
         """A drain ends a tunnel that has fallen silent, and leaves one in use alone."""

@@ -14,7 +14,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.record import End
+from nitroproxy.proxy.settings import TunnelTimes
 from nitroproxy.proxy.tunnel import Tunnel, TunnelProtocol
+
+TIMES = TunnelTimes(silent=3600.0, unanswered=3600.0, idle=60.0)
 
 
 class Socket(FileDescriptor):
@@ -76,14 +80,14 @@ class Pair:
         self.clock = Clock()
         self.protocols = TunnelProtocol(), TunnelProtocol()
         self.client, self.server = (Socket(protocol) for protocol in self.protocols)
-        self.ended = 0
-        self.tunnel = Tunnel(self.client, self.server, Deadlines(self.clock), 60.0, self.on_end)  # type: ignore[arg-type]
+        self.ends: list[End] = []
+        self.tunnel = Tunnel(self.client, self.server, Deadlines(self.clock), TIMES, self.on_end)  # type: ignore[arg-type]
         for protocol, side in zip(self.protocols, (self.tunnel.downstream, self.tunnel.upstream), strict=True):
             protocol.join(side)
 
-    def on_end(self) -> None:
+    def on_end(self, end: End) -> None:
         """Both have gone."""
-        self.ended += 1
+        self.ends.append(end)
 
     def pass_on(self) -> None:
         """Let both write."""
@@ -120,7 +124,7 @@ class FlowTests(SynchronousTestCase):
         protocol, other = TunnelProtocol(), TunnelProtocol()
         client, server = Socket(protocol), Socket(other)
         client.write(b"200 OK\r\n\r\n")
-        tunnel = Tunnel(client, server, Deadlines(Clock()), 60.0, lambda: None)  # type: ignore[arg-type]
+        tunnel = Tunnel(client, server, Deadlines(Clock()), TIMES, lambda end: None)  # type: ignore[arg-type]
         protocol.join(tunnel.downstream)
         other.join(tunnel.upstream)
         other.dataReceived(b"hello")
@@ -196,13 +200,16 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(bytes(self.client.taken), b"last words")
 
     def test_idle_while_full(self) -> None:
-        """A reader that takes nothing does not keep its tunnel for ever."""
+        """A reader that takes nothing does not keep its tunnel for longer than idle_timeout."""
         self.warm()
         self.server.room = 0
         self.client.protocol.dataReceived(b"abc")
         for _ in range(62):
             self.pair.clock.advance(1)
         self.assertTrue(self.client.aborted and self.server.aborted)
+        for each in (self.client, self.server):
+            each.protocol.connectionLost(Failure(CONNECTION_LOST))
+        self.assertEqual(self.pair.ends, [End.UPSTREAM_STOPPED_READING])
 
     def test_any_sizes(self) -> None:
         """Both ways at once, pieces and room of any size: every byte arrives, in order, and all are counted."""

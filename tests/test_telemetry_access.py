@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
-from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.record import End, Record
 from nitroproxy.proxy.route import Dial, Forward, Route
 from nitroproxy.target import parse_target
 from nitroproxy.telemetry.access import AccessLog
@@ -167,6 +167,26 @@ class AccessTests(SynchronousTestCase):
         client.settle()
         event = self.access()
         self.assertEqual((event["received"], event["sent"], event["tunnel"]), (5, 2, True))
+        self.assertEqual(event["end"], "upstream_reset")
+        self.assertIn(" 200 upstream_reset ", event["message"])
+
+    def test_end(self) -> None:
+        """What ended an exchange is a field of each event; the text has it only where the error does not say it."""
+        for end, gone, error, shown in (
+            (None, False, None, ""),
+            (None, True, None, " client_gone"),
+            (End.CLIENT_STOPPED_READING, True, None, " client_stopped_reading"),
+            (End.TUNNEL_TIMEOUT, False, None, " tunnel_timeout"),
+            (End.TUNNEL_TIMEOUT, False, Kind.DRAINING, " draining"),
+        ):
+            self.events.clear()
+            record = Record(0.0, b"an-id", b"GET")
+            record.end, record.client_gone, record.status = end, gone, 200
+            if error is not None:
+                record.failed(ProxyError(error, "no"), "nitroproxy-test")
+            AccessLog("nitroproxy-test", self.log).ended(record, 1.0)
+            self.assertEqual(self.access()["end"], record.ended_by.value)
+            self.assertTrue(self.access()["message"].startswith(f"nitroproxy-test GET 200{shown} 1.000s"), shown)
 
     def test_reused_connection(self) -> None:
         """A request on a connection that another request opened says which: there the relay's event is found."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
-from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.record import End, Record
 from nitroproxy.proxy.route import Dial, Route
 from nitroproxy.telemetry.lag import ReactorLag
 from nitroproxy.telemetry.metrics import ConnectMetrics, HopMetrics, Metrics, TLSMetrics, merge, pool_metrics
@@ -89,6 +89,19 @@ class HopTests(SynchronousTestCase):
         labels = {"error": "passed_on", "proxy_status": "dns_error"}
         self.assertEqual(self.value("errors_total", found_by="nitroproxy-relay", **labels), 1)
         self.assertIsNone(self.value("errors_total", found_by="other", **labels))
+
+    def test_ends(self) -> None:
+        """What ended requests and tunnels, apart from each other and from a closed set."""
+        tunnel = Record(0.0, b"an-id", b"CONNECT")
+        tunnel.sides, tunnel.end = (tunnel, tunnel), End.TUNNEL_TIMEOUT  # type: ignore[assignment]
+        request = Record(0.0, b"an-id", b"GET")
+        gone = Record(0.0, b"an-id", b"GET")
+        gone.client_gone = True
+        for record in (tunnel, request, request, gone):
+            self.counts.ended(record, 1.0)
+        self.assertEqual(self.value("ends_total", kind="tunnel", reason="tunnel_timeout"), 1)
+        self.assertEqual(self.value("ends_total", kind="request", reason="complete"), 2)
+        self.assertEqual(self.value("ends_total", kind="request", reason="client_gone"), 1)
 
     def test_denials(self) -> None:
         """What this hop's policy refused, by the kind of rule; not what another's did."""

@@ -1,4 +1,4 @@
-"""Connections without sockets for the engine's tests: a transport that remembers, an endpoint that waits to be told."""
+"""Connections without sockets for the engine's tests: a transport that remembers, an endpoint that the test drives."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Wire(StringTransport):
 
 @implementer(IProtocolFactory)
 class Maker:
-    """A factory that its protocols do not know, so that a test can see who else keeps it."""
+    """A factory without references from its protocols, so that a test can see what else keeps it alive."""
 
     def __init__(self, make: Callable[[], IProtocol]) -> None:
         self._make = make
@@ -167,6 +167,7 @@ class OneHop:
         connections: int = 100,
         end_is_proof: bool = True,
         exchange: ExchangeSettings | None = None,
+        tunnel_timeout: float = 3600.0,
     ) -> None:
         self.clock = Clock()
         self.deadlines = Deadlines(self.clock)
@@ -181,12 +182,15 @@ class OneHop:
         self.tunnel_refusal: ProxyError | None = None
         self.asked: list[tuple[Record, IAddress]] = []
         settings = ListenerSettings(
-            connections=connections, limits=limits or Limits(), exchange=exchange or ExchangeSettings()
+            connections=connections,
+            tunnel_timeout=tunnel_timeout,
+            limits=limits or Limits(),
+            exchange=exchange or ExchangeSettings(),
         )
         self.factory = DownstreamFactory("nitroproxy-test", self, settings, self.deadlines)
 
     def route(self, request: Request, record: Record) -> Route:
-        """Where the request goes: the given function's word, or onwards as it came."""
+        """Where the request goes: where the given function says, or on as it came."""
         if self._route is not None:
             return self._route(request)
         return Forward(self.pool, "next", request.target, b"next.example", ours=True)
@@ -200,7 +204,7 @@ class OneHop:
         self._route = lambda request: Forward(self.pool, request.target, request.target, b"next.example")
 
     def check_tunnel(self, record: Record, address: IAddress) -> None:
-        """Whether there may be a tunnel: the test's word."""
+        """Whether there may be a tunnel: as the test has set it."""
         self.asked.append((record, address))
         if self.tunnel_refusal is not None:
             raise self.tunnel_refusal

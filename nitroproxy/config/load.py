@@ -29,7 +29,7 @@ from nitroproxy.config.schema import (
     Transport,
     contradictions,
 )
-from nitroproxy.config.values import BOOLEANS, show, takes_list, understand, violations
+from nitroproxy.config.values import BOOLEANS, plain, show, takes_list, understand, violations
 
 __all__ = [
     "DEFAULT_PATH",
@@ -151,13 +151,14 @@ def load(path: str | None, *, options: Sequence[str] = (), environ: Mapping[str,
     sources = {_DEBUG_MODE: f"env {_DEBUG_MODE}"} if environ.get(_DEBUG_MODE) else {}
     doubtful = {_DEBUG_MODE} if debug_mode is None else set()
     for one in given:
-        wrong = list(violations(one.value, _TYPES[one.key]))
+        value = plain(one.value, _TYPES[one.key])
+        wrong = list(violations(value, _TYPES[one.key]))
         if wrong:
             doubtful.add(one.key)
             problems += (f"{one.key}: {text} (from {one.source})" for text in wrong)
         else:
             section, name = one.key.split(".")
-            tree[section][name] = one.value
+            tree[section][name] = value
             sources[one.key] = one.source
     settings = msgspec.convert(tree, Settings)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from nitroproxy.policy import Policy
+from nitroproxy.policy import ByPattern, Policy
 from nitroproxy.target import normalize_host
 
 #: The longest path of a UNIX socket in bytes (sun_path, less its final NUL; unix(7)).
@@ -23,6 +23,10 @@ _UNIX_PATH_BYTES: Final = 107
 
 #: On the host, nitro-cli takes this vsock port for the heartbeat of a starting enclave.
 _HEARTBEAT_PORT: Final = 9000
+
+
+#: Seconds that a response may take where nothing else is configured.
+RESPONSE_TIMEOUT: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ def _vsock_port(port: int) -> None:
 
 def _pattern(text: str) -> None:
     Policy([text], [])
+
+
+def _seconds_by_pattern(given: float | dict[str, float]) -> None:
+    if isinstance(given, dict):
+        ByPattern(given, RESPONSE_TIMEOUT)
 
 
 def _rule(expected: str, examine: Callable[[Any], object]) -> dict[str, Any]:
@@ -230,21 +239,34 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     header_bytes: Annotated[int, Meta(ge=1024, le=1048576, description="The largest header section, in bytes.")] = 65536
     header_timeout: Annotated[_Seconds, Meta(description="Seconds in which a request's head must be complete.")] = 10.0
     idle_timeout: Annotated[_Seconds, Meta(description="Seconds that a connection may be without any progress.")] = 60.0
+    tunnel_timeout: Annotated[
+        _Seconds,
+        Meta(
+            description="Seconds that a tunnel (CONNECT, WebSocket) or an event stream may be silent. A half-closed "
+            "tunnel, or one whose reader takes nothing, has idle_timeout."
+        ),
+    ] = 3600.0
     min_body_rate: Annotated[
         int,
         Meta(
             ge=0,
             le=1048576,
-            description="Bytes a second that a client must send of a request body, averaged over 5 seconds in which "
-            "nothing holds it back; 0: any.",
+            description="Bytes a second that a client must send of a request body on average since it began. Pauses "
+            "of idle_timeout in all, and time in which the destination does not take it, are not counted; 0: any.",
         ),
     ] = 240
     connect_timeout: Annotated[
         _Seconds, Meta(description="Seconds for a connection to the destination, its TLS handshake included.")
     ] = 10.0
     response_timeout: Annotated[
-        _Seconds, Meta(description="Seconds from the end of a request to its response's head.")
-    ] = 60.0
+        _Seconds | dict[str, _Seconds],
+        Meta(
+            description="Seconds from the end of a request to its response's head. Or an object of host:port patterns "
+            f"(as in egress.allow; * alone: every other destination, else {RESPONSE_TIMEOUT:g}) and seconds, of which "
+            'the most specific counts: {"*": 300, "api.example:443": 900}.',
+            extra=_rule("seconds, or an object of host:port patterns and seconds", _seconds_by_pattern),
+        ),
+    ] = RESPONSE_TIMEOUT
     drain_timeout: Annotated[
         _Seconds, Meta(description="Seconds for what is under way to finish when a daemon is stopped.")
     ] = 30.0

@@ -36,7 +36,7 @@ def understand(text: str, wanted: Any) -> object:
         return next((value for value in kind.values if str(value).lower() == text.strip('"').lower()), text)
     if isinstance(kind, inspect.VarTupleType) and text and text[0] != "[":
         return [item.strip() for item in text.split(",")]
-    if isinstance(kind, inspect.StrType | inspect.UnionType) and text != "null" and text[:1] != '"':
+    if _part(kind, inspect.StrType) is not None and text != "null" and text[:1] != '"':
         return text
     try:
         return json.loads(text, object_pairs_hook=Members)
@@ -44,9 +44,41 @@ def understand(text: str, wanted: Any) -> object:
         return text
 
 
+def plain(value: object, wanted: Any) -> object:
+    """*value*, as a dictionary if it is an object and the type *wanted* takes one. `violations` refuses an object in
+    which a name is there more than once; it stays as it is."""
+    kind, _ = _taken_apart(inspect.type_info(wanted))
+    if not isinstance(value, Members) or _part(kind, inspect.DictType) is None or _repeated(value):
+        return value
+    return dict(value)
+
+
+def _repeated(members: Members) -> list[str]:
+    names = [name for name, _ in members]
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _members_wrong(members: dict[str, object], kind: inspect.DictType, wanted: Any) -> Iterator[str]:
+    """What is wrong with each member of an object whose type is *kind*, part of *wanted*."""
+    for name, value in members.items():
+        try:
+            msgspec.convert({name: value}, wanted)
+        except msgspec.ValidationError:
+            yield f"expected {_expectation(*_taken_apart(kind.value_type))} for {show(name)}, got {show(value)}"
+
+
 def violations(value: object, wanted: Any) -> Iterator[str]:
     """What is wrong with *value* where the type *wanted* is expected: ``expected …, got …``."""
     kind, rule = _taken_apart(inspect.type_info(wanted))
+    of_objects = _part(kind, inspect.DictType)
+    if of_objects is not None and isinstance(value, Members):
+        yield from (f"expected each name once, got {show(name)} more than once" for name in _repeated(value))
+        return
+    if isinstance(of_objects, inspect.DictType) and isinstance(value, dict):
+        wrong = list(_members_wrong(value, of_objects, wanted))
+        if wrong:
+            yield from wrong
+            return
     try:
         msgspec.convert(value, wanted)
     except msgspec.ValidationError:
@@ -75,6 +107,12 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
+def _part(kind: inspect.Type, wanted: type[inspect.Type]) -> inspect.Type | None:
+    """*kind* itself, or the part of it if it is a union, that is a *wanted*."""
+    parts = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return next((part for part, _ in map(_taken_apart, parts) if isinstance(part, wanted)), None)
+
+
 def _taken_apart(info: inspect.Type) -> tuple[inspect.Type, Rule | None]:
     """The type without its metadata, and the rule in those; of a union, the rule of a part."""
     rule = None
@@ -97,7 +135,7 @@ def _expectation(kind: inspect.Type, rule: Rule | None) -> str:
             return ("an integer " if isinstance(kind, inspect.IntType) else "a number ") + _interval(kind)
         case inspect.VarTupleType():
             return "a list of strings"
-        case inspect.UnionType() if rule is not None:
+        case inspect.UnionType() if rule is not None and _part(kind, inspect.NoneType) is not None:
             return f"{rule.expected} or null"
     return rule.expected if rule is not None else "a string"
 

@@ -1,7 +1,7 @@
-"""What the two composition roots share: the configuration turned into endpoints between host and enclave, and into the
-engine's settings.
+"""What the two composition roots share: it turns the configuration into endpoints between host and enclave, and into
+the engine's settings.
 
-`host.service` and `enclave.service` put their parts together with it. Nothing else imports it.
+`host.service`, `host.components` and `enclave.service` use it. Nothing else imports it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,9 +23,10 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
 
+from nitroproxy.config.schema import RESPONSE_TIMEOUT, Settings
 from nitroproxy.config.schema import Limits as LimitSettings
-from nitroproxy.config.schema import Settings
 from nitroproxy.http1.messages import Limits
+from nitroproxy.policy import ByPattern
 from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
 from nitroproxy.target import normalize_host
 from nitroproxy.vsock.address import VsockAddress
@@ -40,17 +42,21 @@ ACTIVATED: Final = "gateway"
 HOP_FIELDS: Final = 16
 _FIELD_BYTES: Final = 256
 
-#: What part of the time that a user waits at most the enclave waits for a connection or a response, and the relay, and
-#: one hop for the connection to the next: the hop that is nearer to the trouble gives up first, and says what it is.
+#: The part of the configured time for connections and responses that the enclave waits, that the relay waits, and that
+#: one hop waits for the connection to the next: the hop nearer to the fault gives up first, and reports it.
 ENCLAVE_PATIENCE: Final = 0.95
 RELAY_PATIENCE: Final = 0.9
 _HOP_PATIENCE: Final = 0.9
+
+#: How much longer than the enclave's longest wait the relay bears silence in a tunnel: what is in there, a request that
+#: waits for its response or a silent event stream, is the enclave's to end, with the right reason.
+_CARRIER_PATIENCE: Final = 1.1
 
 Party = Literal["host", "enclave"]
 
 
 def hop_server(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamServerEndpoint, str]:
-    """Where *party* listens for the other, and that place's name."""
+    """Where *party* listens for the other, and the name of that place."""
     if settings.transport.kind == "vsock":
         return VsockServerEndpoint(reactor, port, backlog=_BACKLOG), f"vsock port {port}"
     path = _socket_path(settings, party, port)
@@ -60,7 +66,7 @@ def hop_server(reactor: Any, settings: Settings, party: Party, port: int) -> tup
 
 
 def hop_client(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamClientEndpoint, str]:
-    """How the other reaches *party*, and that place's name."""
+    """How the other reaches *party*, and the name of that place."""
     timeout = settings.limits.connect_timeout * _HOP_PATIENCE
     if settings.transport.kind == "vsock":
         cid = settings.enclave.cid if party == "enclave" else settings.transport.parent_cid
@@ -81,9 +87,9 @@ def tcp_server(reactor: Any, interface: str, port: int) -> tuple[IStreamServerEn
 
 
 def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpoint, str]:
-    """Where the gateway listens: at the socket that systemd listens at for it, if there is one, else at its own."""
+    """Where the gateway listens: at the socket that systemd holds for it if there is one, otherwise at its own."""
     try:
-        # By way of Twisted, which takes LISTEN_PID out of the environment when its endpoints are imported.
+        # Through Twisted, which removes LISTEN_PID from the environment when its endpoints are imported.
         given: Any = serverFromString(reactor, f"systemd:domain=INET:name={ACTIVATED}")
     except KeyError:
         return tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
@@ -93,7 +99,7 @@ def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpo
 
 
 class OnlyFrom:
-    """Accepts vsock connections from one CID; connections of other families are guarded by their own means."""
+    """Accepts vsock connections from one CID, and all connections of other families, which have guards of their own."""
 
     def __init__(self, cid: int) -> None:
         self._cid = cid
@@ -108,15 +114,16 @@ def listener_settings(
     slack: int = 0,
     patience: float = 1.0,
 ) -> ListenerSettings:
-    """The configuration's limits as a listener wants them. See `head_limits` for *slack*.
+    """The configuration's limits as a listener needs them. See `head_limits` for *slack*.
 
-    :param patience: what part of the configured time to wait for connections and responses.
+    :param patience: the part of the configured time to wait for connections and responses.
     """
     limits = settings.limits
     return ListenerSettings(
         connections=limits.connections,
         header_timeout=limits.header_timeout,
         idle_timeout=limits.idle_timeout,
+        tunnel_timeout=limits.tunnel_timeout,
         connect_timeout=limits.connect_timeout * patience,
         buffer_bytes=limits.buffer_bytes,
         make_traceparent=settings.logging.make_traceparent,
@@ -125,8 +132,9 @@ def listener_settings(
         names=frozenset(map(normalize_host, settings.host_proxy.names)),
         rewrite_location=settings.host_proxy.rewrite_location,
         exchange=ExchangeSettings(
-            response_timeout=limits.response_timeout * patience,
+            response_timeout=response_timeouts(limits, patience),
             idle_timeout=limits.idle_timeout,
+            tunnel_timeout=limits.tunnel_timeout,
             min_body_rate=limits.min_body_rate,
             max_retries=settings.host_proxy.max_retries,
             retry_delay=settings.host_proxy.retry_delay,
@@ -134,9 +142,25 @@ def listener_settings(
     )
 
 
+def relay_settings(settings: Settings) -> ListenerSettings:
+    """The same for the relay, whose tunnels carry the enclave's requests."""
+    limits = settings.limits
+    own = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
+    longest = max(limits.tunnel_timeout, limits.idle_timeout, *response_timeouts(limits).values)
+    return replace(own, tunnel_timeout=longest * _CARRIER_PATIENCE)
+
+
+def response_timeouts(limits: LimitSettings, patience: float = 1.0) -> ByPattern[float]:
+    """``limits.response_timeout`` by destination, in seconds, each times *patience*."""
+    given = limits.response_timeout
+    if not isinstance(given, dict):
+        return ByPattern({}, given * patience)
+    return ByPattern({pattern: seconds * patience for pattern, seconds in given.items()}, RESPONSE_TIMEOUT * patience)
+
+
 def pool_settings(limits: LimitSettings, slack: int = 0, patience: float = 1.0) -> PoolSettings:
-    """The configuration's limits as a pool wants them; *slack* and *patience* as for a listener. A connection is given
-    up before the next hop gives it up."""
+    """The configuration's limits as a pool needs them; *slack* and *patience* as for a listener. The pool ends an idle
+    connection before the next hop does."""
     return PoolSettings(
         limits=head_limits(limits, slack),
         connect_timeout=limits.connect_timeout * patience,
@@ -146,9 +170,9 @@ def pool_settings(limits: LimitSettings, slack: int = 0, patience: float = 1.0) 
 
 
 def head_limits(limits: LimitSettings, slack: int = 0) -> Limits:
-    """The configuration's limits as a reader wants them.
+    """The configuration's limits as a reader needs them.
 
-    :param slack: how many fields more there may be: between our own hops, as many as the hops before have added.
+    :param slack: how many more fields there may be: between our own hops, as many as the hops before have added.
     """
     standard = Limits()
     return Limits(

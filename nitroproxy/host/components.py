@@ -27,6 +27,7 @@ from nitroproxy.daemon.wiring import (
     hop_server,
     listener_settings,
     pool_settings,
+    relay_settings,
 )
 from nitroproxy.errors import Kind
 from nitroproxy.host.dial import Resolver
@@ -168,7 +169,7 @@ class Proxy:
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
         self.gateway.settings = listener_settings(settings)
-        self.relay.settings = _from_enclave(settings)
+        self.relay.settings = relay_settings(settings)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Everything new, to be put in force at once. See `Reloader`."""

@@ -1,4 +1,4 @@
-"""How fast a client reads, and how fast it is read."""
+"""Backpressure on a client connection, in both directions."""
 
 from __future__ import annotations
 
@@ -10,41 +10,48 @@ from zope.interface import implementer
 
 @implementer(IPushProducer)
 class Backpressure:
-    """How fast a client reads: the producer of its transport for as long as its connection is HTTP. Whatever its
-    response comes from goes at that pace.
+    """How fast a client reads: the producer of its transport while its connection is HTTP. What its response comes
+    from is paused and resumed with it.
 
     :param on_change: called when the client has caught up.
+    :param seconds: the clock.
     :ivar full: the client has not read enough of what was written.
+    :ivar changed: when that last changed.
+    :ivar source: where the response comes from; None between responses.
     """
 
-    __slots__ = ("_on_change", "_source", "full")
+    __slots__ = ("_on_change", "_seconds", "changed", "full", "source")
 
-    def __init__(self, on_change: Callable[[], object]) -> None:
+    def __init__(self, on_change: Callable[[], object], seconds: Callable[[], float]) -> None:
         self.full = False
-        self._source: IPushProducer | None = None
+        self.changed = 0.0
+        self.source: IPushProducer | None = None
         self._on_change = on_change
+        self._seconds = seconds
 
     def follow(self, source: IPushProducer | None) -> None:
-        """From now on *source* is paused and resumed with the client."""
-        self._source = source
+        """From now on pause and resume *source* with the client; None: nothing."""
+        self.source = source
         if source is not None and self.full:
             source.pauseProducing()
 
     def pauseProducing(self) -> None:
         """The client reads too slowly."""
         self.full = True
-        if self._source is not None:
-            self._source.pauseProducing()
+        self.changed = self._seconds()
+        if self.source is not None:
+            self.source.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The client has caught up."""
         self.full = False
-        if self._source is not None:
-            self._source.resumeProducing()
+        self.changed = self._seconds()
+        if self.source is not None:
+            self.source.resumeProducing()
         self._on_change()
 
     def stopProducing(self) -> None:
-        """The client has gone: its connection's end tells everybody."""
+        """The client has gone: its connection's end reaches the exchange by itself."""
 
 
 @implementer(IPushProducer)
@@ -52,26 +59,43 @@ class Throttle:
     """Whether a client is read: the producer of the connection that its request's body goes to.
 
     :param on_change: called when that connection has enough, and when it has caught up.
-    :ivar full: it has enough to send of the body.
-    :ivar was_full: it had at some time since this was last set to False.
+    :param seconds: the clock.
+    :ivar full: that connection has enough to send of the body.
+    :ivar changed: when that last changed.
     """
 
-    __slots__ = ("_on_change", "full", "was_full")
+    __slots__ = ("_held", "_on_change", "_seconds", "changed", "full")
 
-    def __init__(self, on_change: Callable[[], object]) -> None:
+    def __init__(self, on_change: Callable[[], object], seconds: Callable[[], float]) -> None:
         self.full = False
-        self.was_full = False
+        self.changed = 0.0
+        self._held = 0.0
         self._on_change = on_change
+        self._seconds = seconds
+
+    def held_for(self, now: float) -> float:
+        """Seconds in all, until *now*, in which the client was held back."""
+        return self._held + (now - self.changed if self.full else 0.0)
+
+    def release(self) -> None:
+        """Hold the client back no longer: the connection that did is not its any more."""
+        if self.full:
+            now = self._seconds()
+            self._held = self.held_for(now)
+            self.full = False
+            self.changed = now
 
     def pauseProducing(self) -> None:
         """The upstream connection has enough to send."""
-        self.full = self.was_full = True
+        if not self.full:
+            self.full = True
+            self.changed = self._seconds()
         self._on_change()
 
     def resumeProducing(self) -> None:
         """The upstream connection has caught up."""
-        self.full = False
+        self.release()
         self._on_change()
 
     def stopProducing(self) -> None:
-        """The upstream connection has gone: the exchange is told by itself."""
+        """The upstream connection has gone: its end reaches the exchange by itself."""

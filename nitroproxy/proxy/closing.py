@@ -1,4 +1,4 @@
-"""The ways in which a client's connection ends: each lets the client see what it must see, and each in bounded time."""
+"""The ways in which a client's connection ends: each lets the client see what it has to see, in bounded time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _LAST_BYTES: Final = 0.05
 
 
 class Closing:
-    """Ends the connection of *transport*.
+    """Ends the connection of *transport*. The client's connection calls one of `close`, `linger` and `break_off`, once,
+    and `over` when the connection has ended.
 
-    :param abort: ends it at once.
+    :param abort: ends the connection at once; called when the time is over.
     """
 
     def __init__(self, transport: StreamTransport, deadlines: Deadlines, abort: Callable[[], object]) -> None:
@@ -28,16 +29,17 @@ class Closing:
         self._lingering = False
 
     def close(self, patience: float) -> None:
-        """End when what has been written has left, which a client that does not read cannot put off.
+        """End once everything written has left.
 
-        :param patience: seconds for that.
+        :param patience: seconds for that; then a client that does not read loses the rest.
         """
         self._transport.unregisterProducer()
         self._transport.loseConnection()
         self._within(patience)
 
     def linger(self, patience: float) -> None:
-        """Close without a reset overtaking the response (RFC 9112 section 9.6): stop writing, read on and forget it.
+        """Stop writing, and go on reading and discarding, so that no reset overtakes the response (RFC 9112 section
+        9.6).
 
         :param patience: seconds for the response to leave.
         """
@@ -52,8 +54,8 @@ class Closing:
             self._within(_LINGER)
 
     def break_off(self) -> None:
-        """End so that nobody takes the response for complete; but a moment later: where an abort is but a close, its
-        head would else not get out and the failure be told as another."""
+        """Abort, so that the response cannot be taken for complete, but a moment later: where an abort is only a close,
+        the response's head would otherwise not leave, and the next hop would report another failure."""
         self._transport.unregisterProducer()
         self._within(_LAST_BYTES)
 

@@ -1,11 +1,12 @@
-"""Endpoints that lead through another hop: CONNECT sent on a connection, and failures said in the hop's name."""
+"""Endpoints that lead through another hop: CONNECT sent on a connection, and failures that name the hop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IProtocol,
@@ -26,16 +27,19 @@ from nitroproxy.proxy.transport import StreamTransport, factory_of
 
 #: Longest refusal of a CONNECT that is read, in bytes.
 _LONGEST_REFUSAL: Final = 16384
+#: Interim responses taken before the answer to a CONNECT.
+_MOST_INTERIM: Final = 8
 
 
 @implementer(IStreamClientEndpoint)
 class HopEndpoint:
-    """Connects to another of our hops; failing that, says which one cannot be reached.
+    """Connects to another of our hops; its failures name the hop that cannot be reached.
 
     :param kind: the failure to report, `Kind.ENCLAVE_UNAVAILABLE` or `Kind.RELAY_UNAVAILABLE`.
-    :param name: what the hop is called in the failure's detail, with its address.
+    :param name: what the failure's detail calls the hop, with its address.
     :param buffer_bytes: most that the connection holds, each way.
-    :param tried: told of each attempt: its failure, or None when it succeeded.
+    :param tried: called after each attempt with its failure, or with None when it succeeded; not after one that was
+        cancelled, which says nothing of the hop.
     """
 
     def __init__(
@@ -53,7 +57,11 @@ class HopEndpoint:
         self._buffer_bytes = buffer_bytes
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect; fails with `ProxyError`, or as cancelled."""
+        """Connect.
+
+        The Deferred fails with `ProxyError` when the hop cannot be reached, with `CancelledError` when it is cancelled,
+        and with any other exception as it is: that is a defect, not the hop's state.
+        """
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
         connecting.addCallbacks(self._connected, self._failed)
         return connecting
@@ -66,7 +74,11 @@ class HopEndpoint:
         return protocol
 
     def _failed(self, failure: Failure) -> Failure:
+        if failure.check(CancelledError, ConnectingCancelledError):
+            return Failure(CancelledError())
         self._tried(failure)
+        if not failure.check(ConnectError, OSError):
+            return failure
         reason = failure.getErrorMessage() or (failure.type.__name__ if failure.type else "unknown failure")
         return Failure(ProxyError(self._kind, f"{self._name}: {reason}"))
 
@@ -77,7 +89,7 @@ class ConnectEndpoint:
 
     :param endpoint: the proxy.
     :param authority: ``host:port`` of the destination.
-    :param identity: fields that identify the request, to be sent along.
+    :param identity: fields that identify the request; they go to the proxy with the CONNECT.
     """
 
     def __init__(self, endpoint: IStreamClientEndpoint, authority: bytes, identity: Headers) -> None:
@@ -85,7 +97,10 @@ class ConnectEndpoint:
         self._head = request_head(b"CONNECT", authority, [(b"Host", authority), *identity])
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect; fails with the `ProxyError` that the proxy answered with, or as *endpoint* does."""
+        """Connect; fails with the `ProxyError` that the proxy answered with, or as *endpoint* does.
+
+        The caller bounds the time: there is none here for a proxy that does not answer.
+        """
 
         def cancel(_: object) -> None:
             if handshake.transport is None:
@@ -102,7 +117,7 @@ class ConnectEndpoint:
 
 
 class _Handshake(Protocol):
-    """Sends CONNECT, reads the answer, then is nothing but a bridge to the application's protocol."""
+    """Sends CONNECT, reads the answer, and is from then on only a bridge to the application's protocol."""
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
 
@@ -113,6 +128,7 @@ class _Handshake(Protocol):
         self._reader = ResponseReader(Limits())
         self._response: Response | None = None
         self._refusal = b""
+        self._interim = 0
         self._inner: IProtocol | None = None
 
     def connectionMade(self) -> None:
@@ -121,10 +137,14 @@ class _Handshake(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._reader.feed(data)
         try:
-            if self._response is None:
-                self._response = self._reader.read_head(b"CONNECT")
-            if self._response is None:
-                return
+            while self._response is None:
+                response = self._reader.read_head(b"CONNECT")
+                if response is None:
+                    return
+                if response.status >= 200 or response.status == 101:
+                    self._response = response
+                else:
+                    self._pass_over_interim()
             if 200 <= self._response.status < 300:
                 self._established()
             else:
@@ -132,10 +152,17 @@ class _Handshake(Protocol):
         except ProxyError as error:
             self._failed(error)
 
+    def _pass_over_interim(self) -> None:
+        self._interim += 1
+        if self._interim > _MOST_INTERIM:
+            detail = f"the next proxy sent more than {_MOST_INTERIM} interim responses to CONNECT"
+            raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, detail)
+        self._reader.next_message()
+
     def _established(self) -> None:
         inner = self._factory.buildProtocol(self.transport.getPeer())
         if inner is None:
-            self._failed(ProxyError(Kind.INTERNAL_ERROR, "nobody wants the connection"))
+            self._failed(ProxyError(Kind.INTERNAL_ERROR, "internal error: no protocol for the connection"))
             return
         self._inner = inner
         self.dataReceived = inner.dataReceived  # type: ignore[method-assign]

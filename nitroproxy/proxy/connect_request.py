@@ -1,4 +1,4 @@
-"""A CONNECT being carried out: dials, then turns the client's connection into a tunnel, or says why not.
+"""A CONNECT being carried out: dials, then turns the client's connection into a tunnel, or answers why it cannot.
 
 To the client's connection it looks like an `Exchange`.
 """
@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.deadlines import Deadlines
-from nitroproxy.proxy.exchange import as_proxy_error
+from nitroproxy.proxy.failures import as_proxy_error
 from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial
@@ -22,9 +22,9 @@ from nitroproxy.proxy.tunnel import TunnelProtocol
 
 
 class ConnectRequest:
-    """Dials *route*.
+    """Dials *route*. See `ClientExchange` for who calls it.
 
-    :param timeout: seconds until there must be a connection.
+    :param timeout: seconds in which there must be a connection; they begin when the request arrives.
     """
 
     #: A CONNECT has no body; what follows it is kept for the tunnel.
@@ -78,7 +78,7 @@ class ConnectRequest:
         self._deadline.cancel()
 
     def abandon(self) -> None:
-        """Stop dialling: nobody waits for it any more."""
+        """Stop dialling: the client has gone, or has its answer already."""
         if not self._over:
             self._finish()
             if self._dialling is not None:
@@ -88,4 +88,4 @@ class ConnectRequest:
         """There is none: see `wants_body`."""
 
     def request_end(self) -> None:
-        """Nothing follows from it."""
+        """It changes nothing: the tunnel begins with the answer."""

@@ -1,7 +1,7 @@
 """Deadlines for very many connections: one coarse timer wheel instead of a reactor timer for each.
 
-Setting or cancelling one is a set operation. A deadline fires up to one tick late, never early. Knows nothing of what
-the deadlines are for.
+Setting or cancelling one is a set operation. A deadline fires up to one tick late, never early. The clock must be a
+monotonic one: see `nitroproxy.daemon.reactor`. Knows nothing of what the deadlines are for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Deadline:
         slot.add(self)
 
     def cancel(self) -> None:
-        """Do not call. Harmless when it has been called or cancelled already."""
+        """Do not call it. Has no effect when it has been called or cancelled already."""
         self._slot.discard(self)
 
     def fire(self) -> None:
@@ -52,7 +52,10 @@ class Deadlines:
         self._next: IDelayedCall | None = None
 
     def after(self, seconds: float, callback: Callable[[], object]) -> Deadline:
-        """Call *callback* once *seconds* have passed, at most a tick late."""
+        """Call *callback* once *seconds* have passed, at most a tick late.
+
+        An exception that it raises is logged, and stops no other deadline. It may set and cancel deadlines.
+        """
         tick = math.ceil((self.seconds() + seconds) / TICK)
         slot = self._slots.get(tick)
         if slot is None:

@@ -36,4 +36,4 @@ def dispatch(
         return ConnectRequest(client, route, record, settings.connect_timeout, deadlines)
     if isinstance(route, Forward):
         return Exchange(client, request, route, record, settings.exchange, deadlines, listener.via_name)
-    return LocalExchange(client, request, route, record, settings.exchange.response_timeout, deadlines)
+    return LocalExchange(client, request, route, record, settings.idle_timeout, deadlines)

@@ -24,7 +24,7 @@ from nitroproxy.proxy.dispatch import dispatch
 from nitroproxy.proxy.head_timeout import HeadTimeout
 from nitroproxy.proxy.interfaces import ClientExchange, Listener
 from nitroproxy.proxy.pinned import PinnedConnections
-from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.record import End, Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.trace import new_request_id, request_id_of, traceparent_of
 from nitroproxy.proxy.transport import StreamTransport
@@ -65,8 +65,8 @@ class Downstream(Protocol):
         self._read_ended = False
         self._reading = True
         self._advancing = False
-        self.pace = Backpressure(self._advance)
-        self.throttle = Throttle(self._update_reading)
+        self.pace = Backpressure(self._advance, listener.deadlines.seconds)
+        self.throttle = Throttle(self._update_reading, listener.deadlines.seconds)
         self.pinned = PinnedConnections()
 
     # The connection's own events.
@@ -314,7 +314,7 @@ class Downstream(Protocol):
         self._response_done(request_complete)
 
     def _response_done(self, request_complete: bool) -> None:
-        self.throttle.full = False
+        self.throttle.release()
         self._end_record()
         if not request_complete:
             self._linger()
@@ -375,9 +375,8 @@ class Downstream(Protocol):
         self.transport.unregisterProducer()
         assert self.record is not None
         self.transport.bufferSize = upstream.bufferSize = self._settings.buffer_bytes
-        self._tunnel = Tunnel(
-            self.transport, upstream, self._listener.deadlines, self._settings.idle_timeout, on_end=self._tunnel_ended
-        )
+        times = self._settings.tunnel_times(self.record.host, self.record.port)
+        self._tunnel = Tunnel(self.transport, upstream, self._listener.deadlines, times, self._tunnel_ended)
         if self._listener.draining:
             self._tunnel.drain()
         self._side = self._tunnel.downstream
@@ -393,7 +392,8 @@ class Downstream(Protocol):
         if self._read_ended:
             self._side.ended()
 
-    def _tunnel_ended(self) -> None:
+    def _tunnel_ended(self, end: End) -> None:
         if self.record is not None:
+            self.record.end = end
             self.record.received, self.record.sent = self.record.moved
             self._end_record()

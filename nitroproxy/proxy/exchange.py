@@ -1,11 +1,13 @@
-"""One request to its response, through one upstream connection: streaming, deadlines, retry.
+"""One request to its response, through one upstream connection: streaming, retries, the end of both.
 
-The client's side hands over the request's body piece by piece and is handed the response's; the
-exchange never holds a body. Each side's transport is the producer of the other's while a body moves.
+The client's side hands over the request's body piece by piece and gets the response's in the same way; the exchange
+holds no body. While a body moves, each side's transport is the producer of the other's. How far both have come and how
+long that may take is `progress`.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,12 +19,15 @@ from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end, members
 from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.failures import as_proxy_error
 from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.pinned import carries_login, offers_login
+from nitroproxy.proxy.progress import Progress
 from nitroproxy.proxy.proxy_status import read_proxy_status, without_our_names
-from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.record import End, Record
 from nitroproxy.proxy.route import Forward
 from nitroproxy.proxy.settings import ExchangeSettings
+from nitroproxy.proxy.states import AWAITING_100, DONE, NONE, SENT, TAKES_BODY, Event
 from nitroproxy.proxy.trace import NOT_PASSED_ON, ViaName, trace_headers, without_stale_state
 from nitroproxy.proxy.upstream import UpstreamConnection
 
@@ -32,12 +37,23 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
 #: Beside the hop-by-hop fields, those that are made from what was understood of the request.
 _NOT_PASSED_ON: Final = HOP_BY_HOP | NOT_PASSED_ON | {b"host", b"content-length", b"expect"}
-#: Seconds over which a request body's rate is looked at.
-_RATE_WINDOW: Final = 5.0
+#: The media type of a response that may be silent for long (WHATWG HTML, server-sent events).
+_EVENT_STREAM: Final = b"text/event-stream"
+
+
+class _Lease(enum.Enum):
+    """What the exchange's connection is to it."""
+
+    #: It is made for this request and goes to the pool afterwards.
+    NEW = enum.auto()
+    #: It was idle in the pool: it may have died there.
+    POOLED = enum.auto()
+    #: It belongs to this client alone.
+    PINNED = enum.auto()
 
 
 class Exchange:
-    """Drives one forwarded request. Its client is told the outcome."""
+    """Drives one forwarded request; reports the outcome to its client. See `ClientExchange` for who calls it."""
 
     def __init__(
         self,
@@ -56,26 +72,12 @@ class Exchange:
         self._via_name = via_name
         self._settings = settings
         self._deadlines = deadlines
+        self._progress = Progress(client, record, settings, deadlines, self._late)
+        self._lease = _Lease.PINNED if carries_login(request.fields) else _Lease.NEW
         self._connection: UpstreamConnection | None = None
         self._connecting: Deferred[UpstreamConnection] | None = None
-        self._deadline: Deadline | None = None
+        self._retry: Deadline | None = None
         self._retries = 0
-        self._pooled = False
-        #: The connection belongs to this client alone.
-        self._pinned = carries_login(request.fields)
-        self._request_sent = request.content_length == 0
-        #: Nothing tells the client to wait before it sends its body.
-        self._may_send = not request.expects_continue
-        self._request_flows = False
-        self._response_flows = False
-        self._response_begun = False
-        self._over = False
-        #: The request has been sent and its response has not begun.
-        self._waiting = False
-        self._last_moved = 0.0
-        self._received_before = 0
-        #: When all of the request was here: for what has no body, also if it has not been sent.
-        self._complete_at = deadlines.seconds()
 
     # From the request's arrival to its head on the wire.
 
@@ -84,55 +86,57 @@ class Exchange:
         pool, key = self._route.pool, self._route.key
         connection = self._client.pinned.take(pool, key)
         if connection is not None:
-            self._pinned = True
-            self._send_head(connection)
-            return
-        # What logs a connection in never goes where it might be sent a second time, elsewhere.
-        connection = None if self._pinned else pool.take_idle(key)
+            self._lease = _Lease.PINNED
+        elif self._lease is not _Lease.PINNED:
+            # What logs a connection in never goes where it might be sent a second time, elsewhere.
+            connection = pool.take_idle(key)
+            if connection is not None:
+                self._lease = _Lease.POOLED
         if connection is not None:
-            self._pooled = True
             self._send_head(connection)
         else:
             self._connect()
 
     def _connect(self) -> None:
-        self._cancel_deadline()  # What it was set for is over.
-        self._pooled = False
+        self._retry = None
+        if self._lease is _Lease.POOLED:
+            self._lease = _Lease.NEW
         identity = trace_headers(self._record.request_id, self._record.traceparent)
         self._connecting = self._route.pool.connect(self._route.key, identity)
         self._connecting.addCallbacks(self._connected, self._connect_failed)
 
     def _connected(self, connection: UpstreamConnection) -> None:
         self._connecting = None
-        if self._over:
+        if self._progress.response is DONE:
             connection.forget()
         else:
             self._send_head(connection)
 
     def _connect_failed(self, failure: Failure) -> None:
         self._connecting = None
-        if self._over or failure.check(CancelledError):
+        if self._progress.response is DONE or failure.check(CancelledError):
             return
         error = as_proxy_error(failure)
         if error.kind in _WORTH_RETRYING and self._retries < self._settings.max_retries:
             self._retries += 1
-            self._deadline = self._deadlines.after(self._settings.delay_before(self._retries), self._connect)
+            self._retry = self._deadlines.after(self._settings.delay_before(self._retries), self._connect)
         else:
             self._fail(error)
 
     def _send_head(self, connection: UpstreamConnection) -> None:
+        request = self._request
         self._connection = connection
         self._record.connected = self._deadlines.seconds()
         self._record.opened_by = connection.opened_by
-        connection.begin(self, self._request.method)
-        connection.transport.write(request_head(self._request.method, self._route.target, self._headers()))
-        if self._request_sent:
-            self._await_response()
-        else:
-            self._request_flows = True
-            connection.transport.registerProducer(self._client.throttle, True)
-            self._watch()
-            self._client.take_body()
+        connection.begin(self, request.method)
+        connection.transport.write(request_head(request.method, self._route.target, self._headers()))
+        if request.content_length == 0:
+            self._progress.happened(Event.HEAD_SENT)
+            return
+        expecting = request.expects_continue
+        self._progress.happened(Event.HEAD_SENT_EXPECTING if expecting else Event.HEAD_SENT_BEFORE_BODY)
+        connection.transport.registerProducer(self._client.throttle, True)
+        self._client.take_body()
 
     def _headers(self) -> Headers:
         request = self._request
@@ -157,13 +161,14 @@ class Exchange:
     @property
     def wants_body(self) -> bool:
         """The request's body has somewhere to go."""
-        return self._request_flows
+        return self._progress.request in TAKES_BODY and self._progress.response is not DONE
 
     def request_data(self, data: bytes) -> None:
         """The client has sent a piece of the body."""
-        if self._connection is None or self._connection.gone:
-            return
-        self._last_moved = self._deadlines.seconds()
+        assert self._connection is not None
+        if self._progress.request is AWAITING_100:
+            self._progress.happened(Event.BODY)
+        self._progress.moved()
         if self._request.content_length == CHUNKED:
             self._connection.transport.writeSequence(encode_chunk(data))
         else:
@@ -171,46 +176,37 @@ class Exchange:
 
     def request_end(self) -> None:
         """The client has sent all of the body."""
-        self._request_sent = True
-        self._complete_at = self._deadlines.seconds()
-        self._stop_request_flow()
-        if self._connection is None or self._connection.gone:
-            return
+        assert self._connection is not None
+        self._connection.transport.unregisterProducer()
+        self._progress.happened(Event.BODY_END)
         if self._request.content_length == CHUNKED:
             self._connection.transport.write(LAST_CHUNK)
-        if not self._response_begun:
-            self._await_response()
-
-    def _stop_request_flow(self) -> None:
-        if self._request_flows:
-            self._request_flows = False
-            if self._connection is not None and not self._connection.gone:
-                self._connection.transport.unregisterProducer()
 
     # The response, as the upstream connection reads it.
 
     def response_interim(self, response: Response) -> None:
-        """A 1xx other than 101."""
+        """A 1xx other than 101. Only 100 lets the client send its body (RFC 9110 section 15.2.1)."""
         self._heed_proxy_status(response)
-        self._may_send = True
+        self._progress.happened(Event.CONTINUE if response.status == 100 else Event.INTERIM)
         self._client.response.interim(response)
 
     def response_head(self, response: Response) -> None:
         """The final response's head."""
-        self._response_begun = True
-        self._waiting = False
-        self._moved_now()
+        self._progress.event_stream = _is_event_stream(response)
+        self._progress.happened(Event.RESPONSE_HEAD)
         if b"proxy-status" in response.fields.values:
             self._heed_proxy_status(response)
         if offers_login(response.fields):
-            self._pinned = True
+            self._lease = _Lease.PINNED
         self._client.answering(response.status)
-        if not self._request_sent and response.status >= 400:
-            self._client.response.close_after = True  # Nobody wants the rest of the body.
+        if self._progress.request is not SENT:
+            # It may end before the request does, and the connection then ends with it: the head is the last place to
+            # say so (RFC 9112 section 9.6). A client that goes on sending can still read all of the response.
+            self._client.response.close_after = True
         self._client.response.head(response)
 
     def _heed_proxy_status(self, response: Response) -> None:
-        """Note what a hop of ours says of a failure; let nobody else say anything in our name."""
+        """Note what a hop of ours says of a failure; remove what any other says in our name."""
         if not self._route.ours:
             response.fields.in_order = without_our_names(response.fields.in_order)
         elif response.status >= 400:
@@ -222,38 +218,38 @@ class Exchange:
             self._client.send_body(data)
         if last or self._connection is None:
             return
-        self._last_moved = self._deadlines.seconds()
-        if not self._response_flows:
-            self._response_flows = True
+        self._progress.moved()
+        if self._client.pace.source is not self._connection:
             self._client.pace.follow(self._connection)
 
     def response_end(self, reusable: bool) -> None:
         """The whole response has been read."""
-        connection = self._finish()
+        complete = self._progress.request is SENT
+        connection = self._finish(Event.RESPONSE_END)
         if connection is not None:
-            if not (reusable and self._request_sent):
+            if not (reusable and complete):
                 connection.forget()
-            elif self._pinned:
+            elif self._lease is _Lease.PINNED:
                 connection.rest()
                 self._client.pinned.keep(connection)
             else:
                 self._route.pool.release(connection)
-        self._client.exchange_done(self._request_sent)
+        self._client.exchange_done(complete)
 
     def response_upgrade(self, response: Response, rest: bytes) -> None:
         """101: the connection now speaks what the client offered."""
-        if not self._request_sent or not _offered(self._request.upgrade, response):
+        if self._progress.request is not SENT or not _offered(self._request.upgrade, response):
             detail = "a 101 to a request that did not offer the upgrade, or was not complete"
-            self.response_failed(ProxyError(Kind.HTTP_UPGRADE_FAILED, detail))
+            self._fail(ProxyError(Kind.HTTP_UPGRADE_FAILED, detail))
             return
         assert self._connection is not None
         try:
             self._client.check_tunnel(self._connection.transport.getPeer())
         except ProxyError as error:
-            self.response_failed(error)
+            self._fail(error)
             return
         self._heed_proxy_status(response)
-        connection = self._finish()
+        connection = self._finish(Event.SWITCH)
         assert connection is not None
         self._client.answering(101)
         self._client.response.switching(response)
@@ -261,109 +257,51 @@ class Exchange:
 
     def response_failed(self, error: ProxyError) -> None:
         """The connection was lost or broke the protocol."""
-        stale = self._pooled and error.kind is Kind.CONNECTION_TERMINATED and not self._response_begun
-        if stale and self._request.content_length == 0 and self._request.method in _IDEMPOTENT and not self._over:
+        progress = self._progress
+        stale = self._lease is _Lease.POOLED and error.kind is Kind.CONNECTION_TERMINATED
+        sent_whole = progress.request is SENT and self._request.content_length == 0
+        if stale and sent_whole and progress.response is NONE and self._request.method in _IDEMPOTENT:
             self._connection = None
+            progress.happened(Event.STALE)
             self._connect()
         else:
             self._fail(error)
 
-    # Deadlines and ends.
+    # Ends.
 
-    def _await_response(self) -> None:
-        """The request has been sent. Whoever asked waits since all of it was here, however long connecting took."""
-        self._waiting = True
-        self._last_moved = self._complete_at
-        if self._deadline is None:
-            self._look_later(self._deadlines.seconds())
-
-    def _watch(self) -> None:
-        """A body moves: from now on see to it that it goes on moving."""
-        self._waiting = False
-        self._cancel_deadline()
-        self._moved_now()
-
-    def _moved_now(self) -> None:
-        """Something happened. A deadline that is set already is late at worst by what it has left, and looks again."""
-        now = self._last_moved = self._deadlines.seconds()
-        if self._deadline is None:
-            self._look_later(now)
-
-    def _look_later(self, now: float) -> None:
-        self._received_before = self._record.received
-        self._client.throttle.was_full = self._client.throttle.full or not self._may_send
-        settings = self._settings
-        left = self._last_moved + self._patience - now
-        wait = min(left, _RATE_WINDOW) if self._request_flows and settings.min_body_rate else left
-        # Never longer than the shortest patience there may be need of next.
-        wait = min(wait, settings.response_timeout, settings.idle_timeout)
-        self._deadline = self._deadlines.after(max(wait, 0.0), self._check_progress)
-
-    def _check_progress(self) -> None:
-        self._deadline = None
-        patience = self._patience
-        now = self._deadlines.seconds()
-        if now >= self._last_moved + patience:
-            if self._waiting:
-                kind = Kind.HTTP_RESPONSE_TIMEOUT
-                self._fail(ProxyError(kind, f"no response within {patience:g} seconds"))
-                return
-            if self._response_begun and self._client.pace.full:
-                self._client.abort()  # Not the response has stopped but its reader: as if that had left.
-                return
-            if self._response_begun:
-                kind = Kind.HTTP_RESPONSE_INCOMPLETE
-            elif self._may_send and not self._client.throttle.full:
-                kind = Kind.REQUEST_TIMEOUT
-            else:
-                kind = Kind.HTTP_RESPONSE_TIMEOUT  # It was for the upstream to read on, or to say 100.
-            self._fail(ProxyError(kind, f"nothing moved for {patience:g} seconds"))
-        elif self._request_flows and self._too_slow():
-            detail = f"the request body comes at less than {self._settings.min_body_rate} bytes a second"
-            self._fail(ProxyError(Kind.REQUEST_TIMEOUT, detail))
+    def _late(self, error: ProxyError | None) -> None:
+        """The time is over: the exchange fails with *error*, or (None) the client has stopped reading its response."""
+        if error is not None:
+            self._fail(error)
         else:
-            self._look_later(now)
+            self._record.end = End.CLIENT_STOPPED_READING
+            self._client.abort()
 
-    @property
-    def _patience(self) -> float:
-        """Seconds in which something has to move."""
-        waits = self._waiting or not self._may_send
-        return self._settings.response_timeout if waits else self._settings.idle_timeout
-
-    def _too_slow(self) -> bool:
-        """The client sends too little, nobody holds it back, and there is no response yet on which that may depend."""
-        if self._response_begun:
-            return False
-        received = self._record.received - self._received_before
-        return not self._client.throttle.was_full and received < self._settings.min_body_rate * _RATE_WINDOW
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _finish(self) -> UpstreamConnection | None:
-        """Let go of everything, and give back the connection."""
-        self._over = True
-        self._cancel_deadline()
-        self._stop_request_flow()
-        if self._response_flows:
-            self._response_flows = False
-            self._client.pace.follow(None)
+    def _finish(self, event: Event) -> UpstreamConnection | None:
+        """End with *event*: release everything, and return the connection."""
         connection, self._connection = self._connection, None
+        if connection is not None:
+            if self._progress.request in TAKES_BODY and not connection.gone:
+                connection.transport.unregisterProducer()
+            if self._client.pace.source is connection:
+                self._client.pace.follow(None)
+        self._progress.happened(event)
         return connection
 
     def _fail(self, error: ProxyError) -> None:
-        if self._over:
+        if self._progress.response is DONE:
             return
+        complete = self._progress.request is SENT or self._request.content_length == 0
         self.abandon()
-        self._client.fail(error, self._request_sent)
+        self._client.fail(error, complete)
 
     def abandon(self) -> None:
-        """Stop at once: the client has gone, or has been told."""
-        connection = self._finish()
+        """Stop at once: the client has gone, or has its answer already."""
+        connection = self._finish(Event.ABANDON)
         if connection is not None:
             connection.forget()
+        if self._retry is not None:
+            self._retry.cancel()
         if self._connecting is not None:
             self._connecting.cancel()
 
@@ -386,8 +324,9 @@ def _offered(upgrade: bytes | None, response: Response) -> bool:
     return bool(chosen) and all(protocol in offered for protocol in chosen)
 
 
-def as_proxy_error(failure: Failure) -> ProxyError:
-    """*failure* as something a client can be told."""
-    if isinstance(failure.value, ProxyError):
-        return failure.value
-    return ProxyError(Kind.INTERNAL_ERROR, f"unexpected {failure.type.__name__ if failure.type else 'failure'}")
+def _is_event_stream(response: Response) -> bool:
+    """Whether *response* consists of server-sent events."""
+    media_type = response.fields.get(b"content-type")
+    if media_type is None or media_type[: len(_EVENT_STREAM)].lower() != _EVENT_STREAM:
+        return False
+    return media_type[len(_EVENT_STREAM) :].lstrip(b" \t")[:1] in (b"", b";")

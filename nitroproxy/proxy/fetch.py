@@ -1,15 +1,18 @@
-"""A small request of our own to another hop, its whole body in memory: for health and metrics, not for traffic."""
+"""A small request of our own to another hop, with its whole body in memory: for health, metrics and the log, not for
+traffic."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Headers, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.failures import as_proxy_error
 from nitroproxy.proxy.upstream import Pool, UpstreamConnection
 
 
@@ -25,7 +28,7 @@ class _Collector:
         self.reusable = False
 
     def response_interim(self, response: Response) -> None:
-        """A 1xx means nothing here."""
+        """A 1xx changes nothing here."""
 
     def response_head(self, response: Response) -> None:
         """The head."""
@@ -46,7 +49,7 @@ class _Collector:
             self.done.callback((self._status, b"".join(self._body)))
 
     def response_upgrade(self, response: Response, rest: bytes) -> None:
-        """Nobody asked for that."""
+        """The request offered no upgrade."""
         self.response_failed(ProxyError(Kind.HTTP_UPGRADE_FAILED, "a 101 to a request that offered no upgrade"))
 
     def response_failed(self, error: ProxyError) -> None:
@@ -67,12 +70,14 @@ async def fetch(
 ) -> tuple[int, bytes]:
     """GET *path* from the hop that *key* names, or POST to it, on a connection of its own.
 
+    Pages and the log shipper call it; several calls may run at once.
+
     :param timeout: seconds for all of it.
     :param longest: bytes that the answer's body may have; with more the connection is ended.
     :param post: the body to post; None: GET.
-    :param headers: fields to send along.
+    :param headers: more fields of the request.
     :returns: the status and the body.
-    :raises ProxyError: when there is no complete answer in time.
+    :raises ProxyError: when there is no complete answer in time, for whatever reason.
     """
     connecting = pool.connect(key, [])
     late = False
@@ -101,6 +106,8 @@ async def fetch(
         if late and connection is None:
             raise ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {timeout:g} seconds") from error
         raise
+    except Exception as error:
+        raise as_proxy_error(Failure()) from error
     finally:
         deadline.cancel()
         if connection is not None:

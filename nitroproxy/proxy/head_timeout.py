@@ -1,4 +1,4 @@
-"""How long a client may be without a request, and how long it may take to send the head of one."""
+"""How long a client may go without a request, and how long it may take to send a request's head."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from nitroproxy.proxy.deadlines import Deadline, Deadlines
 
 
 class HeadTimeout:
-    """The time between a client's requests.
+    """The time between a client's requests. The client's connection calls `begin` when a head may come, `arriving`
+    with each part of one, `arrived` when it is complete, and `over` when it ends.
 
     :param on_idle: called when no head has begun in time.
-    :param on_late: called when one that has begun is not complete in time.
+    :param on_late: called when a head that has begun is not complete in time.
     :ivar begun: a part of a head has arrived.
     """
 
@@ -40,9 +41,9 @@ class HeadTimeout:
             self._deadline = self._deadlines.after(idle_timeout, self._look)
 
     def arriving(self, header_timeout: float) -> None:
-        """A part of a head is here; that it goes on coming changes nothing.
+        """A part of a head is here. Only the first part starts the time; later parts do not extend it.
 
-        :param header_timeout: seconds in which all of it must be.
+        :param header_timeout: seconds in which all of it must be here.
         """
         if not self.begun:
             self.begun = True
@@ -56,13 +57,13 @@ class HeadTimeout:
             self.over()
 
     def over(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop waiting."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
     def _look(self) -> None:
-        """One deadline for many requests: it is not set anew with each, but looks how long none has come."""
+        """One deadline for many requests: instead of being set again with each, it looks how long none has come."""
         self._deadline = None
         if not self._waiting:
             return  # The next wait for a head sets another.

@@ -1,7 +1,7 @@
-"""A request for the proxy itself: handed to a twisted.web resource tree, its response written by the engine's rules.
+"""A request for the proxy itself: a twisted.web resource tree answers it, and the engine writes the response.
 
-twisted.web's `Request` is used as it is; what stands in for its HTTP channel is `LocalExchange`, which looks like an
-`Exchange` to the client's connection.
+twisted.web's `Request` is used as it is. `LocalExchange` stands in for its HTTP channel, and looks like an `Exchange`
+to the client's connection.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LocalExchange:
 
     Of the channel that a twisted.web `Request` speaks to it has `site`, `transport`, `writeHeaders`, `write`,
     `writeSequence`, `registerProducer`, `unregisterProducer`, `requestDone`, `loseConnection`, `getPeer`, `getHost` and
-    `isSecure`: all that Twisted 26.10 calls, but for what it calls when it parses forms, which it is told not to.
+    `isSecure`: all that Twisted 26.10 calls, except when it parses forms, which is switched off.
 
     twisted.web makes many times a target's bytes of its path and query, and keeps that until the page is made. So it is
     given neither a query, which no page has, nor a long path.
@@ -105,7 +105,7 @@ class LocalExchange:
         web_request.requestReceived(self._request.method, self._path, version)
 
     def abandon(self) -> None:
-        """The client has gone, or has been told."""
+        """The client has gone, or has its answer already."""
         self._stop_deadline()
         web_request, self._web_request = self._web_request, None
         if web_request is not None:
@@ -116,7 +116,7 @@ class LocalExchange:
             self._deadline.cancel()
             self._deadline = None
 
-    # What a twisted.web Request asks of its channel.
+    # The channel, as a twisted.web Request uses it.
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: WebHeaders) -> None:
         """Begin the response."""
@@ -137,14 +137,14 @@ class LocalExchange:
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """The response comes from *producer*, at the pace at which the client reads.
 
-        :raises ValueError: for one that has to be asked for each piece; no page of ours has such.
+        :raises ValueError: for a pull producer; no page of ours has one.
         """
         if not streaming:
             raise ValueError("a page's producer must be a push producer")
         self._client.pace.follow(producer)
 
     def unregisterProducer(self) -> None:
-        """No more comes from it."""
+        """The producer has nothing more."""
         self._client.pace.follow(None)
 
     def requestDone(self, request: WebRequest) -> None:
@@ -171,9 +171,9 @@ class LocalExchange:
 
 
 class OptionsAnswer:
-    """The answer to OPTIONS that asks this very hop (Max-Forwards: 0; RFC 9110 section 7.6.2)."""
+    """The answer to OPTIONS for this hop itself (Max-Forwards: 0; RFC 9110 section 7.6.2)."""
 
-    #: A body is not looked at: the connection ends instead.
+    #: A body is not read: the connection ends instead.
     wants_body = False
 
     def __init__(self, client: Client, request: Request) -> None:
@@ -181,7 +181,7 @@ class OptionsAnswer:
         self._complete = not request.content_length
 
     def start(self) -> None:
-        """Say which methods go on."""
+        """Answer with the methods that are forwarded."""
         if not self._complete:
             self._client.response.close_after = True
         self._client.answering(204)
@@ -192,7 +192,7 @@ class OptionsAnswer:
         """There is none: see `wants_body`."""
 
     def request_end(self) -> None:
-        """Nothing follows from it."""
+        """It changes nothing: the answer has been sent."""
 
     def abandon(self) -> None:
         """Nothing is under way."""

@@ -1,10 +1,11 @@
-"""What one exchange was, for those who watch: filled in while it happens, handed to an `Observer` when it is over.
+"""What one exchange was: filled in while it happens, handed to an `Observer` when it is over.
 
 Holds nothing secret: no path, query string, header or body.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Protocol
 
 from twisted.internet.interfaces import IAddress
@@ -18,20 +19,46 @@ class Counted(Protocol):
     bytes: int
 
 
+class End(enum.StrEnum):
+    """What ended an exchange or a tunnel: a closed set, for the access log and as a metric label."""
+
+    #: The whole response went to the client.
+    COMPLETE = "complete"
+    #: It failed; `Record.error` says how. That includes a drain and a changed policy that cut it off.
+    FAILED = "failed"
+    #: The client left before its response was complete.
+    CLIENT_GONE = "client_gone"
+    #: The client kept its connection but took nothing of its response, or of what a tunnel had for it.
+    CLIENT_STOPPED_READING = "client_stopped_reading"
+
+    # Of tunnels: which end came first, and how.
+    CLIENT_CLOSED = "client_closed"
+    CLIENT_RESET = "client_reset"
+    UPSTREAM_CLOSED = "upstream_closed"
+    UPSTREAM_RESET = "upstream_reset"
+    UPSTREAM_STOPPED_READING = "upstream_stopped_reading"
+    #: Nothing moved for `tunnel_timeout`; in a half-closed tunnel, for `idle_timeout`.
+    TUNNEL_TIMEOUT = "tunnel_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    #: It was quiet while the listener drained.
+    DRAINED = "drained"
+
+
 class Record:
     """One exchange or tunnel. Times are the reactor's clock, in seconds; sizes are bytes of bodies or of a tunnel.
 
     :ivar request_id: the id that travels from hop to hop.
     :ivar traceparent: the W3C trace context that came with the request or was made here, empty if there is none.
-    :ivar peer: who asked.
+    :ivar peer: the client's address.
     :ivar scheme: ``https`` or ``http``, of where it went; of a CONNECT, as of what names nothing, ``https``.
     :ivar host: where it went, with *port*; empty for the proxy's own pages and for requests that named nothing usable.
-    :ivar status: what the client was answered; 0 when it left before.
-    :ivar error: the kind of failure that ended it, or None; *detail* says more and *found_by* which hop found out.
-    :ivar passed_on: the hop that found a failure and its Proxy-Status token, when the response that was forwarded is
-        another hop's word of it; None for any other response.
+    :ivar status: of the response that the client got; 0 when it left before.
+    :ivar error: the kind of failure that ended it, or None; *detail* says more and *found_by* which hop found it.
+    :ivar passed_on: the hop that found a failure and its Proxy-Status token, when the forwarded response reports
+        another hop's failure; None for any other response.
     :ivar sides: of the tunnel that the exchange became: the client's and the other; None if it became none.
     :ivar client_gone: the client left, or stopped reading, before its response was complete.
+    :ivar end: what ended it, where neither *error* nor *client_gone* says so; see `ended_by`.
     :ivar opened_by: the request id for which the upstream connection was made: its own unless one was reused.
     :ivar connected: when there was a connection to the next hop; 0.0 if there never was.
     :ivar answered: when the response's head went to the client; 0.0 if it never did.
@@ -42,6 +69,7 @@ class Record:
         "client_gone",
         "connected",
         "detail",
+        "end",
         "error",
         "found_by",
         "host",
@@ -75,6 +103,7 @@ class Record:
         self.found_by = ""
         self.passed_on: tuple[str, str] | None = None
         self.client_gone = False
+        self.end: End | None = None
         self.opened_by = b""
         self.connected = 0.0
         self.answered = 0.0
@@ -90,15 +119,24 @@ class Record:
         client, other = self.sides
         return client.bytes, other.bytes
 
+    @property
+    def ended_by(self) -> End:
+        """What ended it; to be read when it is over."""
+        if self.error is not None:
+            return End.FAILED
+        if self.end is not None:
+            return self.end
+        return End.CLIENT_GONE if self.client_gone else End.COMPLETE
+
     def failed(self, error: ProxyError, hop: str) -> None:
-        """Note what went wrong; *hop* found out unless the error says otherwise."""
+        """Note what went wrong; *hop* found it unless the error names another."""
         self.error = error.kind
         self.detail = error.detail
         self.found_by = error.hop or hop
 
 
 class Observer:
-    """Told what happens on a listener. This one watches nothing; others override what they watch."""
+    """Watches a listener. This one ignores everything; others override what they watch. Called synchronously."""
 
     def opened(self) -> None:
         """A connection was accepted."""
@@ -107,7 +145,7 @@ class Observer:
         """A connection has ended."""
 
     def refused(self, kind: Kind, peer: IAddress) -> None:
-        """A connection of *peer*'s was turned away."""
+        """A connection from *peer* was turned away."""
 
     def began(self, record: Record) -> None:
         """An exchange has begun."""

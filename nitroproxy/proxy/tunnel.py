@@ -1,10 +1,12 @@
 """Two connections joined: bytes go both ways until both have ended (RFC 9110 section 9.3.6).
 
 A half-close is passed on as a half-close, an abort as an abort (where the transport has one: on vsock and UNIX sockets
-the other end sees a close). A peer that has closed both directions ends the tunnel. Nothing here looks at the bytes.
+the other end sees a close). A peer that has closed both directions ends the tunnel.
 
-What has been read from one socket is given to the other at once, without a round through the reactor. What that does
-not take waits in its transport, and until all of it has left nothing more is read: so a read may be as large as what a
+How long it may be silent, and what a drain makes of that, is `silence`.
+
+What has been read from one socket goes to the other at once, without a round through the reactor. What the other does
+not take waits in its transport, and nothing more is read until all of it has left: so a read may be as large as what a
 connection may hold, and a direction holds one read at most. A connection with TLS takes bytes at its own pace, and
 pauses the other when it has enough.
 """
@@ -22,13 +24,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.record import End
+from nitroproxy.proxy.settings import TunnelTimes
+from nitroproxy.proxy.silence import Silence
 from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.sockets.hangup import SocketTable, has_hung_up, next_read, probe
 
-#: Seconds that the second connection may take to send what it holds once the first has gone, or stops for then.
+#: Seconds that the second connection may take to send what it holds once the first has gone, or may stop for then.
 _LAST_WORDS: Final = 10.0
-#: Seconds of silence after which a drain takes a tunnel for one that nobody waits for.
-_QUIET: Final = 5.0
 #: Seconds in which what has arrived from a connection that was then reset may leave on the other.
 _LAST_BYTES: Final = 0.05
 
@@ -73,14 +76,17 @@ class Side:
     def feed(self, other: Side) -> None:
         """From now on be the source of *other*'s bytes."""
         self.other = other
-        # A pull producer is told whenever all has been sent, but also now, when something may yet wait.
+        # A pull producer is resumed whenever all has been sent, but also now, when something may still wait.
         other.transport.registerProducer(self, other.socket is None)
         other.idle_socket = None
 
     def received(self, data: bytes) -> None:
         """The connection has delivered *data*."""
+        silence = self.tunnel.silence
+        if silence.last_sender is not self:
+            silence.turn(self, data)
         self.bytes += len(data)
-        self.tunnel.moved()
+        silence.moved()
         other = self.other
         if other.gone:
             return
@@ -90,7 +96,7 @@ class Side:
                 return
             if isinstance(sent, int):
                 data = data[sent:]
-            # An error the transport meets itself when it tries again.
+            # After an error the transport meets it itself when it tries again.
             other.idle_socket = None
         other.transport.write(data)
         if other.socket is not None:
@@ -106,22 +112,28 @@ class Side:
         self.other.idle_socket = self.other.socket
         if self._paused:
             self._paused = False
+            self.tunnel.silence.moved()
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The other connection has gone: the tunnel is told by itself."""
+        """The other connection has gone: its end reaches the tunnel by itself."""
+
+    @property
+    def waits(self) -> bool:
+        """Bytes of this end wait for the other to take them."""
+        return self._paused and not self.other.gone
 
     def ended(self) -> None:
         """The peer will send no more, but still reads."""
         if self.read_ended:
             return
         self.read_ended = True
-        self.tunnel.moved()
+        self.tunnel.silence.moved()
         if self.other.gone:
             return
         self.other.transport.unregisterProducer()
         if self.other.read_ended:
-            self.tunnel.finish()
+            self.tunnel.finish(self.other)
         elif has_hung_up(self.transport, half_closed=self._half_closed):
             self._close()
         else:
@@ -130,7 +142,7 @@ class Side:
 
     def half_close(self) -> None:
         """Send no more."""
-        # TLS as Twisted has it cannot end one direction alone; there the peer is not told.
+        # Twisted's TLS cannot end one direction alone: there the peer does not learn of it.
         if not ISSLTransport.providedBy(self.transport):
             self._half_closed = True
             self.transport.loseWriteConnection()
@@ -148,11 +160,11 @@ class Side:
             elif waiting is None:
                 self.transport.abortConnection()
             else:
-                # What it sent before it closed still waits for the other end to take it; that cannot be put off.
-                self.tunnel.end_if_stuck()
+                # What it sent before it closed still waits for the other end to take it: not for as long as it likes.
+                self.tunnel.end_if_stuck(self.other)
 
     def _close(self) -> None:
-        """End the connection, whose peer has closed it in order: what came from it still goes to the other."""
+        """End the connection, whose peer has closed it in order; what came from it still goes to the other."""
         self._peer_closed = True
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -168,8 +180,8 @@ class Tunnel:
 
     :param downstream: the client's transport.
     :param upstream: the other transport.
-    :param idle_timeout: seconds without a byte either way after which both are aborted.
-    :param on_end: called once, when both connections are gone.
+    :param times: how long it may be silent.
+    :param on_end: called once, when both connections are gone, with what ended the tunnel.
     """
 
     def __init__(
@@ -177,37 +189,42 @@ class Tunnel:
         downstream: StreamTransport,
         upstream: StreamTransport,
         deadlines: Deadlines,
-        idle_timeout: float,
-        on_end: Callable[[], object],
+        times: TunnelTimes,
+        on_end: Callable[[End], object],
     ) -> None:
         self.downstream = Side(downstream, self)
         self.upstream = Side(upstream, self)
+        self.silence = Silence(self.downstream, self.upstream, deadlines, times, self._silent)
         self._deadlines = deadlines
-        self._idle_timeout = idle_timeout
         self._on_end = on_end
-        self._last_moved = deadlines.seconds()
-        self._idle: Deadline | None = deadlines.after(idle_timeout, self._check_idle)
+        #: What ends the tunnel; None while it lasts.
+        self._end: End | None = None
+        #: Of the second connection, once the first has gone.
+        self._last_words: Deadline | None = None
         self.upstream.feed(self.downstream)
         self.downstream.feed(self.upstream)
-
-    def moved(self) -> None:
-        """Note that the tunnel is in use."""
-        self._last_moved = self._deadlines.seconds()
+        self.silence.watch()
 
     @property
     def in_reserve(self) -> bool:
-        """It has been quiet for so long that a drain takes it for one that nobody uses."""
-        return self._deadlines.seconds() - self._last_moved >= _QUIET
+        """A drain takes it for a connection that its client keeps in reserve."""
+        return self.silence.in_reserve
 
     def look_for_hangup(self, sockets: SocketTable) -> None:
         """End the tunnel when one of its peers has gone unseen. The listener calls this now and then."""
         self.downstream.look_for_hangup(sockets)
         self.upstream.look_for_hangup(sockets)
 
-    def end_if_stuck(self) -> None:
-        """End both connections when nothing has moved for as long as last words may take."""
-        if self._deadlines.seconds() - self._last_moved >= _LAST_WORDS:
+    def end_if_stuck(self, reader: Side) -> None:
+        """End both connections when *reader* has taken nothing for as long as last words may take."""
+        if self.silence.lasted(_LAST_WORDS):
+            self._ends_by(End.CLIENT_STOPPED_READING, End.UPSTREAM_STOPPED_READING, reader)
             self.abort()
+
+    def _ends_by(self, client: End, upstream: End, side: Side) -> None:
+        """Note what ends the tunnel: *client* or *upstream*, depending on *side*. The first reason counts."""
+        if self._end is None:
+            self._end = client if side is self.downstream else upstream
 
     def abort(self) -> None:
         """End both connections at once."""
@@ -217,14 +234,19 @@ class Tunnel:
                 side.transport.abortConnection()
 
     def drain(self) -> None:
-        """From now on end when quiet for a while: that is taken for a connection kept in reserve."""
-        if self._idle is not None and self._idle_timeout > _QUIET:
-            self._idle_timeout = _QUIET
-            self._idle.cancel()
-            self._check_idle()
+        """From now on end when in reserve; see `silence`."""
+        self.silence.drain()
 
-    def finish(self) -> None:
-        """End both connections once each has sent what it holds."""
+    def _silent(self, end: End) -> None:
+        self._end = end
+        self.abort()
+
+    def finish(self, first: Side) -> None:
+        """End both connections once each has sent what it holds.
+
+        :param first: the end that ended its direction first.
+        """
+        self._ends_by(End.CLIENT_CLOSED, End.UPSTREAM_CLOSED, first)
         for side in (self.downstream, self.upstream):
             if not side.gone:
                 side.transport.unregisterProducer()
@@ -235,36 +257,32 @@ class Tunnel:
         """One connection has gone: the other follows, after its last bytes when the first ended cleanly."""
         other = side.other
         if other.gone:
-            if self._idle is not None:
-                self._idle.cancel()
-                self._idle = None
-            self._on_end()
+            if self._last_words is not None:
+                self._last_words.cancel()
+            assert self._end is not None
+            self._on_end(self._end)
             return
         other.transport.unregisterProducer()
         if clean:
+            self._ends_by(End.CLIENT_CLOSED, End.UPSTREAM_CLOSED, side)
             other.transport.loseConnection()
             self._bound_last_words(_LAST_WORDS)
         else:
             # An abort, but not of what had arrived before it.
+            self._ends_by(End.CLIENT_RESET, End.UPSTREAM_RESET, side)
             other.transport.pauseProducing()
             self._bound_last_words(_LAST_BYTES)
 
     def _bound_last_words(self, seconds: float) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = self._deadlines.after(seconds, self.abort)
-
-    def _check_idle(self) -> None:
-        left = self._last_moved + self._idle_timeout - self._deadlines.seconds()
-        if left <= 0:
-            self.abort()
-        else:
-            self._idle = self._deadlines.after(left, self._check_idle)
+        self.silence.stop()
+        if self._last_words is not None:
+            self._last_words.cancel()
+        self._last_words = self._deadlines.after(seconds, self.abort)
 
 
 @implementer(IHalfCloseableProtocol)
 class TunnelProtocol(Protocol):
-    """The protocol of a connection dialled only to become a tunnel's upstream `Side`."""
+    """The protocol of a connection that is dialled only to become a tunnel's upstream `Side`."""
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
 
@@ -275,7 +293,7 @@ class TunnelProtocol(Protocol):
         self._lost: Failure | None = None
 
     def join(self, side: Side) -> None:
-        """From now on the connection's events are *side*'s, those that came earlier too."""
+        """From now on pass the connection's events to *side*, those that came earlier too."""
         self._side = side
         for data in self._early:
             side.received(data)

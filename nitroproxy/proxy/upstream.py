@@ -1,11 +1,17 @@
 """Connections to the next hop: one of them (`UpstreamConnection`) and the pool of those kept alive (`Pool`).
 
-A connection carries one exchange at a time. What it reads goes to the `ResponseReceiver` of that exchange; what is
-written to it is the exchange's business. It knows nothing of the client.
+A connection carries one exchange at a time. What it reads goes to the `ResponseReceiver` of that exchange, which does
+the writing itself. It knows nothing of the client.
+
+The rule for idle connections: one is kept no longer than `PoolSettings.idle_timeout`, and if the next hop's last
+response said ``Keep-Alive: timeout=N``, no longer than that less a margin: a request that meets a connection that its
+peer is just closing is lost, or has to be sent again.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 from typing import Protocol as Interface
@@ -27,11 +33,15 @@ from nitroproxy.proxy.tunnel import Side
 
 #: Interim responses taken before one request's final response.
 _MOST_INTERIM: Final = 8
+#: ``Keep-Alive: timeout=N``, N in seconds (RFC 2068 section 19.7.1.1); more digits than these mean forever.
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?i)(?:^|[,;])[ \t]*timeout[ \t]*=[ \t]*\"?([0-9]{1,9})")
+#: Seconds before the end of that time in which a connection is not used any more: as long as a request may be on its
+#: way while the next hop closes.
+_KEEP_ALIVE_MARGIN: Final = 1.0
 
 
 class ResponseReceiver(Interface):
-    """What an exchange is told about its response, in this order: interim heads, the head, data, the end or the
-    loss."""
+    """Takes a response, in this order: interim heads, the head, data, then the end, the switch or the failure."""
 
     def response_interim(self, response: Response) -> None: ...
     def response_head(self, response: Response) -> None: ...
@@ -45,11 +55,12 @@ class ResponseReceiver(Interface):
 class UpstreamConnection(Protocol):
     """One connection to the next hop.
 
-    :ivar key: what the pool keeps it under.
+    :ivar key: the next hop, as the pool knows it.
     :ivar pool: the pool that made it.
-    :ivar usable: it can carry another exchange once the one at hand is over.
+    :ivar usable: it can carry another exchange once the present one is over.
     :ivar opened_by: the id of the request for which it was made.
-    :ivar idle_since: when its last exchange ended, in seconds.
+    :ivar keep_for: seconds that the next hop keeps it when it is idle, as far as it has said so.
+    :ivar idle_until: when the pool ends it, unless it is used before; only in the pool.
     """
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
@@ -57,7 +68,8 @@ class UpstreamConnection(Protocol):
     def __init__(self, pool: Pool, key: Hashable, opened_by: bytes) -> None:
         self.key = key
         self.opened_by = opened_by
-        self.idle_since = 0.0
+        self.keep_for = math.inf
+        self.idle_until = 0.0
         self.pool = pool
         self.usable = True
         self._reader = ResponseReader(pool.limits)
@@ -76,7 +88,7 @@ class UpstreamConnection(Protocol):
         self._interim = 0
 
     def forget(self) -> None:
-        """End the connection at once; its receiver is told nothing more."""
+        """End the connection at once; its receiver hears nothing more."""
         self._receiver = None
         self.usable = False
         self.pool.withdraw(self)
@@ -91,7 +103,7 @@ class UpstreamConnection(Protocol):
         if self._side is not None:
             self._side.received(data)
         elif self._receiver is None:
-            self.forget()  # Bytes that answer nothing: whatever they are, the connection is out of step (RFC 9112 9.3).
+            self.forget()  # Bytes that answer no request: the connection is out of step (RFC 9112 section 9.3).
         else:
             self._reader.feed(data)
             try:
@@ -140,6 +152,8 @@ class UpstreamConnection(Protocol):
             return
         receiver, self._receiver = self._receiver, None
         reusable = self._response.keep_alive and not self._reader.buffered and not self.gone
+        if b"keep-alive" in self._response.fields.values:
+            self.keep_for = _keep_alive_seconds(self._response)
         self._response = None  # An idle connection keeps nothing of what it has carried.
         self._reader.next_message()
         receiver.response_end(reusable)
@@ -200,7 +214,7 @@ class UpstreamConnection(Protocol):
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The client has gone: its connection's end tells the exchange."""
+        """The client has gone: its connection's end reaches the exchange by itself."""
 
     def rest(self) -> None:
         """Be ready for another exchange."""
@@ -208,12 +222,18 @@ class UpstreamConnection(Protocol):
             self.resumeProducing()
 
 
+def _keep_alive_seconds(response: Response) -> float:
+    """Seconds for which the next hop offers to keep the connection idle; infinite where *response* does not say."""
+    found = [_KEEP_ALIVE_TIMEOUT.search(value) for value in response.fields.values.get(b"keep-alive", ())]
+    return min((float(match[1]) for match in found if match is not None), default=math.inf)
+
+
 class Pool:
     """Connections to next hops, kept alive between exchanges.
 
-    :param endpoint_for: the endpoint that a key stands for, given also the fields that identify the request.
+    :param endpoint_for: makes the endpoint of a key, given also the fields that identify the request.
     :param end_is_proof: whether the end of a connection to a key may be taken for the end of a body without a length.
-        Not so where a reset reads as an end: without TLS on vsock and UNIX sockets.
+        It may not where a reset reads as an end: on vsock and UNIX sockets without TLS.
     """
 
     def __init__(
@@ -231,6 +251,7 @@ class Pool:
         self._settings = settings
         self._retired = False
         self._sweep: Deadline | None = None
+        self._sweep_at = 0.0
         self._idle: dict[Hashable, list[UpstreamConnection]] = {}
         self._open = 0
 
@@ -241,24 +262,26 @@ class Pool:
 
     @property
     def idle(self) -> int:
-        """Connections that wait for an exchange."""
+        """Connections without an exchange."""
         return sum(map(len, self._idle.values()))
 
     def take_idle(self, key: Hashable) -> UpstreamConnection | None:
-        """The connection to *key* that was used last, or None."""
+        """The connection to *key* that was used last and is still worth using, or None."""
         idle = self._idle.get(key)
-        if not idle:
-            return None
-        connection = idle.pop()
-        if not idle:
-            del self._idle[key]
-        return connection
+        while idle:
+            connection = idle.pop()
+            if not idle:
+                del self._idle[key]
+            if connection.idle_until > self._deadlines.seconds():
+                return connection
+            connection.forget()
+        return None
 
     def connect(self, key: Hashable, identity: Headers) -> Deferred[UpstreamConnection]:
         """A new connection to *key*.
 
         :param identity: the fields that identify the request for which it is made, its id first.
-        The Deferred fails with `ProxyError` (the cap, the deadline) or with whatever the endpoint fails with.
+        The Deferred fails with `ProxyError` (the cap, the deadline) or as the endpoint fails.
         """
         connecting: Deferred[UpstreamConnection] = Deferred()
         most = self._settings.most
@@ -298,30 +321,35 @@ class Pool:
         return connecting
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Keep *connection* for another exchange."""
-        if self._retired:
+        """Keep *connection* for another exchange, or end it when it is not worth keeping."""
+        keep_for = min(self._settings.idle_timeout, connection.keep_for - _KEEP_ALIVE_MARGIN)
+        if self._retired or keep_for <= 0:
             connection.forget()
             return
         idle = self._idle.setdefault(connection.key, [])
         if len(idle) >= self._settings.most_idle:
             idle.pop(0).forget()
         connection.rest()
-        connection.idle_since = self._deadlines.seconds()
+        connection.idle_until = self._deadlines.seconds() + keep_for
         idle.append(connection)
-        if self._sweep is None:
-            self._sweep = self._deadlines.after(self._settings.idle_timeout, self._end_idle)
+        if self._sweep is None or connection.idle_until < self._sweep_at:
+            self._sweep_at_latest(connection.idle_until)
+
+    def _sweep_at_latest(self, when: float) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep_at = when
+        self._sweep = self._deadlines.after(when - self._deadlines.seconds(), self._end_idle)
 
     def _end_idle(self) -> None:
-        """End the connections that have been idle too long; look again when the next one may be."""
+        """End the connections that have been idle too long; look again when the next one will have been."""
         self._sweep = None
-        before = self._deadlines.seconds() - self._settings.idle_timeout
+        now = self._deadlines.seconds()
         for idle in list(self._idle.values()):
-            while idle and idle[0].idle_since <= before:
-                idle.pop(0).forget()
-        self._idle = {key: idle for key, idle in self._idle.items() if idle}
+            for connection in [one for one in idle if one.idle_until <= now]:
+                connection.forget()  # It leaves the pool by itself.
         if self._idle:
-            oldest = min(idle[0].idle_since for idle in self._idle.values())
-            self._sweep = self._deadlines.after(oldest - before, self._end_idle)
+            self._sweep_at_latest(min(one.idle_until for idle in self._idle.values() for one in idle))
 
     def lost(self, connection: UpstreamConnection) -> None:
         """*connection* has ended."""
@@ -337,13 +365,13 @@ class Pool:
                 del self._idle[connection.key]
 
     def retire(self) -> None:
-        """End the connections that no exchange uses, now and from now on: those in use when theirs is over."""
+        """End the connections that no exchange uses, and from now on each one when its exchange is over."""
         self._retired = True
         while self._drop_one_idle():
             pass
 
     def _drop_one_idle(self) -> bool:
-        """End the idle connection of the key that has been waiting longest; False when there is none."""
+        """End the oldest idle connection of the first key; False when there is none."""
         for key in self._idle:
             connection = self._idle[key].pop(0)
             if not self._idle[key]:

@@ -9,12 +9,14 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import Kind
-from nitroproxy.proxy.record import Observer, Record
+from nitroproxy.proxy.record import End, Observer, Record
 from nitroproxy.telemetry.logs import EventLog
 
 _PHASES: Final = ("connect", "answer")
 #: Characters of a failure's detail in the text; the field has all of it (`errors.DETAIL_BYTES`).
 _LONGEST_DETAIL: Final = 300
+#: Ends about which ``error`` says all, or about which there is nothing to say.
+_NAMED_BY_ERROR: Final = frozenset({End.COMPLETE, End.FAILED, End.CLIENT_GONE})
 
 
 class AccessLog(Observer):
@@ -35,7 +37,7 @@ class AccessLog(Observer):
         self._log.emit("warn", "connection_refused", text, {"hop": self._hop, "peer": shown, "reason": reason})
 
     def switched(self, record: Record) -> None:
-        """Log that a tunnel was opened: it may last for hours."""
+        """Log that a tunnel was opened: it may last, and its access event comes only when it ends."""
         fields = {
             "hop": self._hop,
             "request_id": record.request_id.decode("ascii"),
@@ -48,11 +50,16 @@ class AccessLog(Observer):
         self._log.emit("info", "tunnel", text, fields)
 
     def ended(self, record: Record, now: float) -> None:
-        """Log it: a failure on the way as a warning, a page of the proxy's own at the level debug."""
+        """Log it: a failure on the way as a warning, a page of the proxy's own at the level debug.
+
+        ``end`` says what ended it (`End`); the text repeats that where it is neither an error nor the usual end.
+        """
         seconds = now - record.started
         method = record.method.decode("ascii", "replace") or "-"
         where = f" {record.host}:{record.port}" if record.host else ""
+        end = record.ended_by
         outcome = record.error.public_name if record.error is not None else "client_gone" if record.client_gone else ""
+        shown = outcome if end in _NAMED_BY_ERROR else end.value
         fields: dict[str, Any] = {
             "hop": self._hop,
             "request_id": record.request_id.decode("ascii"),
@@ -67,6 +74,7 @@ class AccessLog(Observer):
             "answer_seconds": _phase(record.started, record.answered),
             "peer": _shown(record.peer),
             "tunnel": record.sides is not None,
+            "end": end.value,
         }
         if outcome:
             fields["error"] = outcome
@@ -80,7 +88,7 @@ class AccessLog(Observer):
         if record.traceparent:
             fields["traceparent"] = record.traceparent.decode("ascii")
         text = (
-            f"{self._hop} {method}{where} {record.status or '-'}{' ' + outcome if outcome else ''} "
+            f"{self._hop} {method}{where} {record.status or '-'}{' ' + shown if shown else ''} "
             f"{seconds:.3f}s{_phases(fields)} in={record.received} out={record.sent} id={fields['request_id']}"
             f"{_rest(fields)}"
         )

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
 from nitroproxy.errors import HOPS, Kind
-from nitroproxy.proxy.record import Observer, Record
+from nitroproxy.proxy.record import End, Observer, Record
 from nitroproxy.proxy.upstream import Pool
 
 #: Methods that are a label of their own; any other is "other".
@@ -90,6 +90,7 @@ class HopMetrics(Observer):
         self._requests: Counter[tuple[bytes, int]] = Counter()
         self._errors = Counter({(kind, hop): 0 for kind in _ALERTED.get(hop, ())})
         self._passed_on: Counter[tuple[str, str]] = Counter()
+        self._ends: Counter[tuple[End, bool]] = Counter()
         self._under_way: set[Record] = set()
         self._tunnel_received = self._tunnel_sent = 0
         self._seconds = Distribution(_SECONDS)
@@ -119,6 +120,7 @@ class HopMetrics(Observer):
         self._under_way.discard(record)
         # The parser lets no more than a few dozen methods and a few hundred statuses through: they are grouped later.
         self._requests[record.method, record.status] += 1
+        self._ends[record.ended_by, record.sides is not None] += 1
         if record.sides is not None:
             self._tunnel_seconds.add(now - record.started)
             self._tunnel_received += record.received
@@ -148,6 +150,10 @@ class HopMetrics(Observer):
         yield _counter(
             "requests", "Requests that are over, none: the client left.", ["hop", "method", "code"], requests
         )
+        ends = [
+            ([hop, "tunnel" if tunnel else "request", end.value], count) for (end, tunnel), count in self._ends.items()
+        ]
+        yield _counter("ends", "What ended requests and tunnels.", ["hop", "kind", "reason"], ends)
         under_way = [([hop], len(self._under_way))]
         yield _gauge("requests_in_flight", "Requests and tunnels under way.", ["hop"], under_way)
         yield from self._distributions()

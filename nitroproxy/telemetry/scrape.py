@@ -28,6 +28,7 @@ _OURS: Final = frozenset(
         "nitroproxy_connections",
         "nitroproxy_connections_open",
         "nitroproxy_connections_refused",
+        "nitroproxy_ends",
         "nitroproxy_errors",
         "nitroproxy_policy_denials",
         "nitroproxy_hop_connects",

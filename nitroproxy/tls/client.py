@@ -294,7 +294,7 @@ class _Handshake(Protocol):
             self._failed(error)
             return
         if inner is None:
-            self._failed(ProxyError(Kind.INTERNAL_ERROR, "nobody wants the connection"))
+            self._failed(ProxyError(Kind.INTERNAL_ERROR, "internal error: no protocol for the connection"))
             return
         self._inner = inner
         self._client.shook_hands(None, self._client.verifies and not self.certificate_seen)

@@ -91,7 +91,8 @@ async def idle(connections: int) -> None:
 
 async def drippers(connections: int) -> None:
     """F5: clients that send their heads and bodies by the drop are ended, and hold up nobody meanwhile."""
-    async with Stack(f"limits.connections={connections + 100}", "limits.header_timeout=6") as stack:
+    limits = f"limits.connections={connections + 100}", "limits.header_timeout=6", "limits.idle_timeout=10"
+    async with Stack(*limits) as stack:
         ended = Counter[str]()
 
         async def drip(start: bytes, what: str) -> None:
