@@ -25,6 +25,7 @@ from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStream
 from nitroproxy.config.schema import Limits as LimitSettings
 from nitroproxy.config.schema import Settings
 from nitroproxy.http1.messages import Limits
+from nitroproxy.proxy.reserve import SIZE
 from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
 from nitroproxy.target import normalize_host
 from nitroproxy.vsock.address import VsockAddress
@@ -141,7 +142,8 @@ def pool_settings(limits: LimitSettings, slack: int = 0, patience: float = 1.0) 
         limits=head_limits(limits, slack),
         connect_timeout=limits.connect_timeout * patience,
         idle_timeout=limits.idle_timeout / 2,
-        most=limits.connections,
+        # A page of our own asks the next hop, also when every place is taken.
+        most=limits.connections + SIZE,
     )
 
 

@@ -164,7 +164,8 @@ class Proxy:
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
         self.gateway.settings = listener_settings(settings)
-        self.relay.settings = _from_enclave(settings)
+        # The enclave may have as many tunnels as idle connections to destinations: what it serves fits in twice.
+        self.relay.settings = replace(_from_enclave(settings), connections=2 * settings.limits.connections)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Everything new, to be put in force at once. See `Reloader`."""

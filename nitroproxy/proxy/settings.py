@@ -1,4 +1,4 @@
-"""What listeners, exchanges and pools allow and how patient they are: values that the composition roots make of the
+"""What listeners, exchanges and pools allow, and their timeouts: values that the composition roots make of the
 configuration. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class PoolSettings:
 class ListenerSettings:
     """What a listener allows its clients. Times in seconds.
 
-    :ivar connections: open at once; one more is answered 503.
+    :ivar connections: served at a time, by all listeners that draw on the same places.
+    :ivar share: the part of them that this listener may have; see `nitroproxy.proxy.places`.
     :ivar header_timeout: from a head's first byte to its last.
     :ivar idle_timeout: between requests, and without a byte either way in a tunnel.
     :ivar buffer_bytes: most that one connection holds of a body, each way.
@@ -71,6 +72,7 @@ class ListenerSettings:
     """
 
     connections: int = 4000
+    share: float = 1.0
     header_timeout: float = 10.0
     idle_timeout: float = 60.0
     connect_timeout: float = 10.0
