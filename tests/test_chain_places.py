@@ -22,7 +22,7 @@ class PlacesTests(ChainCase):
         for role in ("host", "enclave"):
             await self.stop(role)
         for role in ("host", "enclave"):
-            self.start(role, **more)
+            self.start(role, None, **more)
 
     def hold(self, port: int, count: int) -> None:
         """Ask *count* times for what is never answered, and wait for it."""

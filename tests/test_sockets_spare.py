@@ -232,11 +232,9 @@ class ExhaustedTests(SynchronousTestCase):
             self.addCleanup(connection.close)
 
     def check(self, connect: Any, page: bytes, status: bytes) -> None:
-        """Our own page is served, and nothing else."""
+        """A page of our own is served; all else is answered too, by what there is no descriptor for."""
         self.assertEqual(self.get(connect, page)[:12], b"HTTP/1.1 " + status)
-        refused = self.get(connect, b"https://a.example/")
-        self.assertEqual(refused[:12], b"HTTP/1.1 503", refused)
-        self.assertIn(b"no file descriptors left", refused)
+        self.assertEqual(self.get(connect, b"https://a.example/")[:12], b"HTTP/1.1 503")
 
     def test_gateway(self) -> None:
         """A crowd at the gateway leaves health to be seen there, and at the listeners for the enclave."""
