@@ -49,7 +49,7 @@ class PlacesTests(ChainCase):
         """An application in the enclave that takes all it is given leaves the host its places, and health."""
         await self.restart(limits__connections=8)
         self.hold(self.loopback, 12)
-        await self.until(6, self.relay)
+        await self.until(8, self.relay)
         code, body = await self.get(self.through(self.loopback))
         self.assertEqual(code, 503)
         self.assertIn(b"connection_limit_reached", body)
@@ -61,7 +61,7 @@ class PlacesTests(ChainCase):
         """An application on the host that takes all it is given leaves the enclave its places, and health."""
         await self.restart(limits__connections=8)
         self.hold(self.port, 12)
-        await self.until(6, self.relay)
+        await self.until(8, self.relay)
         self.assertEqual((await self.get(self.through(self.port)))[0], 503)
         self.assertEqual((await self.get(self.through(self.loopback)))[0], 200)
         for port, page in ((self.port, "/health/live"), (self.port, "/health"), (self.loopback, "/health")):
@@ -70,8 +70,8 @@ class PlacesTests(ChainCase):
     async def test_more_places(self) -> None:
         """A reload gives places to connections that are in the reserve, and gives the next requests theirs."""
         await self.restart(limits__connections=8)
-        self.hold(self.loopback, 6)
-        await self.until(6, self.relay)
+        self.hold(self.loopback, 8)
+        await self.until(8, self.relay)
         self.assertEqual((await self.get(self.through(self.loopback)))[0], 503)
         self.assertTrue(self.reload("enclave", limits__connections=80))
         self.assertEqual((await self.get(self.through(self.loopback)))[0], 200)

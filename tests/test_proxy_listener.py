@@ -46,7 +46,7 @@ class LimitTests(SynchronousTestCase):
         hop = OneHop(connections=1)
         first, second = hop.client(), hop.client()
         second.receive(GET)
-        self.assert_refused(second, "all 1 connections are in use")
+        self.assert_refused(second, "all 1 connections of this listener are in use")
         self.assertEqual(first.take(), b"")
         self.assertEqual(hop.endpoint.waiting, [])
 
@@ -70,9 +70,9 @@ class LimitTests(SynchronousTestCase):
         live.settle()
         self.assertTrue(live.closed)
         connect.receive(CONNECT)
-        self.assert_refused(connect, "all 1 connections are in use")
+        self.assert_refused(connect, "all 1 connections of this listener are in use")
         upgrade.receive(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-        self.assert_refused(upgrade, "all 1 connections are in use")
+        self.assert_refused(upgrade, "all 1 connections of this listener are in use")
 
     def test_pages_take_no_place(self) -> None:
         """Within the limit a page of our own is served as ever, and the connection kept."""

@@ -6,7 +6,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.proxy.places import PART, Places, Share, client_of
+from nitroproxy.proxy.places import Places, Share, client_of
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.vsock.address import VsockAddress
 
@@ -29,23 +29,22 @@ class ShareTests(SynchronousTestCase):
         return count
 
     def test_alone(self) -> None:
-        """A listener that shares with none has all places, for a peer that stands for many clients."""
+        """A listener that shares with none has all its places, for a peer that stands for many clients."""
         share = Share(Places())
-        self.assertEqual(self.fill(share, LOOPBACK, ListenerSettings(connections=8)), 8)
-        self.assertEqual(
-            share.take(object(), LOOPBACK, ListenerSettings(connections=8)), "all 8 connections are in use"
-        )
+        settings = ListenerSettings(connections=8)
+        self.assertEqual(self.fill(share, LOOPBACK, settings), 8)
+        self.assertEqual(share.take(object(), LOOPBACK, settings), "all 8 connections of this listener are in use")
 
     def test_two_listeners(self) -> None:
-        """One of two listeners that share leaves some to the other, which then has them; together they have no more
-        than all."""
-        settings = ListenerSettings(connections=8, share=PART)
+        """One of two listeners that share may take all of its own and leaves some to the other; together they have no
+        more than there are."""
+        settings = ListenerSettings(connections=8, together=10)
         places = Places()
         host, enclave = Share(places), Share(places)
-        self.assertEqual(self.fill(host, LOOPBACK, settings), 6)
-        self.assertIn("other 2 are for the other listener", str(host.take(object(), LOOPBACK, settings)))
+        self.assertEqual(self.fill(host, LOOPBACK, settings), 8)
         self.assertEqual(self.fill(enclave, LOOPBACK, settings), 2)
-        self.assertEqual(places.taken, 8)
+        self.assertEqual(places.taken, 10)
+        self.assertIn("all 10 connections of this proxy's listeners", str(enclave.take(object(), LOOPBACK, settings)))
 
     def test_two_clients(self) -> None:
         """One address leaves some to the others, and all of an IPv6 network are one."""
@@ -59,9 +58,9 @@ class ShareTests(SynchronousTestCase):
         self.assertEqual(self.fill(share, IPv6Address("TCP", "2001:db8::2", 1), settings), 0)
 
     def test_one_place(self) -> None:
-        """Of one place everybody's part is one."""
+        """Of one place anybody's part is one."""
         share = Share(Places())
-        self.assertEqual(self.fill(share, v4(1), ListenerSettings(connections=1, share=PART)), 1)
+        self.assertEqual(self.fill(share, v4(1), ListenerSettings(connections=1)), 1)
 
     def test_given_back(self) -> None:
         """A place that is given back is its listener's and its client's again; given back twice it is once."""

@@ -230,9 +230,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1,
-            description="Connections that a process serves at a time. One listener of the enclave's two, and one client "
-            "address, has three quarters of them at most; the relay takes twice as many. Above the limit only the proxy's "
-            "own pages are served.",
+            description="Connections that a listener serves at a time; one client address has three quarters of them "
+            "at most. The enclave's two serve a quarter more together, the relay twice that. Above the limit only the "
+            "proxy's own pages are served.",
         ),
     ] = 4000
     header_bytes: Annotated[int, Meta(ge=1024, le=1048576, description="The largest header section, in bytes.")] = 65536

@@ -135,15 +135,27 @@ def listener_settings(
     )
 
 
-def pool_settings(limits: LimitSettings, slack: int = 0, patience: float = 1.0) -> PoolSettings:
+def enclave_places(settings: Settings) -> int:
+    """Connections that the enclave's two listeners serve together: one that has all of its own leaves the other some.
+    The way out has room for as many."""
+    connections = settings.limits.connections
+    return connections + max(1, connections // 4)
+
+
+def pool_settings(
+    limits: LimitSettings, slack: int = 0, patience: float = 1.0, connections: int | None = None
+) -> PoolSettings:
     """The configuration's limits as a pool wants them; *slack* and *patience* as for a listener. A connection is given
-    up before the next hop gives it up."""
+    up before the next hop gives it up.
+
+    :param connections: that use the pool at a time; None: those of one listener.
+    """
     return PoolSettings(
         limits=head_limits(limits, slack),
         connect_timeout=limits.connect_timeout * patience,
         idle_timeout=limits.idle_timeout / 2,
         # A page of our own asks the next hop, also when every place is taken.
-        most=limits.connections + SIZE,
+        most=(connections or limits.connections) + SIZE,
     )
 
 

@@ -25,6 +25,7 @@ from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
     OnlyFrom,
+    enclave_places,
     hop_client,
     hop_server,
     listener_settings,
@@ -39,7 +40,7 @@ from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.places import PART, Places
+from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.instruments import Instruments
@@ -119,7 +120,7 @@ class _Enclave:
         except TrustError as error:
             raise Unloadable(f"tls.ca_file: {error}") from error
         dialer = Dialer(relay, tls)
-        limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE)
+        limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE, connections=enclave_places(settings))
         pool = Pool(dialer.endpoint_for, deadlines, limits_of_pool, end_is_proof=dialer.verifies_end)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         health = HealthOfEnclave(
@@ -131,11 +132,11 @@ class _Enclave:
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
         from_parent = OnlyFrom(settings.transport.parent_cid)
-        share = PART if settings.enclave.proxy_port else 1.0
+        together = enclave_places(settings)
         self.from_parent.settings = replace(
-            listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE), share=share
+            listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE), together=together
         )
-        self.from_enclave.settings = replace(listener_settings(settings), share=share)
+        self.from_enclave.settings = replace(listener_settings(settings), together=together)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Everything new, to be put in force at once. See `Reloader`."""

@@ -20,6 +20,7 @@ from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
     RELAY_PATIENCE,
     OnlyFrom,
+    enclave_places,
     gateway_server,
     hop_client,
     hop_server,
@@ -164,8 +165,8 @@ class Proxy:
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
         self.gateway.settings = listener_settings(settings)
-        # The enclave may have as many tunnels as idle connections to destinations: what it serves fits in twice.
-        self.relay.settings = replace(_from_enclave(settings), connections=2 * settings.limits.connections)
+        # Each connection that the enclave serves has one here, a tunnel or a request's; as many again may be idle.
+        self.relay.settings = replace(_from_enclave(settings), connections=2 * enclave_places(settings))
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Everything new, to be put in force at once. See `Reloader`."""

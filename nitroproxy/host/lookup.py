@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
 
-#: Names looked up at the same time: each has a socket or two and some 25 KiB.
+#: Names looked up at the same time: each has a socket or two and some 10 KiB.
 MOST: Final = 512
 
 

@@ -1,8 +1,8 @@
 """Places: how many connections are served at a time, so that no listener and no client takes those of the others.
 
-Several listeners may draw on the same places (the enclave's two use one way out). Each may have a part of them, and
-one client address a part of its listener's; what is left stays free for the others. A connection without a place is
-not refused: see `nitroproxy.proxy.reserve`.
+Each listener has a number of places. Listeners that use one way out (the enclave's two) have a number of places
+together, more than one of them may take, and one client address may take a part of its listener's: some are always left
+for the others. A connection without a place is not refused at once: see `nitroproxy.proxy.reserve`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IAddress
 
 from nitroproxy.proxy.settings import ListenerSettings
 
-#: What one address, and one listener of several, may have of the places.
+#: What one client address may have of its listener's places.
 PART: Final = 0.75
 #: Bits of an IPv6 address that are one client's: the host chooses the others (RFC 4291 section 2.5.4).
 _V6_PREFIX: Final = 64
@@ -47,13 +47,13 @@ class Share:
         :returns: why there is none for it, or None when it has one now.
         """
         most = settings.connections
-        own = _part(most, settings.share)
+        together = max(most, settings.together)
         client = client_of(peer)
-        if self._places.taken >= most:
-            return f"all {most} connections are in use"
-        if len(self._holders) >= own:
-            return f"{own} connections are in use here, and the other {most - own} are for the other listener"
-        if client is not None and self._clients[client] >= _part(own, PART):
+        if len(self._holders) >= most:
+            return f"all {most} connections of this listener are in use"
+        if self._places.taken >= together:
+            return f"all {together} connections of this proxy's listeners are in use"
+        if client is not None and self._clients[client] >= ceil(most * PART):
             return f"{self._clients[client]} connections of {client} are in use, and the others are for other clients"
         self._places.taken += 1
         self._holders[holder] = client
@@ -73,10 +73,6 @@ class Share:
         self._clients[client] -= 1
         if not self._clients[client]:
             del self._clients[client]
-
-
-def _part(most: int, part: float) -> int:
-    return ceil(most * part)
 
 
 def client_of(address: IAddress) -> Hashable:

@@ -60,8 +60,9 @@ class PoolSettings:
 class ListenerSettings:
     """What a listener allows its clients. Times in seconds.
 
-    :ivar connections: served at a time, by all listeners that draw on the same places.
-    :ivar share: the part of them that this listener may have; see `nitroproxy.proxy.places`.
+    :ivar connections: served at a time.
+    :ivar together: served at a time by all listeners that share places (`nitroproxy.proxy.places`); at least
+        *connections*.
     :ivar header_timeout: from a head's first byte to its last.
     :ivar idle_timeout: between requests, and without a byte either way in a tunnel.
     :ivar buffer_bytes: most that one connection holds of a body, each way.
@@ -72,7 +73,7 @@ class ListenerSettings:
     """
 
     connections: int = 4000
-    share: float = 1.0
+    together: int = 0
     header_timeout: float = 10.0
     idle_timeout: float = 60.0
     connect_timeout: float = 10.0
