@@ -121,7 +121,7 @@ class DialTests(SynchronousTestCase):
         self.assertIn("5 seconds", str(self.resolver.trouble))
 
     def test_abandoned(self) -> None:
-        """A client that goes away while its name is looked up takes the lookup along; that is nobody's trouble."""
+        """The lookup of a client that has gone is cancelled, and is no trouble of the resolver's."""
         self.slow["slow.example"] = Deferred()
         connecting = self.dial("slow.example")
         connecting.cancel()
@@ -131,7 +131,7 @@ class DialTests(SynchronousTestCase):
         self.assertEqual(self.dialled(), [])
 
     def test_busy_resolver(self) -> None:
-        """A lookup that gave way to newer ones is told as it is, and shows as the resolver's trouble."""
+        """A lookup that gave way to newer ones fails as it did, and shows as the resolver's trouble."""
         self.names["a.example"] = ProxyError(Kind.DNS_TIMEOUT, "a.example was not looked up: busy")
         self.assertIs(self.refusal(self.resolve("a.example")).kind, Kind.DNS_TIMEOUT)
         self.assertIn("busy", str(self.resolver.trouble))

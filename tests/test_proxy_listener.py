@@ -32,7 +32,7 @@ class Live(Resource):
 
 
 def pages_and_tunnels(request: Request) -> Route:
-    """A page of our own for its path, a tunnel for all else."""
+    """A page of our own for its path, a tunnel for everything but that."""
     if request.target == b"/health/live":
         return Local(Site(Live()))
     return Dial(lambda identity: WaitingEndpoint())
@@ -100,7 +100,7 @@ class LimitTests(SynchronousTestCase):
         self.assertFalse(second.closed)
 
     def test_a_second_for_the_head(self) -> None:
-        """A connection above the limit that sends no complete head within a second is told so, and closed."""
+        """A connection above the limit that sends no complete head within a second is answered 503 and closed."""
         hop = OneHop(connections=1)
         notes = hop.factory.observer = Notes()
         hop.client()
@@ -117,7 +117,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_reserve_is_full(self) -> None:
         """Above the reserve the oldest connection without a complete head gives way: none of many idle ones keeps a
-        health check out, and those that are told so are bounded too."""
+        health check out, and the number that is being answered is bounded too."""
         hop = OneHop(connections=1, route=pages_and_tunnels)
         first = hop.client()
         idle = [hop.client() for _ in range(SIZE + 300)]

@@ -58,7 +58,7 @@ class ShareTests(SynchronousTestCase):
         self.assertEqual(self.fill(share, IPv6Address("TCP", "2001:db8::2", 1), settings), 0)
 
     def test_one_place(self) -> None:
-        """Of one place anybody's part is one."""
+        """Of one place a client's part is one."""
         share = Share(Places())
         self.assertEqual(self.fill(share, v4(1), ListenerSettings(connections=1)), 1)
 

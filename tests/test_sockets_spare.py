@@ -58,7 +58,7 @@ class FakeSpare(SpareDescriptors):
     """Spare descriptors that are a number."""
 
     def __init__(self, listening: FakeSocket) -> None:
-        super().__init__(2)
+        super().__init__()
         self._listening = listening
         self.held = 2
 
@@ -144,7 +144,7 @@ class SparingTests(SynchronousTestCase):
         self.assertFalse(self.port.reading)
 
     def test_other_errors(self) -> None:
-        """Other errors are the port's business, all else the socket's."""
+        """Other errors are the port's business; what is not accept() is the socket's."""
         self.listening.error = errno.EPERM
         self.assertRaises(PermissionError, self.port.socket.accept)
         self.assertEqual(self.port.socket.fileno(), 42)
@@ -157,11 +157,14 @@ class DescriptorTests(SynchronousTestCase):
     """Real descriptors."""
 
     def test_descriptors(self) -> None:
-        """As many are open as are kept back, and none once they are closed."""
+        """As many are open as are kept back: none before that is asked for, and none once they are closed."""
         before = len(os.listdir("/proc/self/fd"))
         spare = SpareDescriptors()
         self.addCleanup(spare.close)
-        self.assertTrue(spare.fill() and spare.fill())
+        self.assertTrue(spare.fill(), "none is wanted yet")
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        spare.keep()
+        self.assertTrue(spare.fill())
         self.assertEqual(len(os.listdir("/proc/self/fd")) - before, COUNT)
         self.assertTrue(spare.release())
         self.assertEqual(len(os.listdir("/proc/self/fd")) - before, COUNT - 1)
@@ -232,7 +235,7 @@ class ExhaustedTests(SynchronousTestCase):
             self.addCleanup(connection.close)
 
     def check(self, connect: Any, page: bytes, status: bytes) -> None:
-        """A page of our own is served; all else is answered too, by what there is no descriptor for."""
+        """A page of our own is served, and any other request answered 503."""
         self.assertEqual(self.get(connect, page)[:12], b"HTTP/1.1 " + status)
         self.assertEqual(self.get(connect, b"https://a.example/")[:12], b"HTTP/1.1 503")
 

@@ -220,7 +220,7 @@ class _Socket:
         self._lookup.process(writable=self._descriptor)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has seen an error (a port that nobody listens on): c-ares finds out when it reads."""
+        """The reactor has seen an error (such as ICMP's port unreachable): c-ares sees it when it reads."""
         self._lookup.process(readable=self._descriptor)
 
     def logPrefix(self) -> str:

@@ -30,9 +30,9 @@ class _Lookup:
 class Lookups:
     """Looks names up, *most* at the same time.
 
-    None waits for another. When one more is asked for, the one that has taken longest gives way: a name that is
-    answered at all is answered long before its turn comes, so that slow names, whoever asks for them and however many,
-    only get in each other's way. A client holds no more lookups than it has connections.
+    No lookup waits for another. When one more is asked for, the one that has taken longest gives way. A name that is
+    answered at all is answered long before that happens to it, so slow names, however many, only displace each other.
+    A client holds at most one lookup for each of its connections.
 
     :param begin: begins one lookup, which may be cancelled.
     """
@@ -46,8 +46,7 @@ class Lookups:
     def __call__(self, host: str) -> Deferred[Sequence[str]]:
         """The addresses of *host*. Those who ask while it is being looked up share the lookup and its result.
 
-        May be cancelled; when nobody waits for a lookup any more it is cancelled too. May be called from the callback
-        of another.
+        May be cancelled; a lookup without waiters is cancelled too. May be called from the callback of another.
 
         :returns: fails as the lookup does, or with `Kind.DNS_TIMEOUT` when it gave way to a newer one.
         """

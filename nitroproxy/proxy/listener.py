@@ -25,7 +25,7 @@ from nitroproxy.sockets.spare import MOMENT, SpareDescriptors
 
 _log: Final = Logger()
 
-#: Connections that may be told at a time that they are not served; of more, the oldest are just ended.
+#: Connections that are answered 503 at a time; of more, the oldest are aborted.
 _MOST_TURNED_AWAY: Final = 256
 #: Seconds between two looks for clients that have gone unseen.
 _HANGUP_INTERVAL: Final = 0.5
@@ -68,7 +68,7 @@ class DownstreamFactory(Factory):
         self.spare = SpareDescriptors()
         self._share = Share(places or Places())
         self._reserve = Reserve(deadlines, self._turn_away)
-        #: Those that are being told that they are not served, in order of age.
+        #: Those that are being answered 503, in order of age.
         self._turned_away: dict[AcceptedConnection, None] = {}
         self._drained: Deferred[bool] | None = None
         self._looking = False
@@ -103,7 +103,7 @@ class DownstreamFactory(Factory):
         return self._share.take(connection, connection.peer, self.settings)
 
     def _linger_with(self, connection: AcceptedConnection) -> None:
-        """*connection* is told that it is not served; it does not keep one out that could be."""
+        """*connection* is being answered 503: it keeps no other out, and their number is bounded."""
         self._turned_away[connection] = None
         if len(self._turned_away) > _MOST_TURNED_AWAY:
             oldest = next(iter(self._turned_away))

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from io import FileIO
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -27,20 +28,22 @@ _SHORT: Final = _EXHAUSTED | {errno.ENOBUFS, errno.ENOMEM}
 
 
 class SpareDescriptors:
-    """Descriptors that are open for nothing, until they are needed.
+    """Descriptors that are open without a use, until they are needed."""
 
-    :param count: how many.
-    """
+    def __init__(self) -> None:
+        self._wanted = 0
+        self._held: list[FileIO] = []
 
-    def __init__(self, count: int = COUNT) -> None:
-        self._count = count
-        self._held: list[int] = []
+    def keep(self, count: int = COUNT) -> None:
+        """Keep back *count* from now on."""
+        self._wanted = count
+        self.fill()
 
     def fill(self) -> bool:
-        """Take back what has been released, as far as there are descriptors; whether all are held now."""
+        """Take back what has been released, as far as there are descriptors; whether all that are wanted are held."""
         try:
-            while len(self._held) < self._count:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            while len(self._held) < self._wanted:
+                self._held.append(FileIO(os.devnull))
         except OSError:
             return False
         return True
@@ -49,11 +52,12 @@ class SpareDescriptors:
         """Make room for one descriptor; whether there was one to release."""
         if not self._held:
             return False
-        os.close(self._held.pop())
+        self._held.pop().close()
         return True
 
     def close(self) -> None:
-        """Release all."""
+        """Release all, and keep none back any more."""
+        self._wanted = 0
         while self.release():
             pass
 
@@ -72,7 +76,7 @@ class SparingSocket:
         self._spare = spare
         self._make_way = make_way
         self._short = False
-        spare.fill()
+        spare.keep()
         port.socket = self
 
     def __getattr__(self, name: str) -> Any:
