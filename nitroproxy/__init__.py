@@ -25,7 +25,7 @@ In the **enclave** (`enclave`) the same engine reads the request; only the route
 On the host the **relay** (`host` again) reads the CONNECT with the same engine:
 
 6. `host.egress` checks the `policy` again and returns a route that dials. `proxy.connect_request` carries it out:
-   `host.lookup` resolves the name once, `host.dial` checks every address with the address guard of `policy` and
+   `host.dns` looks the name up once, `host.dial` checks every address with the address guard of `policy` and
    connects to one of those it checked.
 7. `proxy.tunnel` joins the two connections. What crosses it is ciphertext.
 

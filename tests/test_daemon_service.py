@@ -39,11 +39,19 @@ class Told(Notifier):
         self.messages += assignments
 
 
+class FakeSocket:
+    """A listening socket, which needs no closing."""
+
+    def close(self) -> None:
+        """Close."""
+
+
 class FakePort:
     """A listening port."""
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
+        self.socket: Any = FakeSocket()
         self.connected = True
         self.done: list[str] = []
 
@@ -55,6 +63,7 @@ class FakePort:
         """Close."""
         self.done.append("close")
         self.connected = False
+        self.socket.close()
 
 
 @implementer(IStreamServerEndpoint)

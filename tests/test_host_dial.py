@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectBindError, ConnectionRefusedError, NoRouteError, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+    TimeoutError,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
@@ -90,13 +95,13 @@ class DialTests(SynchronousTestCase):
         self.assertEqual(self.looked_up, [])
 
     def test_no_such_name(self) -> None:
-        """A name that is not there is the name's fault; a resolver that cannot answer is the resolver's."""
-        self.names["no.example"] = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        """A name that does not exist is no trouble of the resolver's; that its servers fail is."""
+        self.names["no.example"] = DNSLookupError("no such name")
         self.assertIs(self.refusal(self.resolve("no.example")).kind, Kind.DNS_ERROR)
         self.assertIsNone(self.resolver.trouble)
-        self.names["no.example"] = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        self.assertIn("Temporary failure", self.refusal(self.resolve("no.example")).detail)
-        self.assertIn("Temporary failure", str(self.resolver.trouble))
+        self.names["no.example"] = ProxyError(Kind.DNS_ERROR, "the name servers failed")
+        self.assertIn("servers failed", self.refusal(self.resolve("no.example")).detail)
+        self.assertIn("servers failed", str(self.resolver.trouble))
         self.names["no.example"] = ["1.1.1.1"]
         self.successResultOf(self.resolve("no.example"))
         self.assertIsNone(self.resolver.trouble)
@@ -115,8 +120,18 @@ class DialTests(SynchronousTestCase):
         self.assertIs(self.refusal(slow).kind, Kind.DNS_TIMEOUT)
         self.assertIn("5 seconds", str(self.resolver.trouble))
 
+    def test_abandoned(self) -> None:
+        """The lookup of a client that has gone is cancelled, and is no trouble of the resolver's."""
+        self.slow["slow.example"] = Deferred()
+        connecting = self.dial("slow.example")
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.assertTrue(self.slow["slow.example"].called)
+        self.assertIsNone(self.resolver.trouble)
+        self.assertEqual(self.dialled(), [])
+
     def test_busy_resolver(self) -> None:
-        """A lookup that is refused because too many wait is told as it is, and shows as the resolver's trouble."""
+        """A lookup that gave way to newer ones fails as it did, and shows as the resolver's trouble."""
         self.names["a.example"] = ProxyError(Kind.DNS_TIMEOUT, "a.example was not looked up: busy")
         self.assertIs(self.refusal(self.resolve("a.example")).kind, Kind.DNS_TIMEOUT)
         self.assertIn("busy", str(self.resolver.trouble))

@@ -1,111 +1,99 @@
-"""Names being looked up: shared, bounded, not for nobody; and the system's resolver in threads."""
+"""Lookups of names: shared, cancelled with the last who waits, and none held up by slow ones (K2)."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
-from typing import Any
 
-from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import DNSLookupError
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.host.lookup import Lookups, in_thread
+from nitroproxy.host.lookup import MOST, Lookups
 
 
 class LookupsTests(SynchronousTestCase):
-    """Two at a time, three that wait, each answered when the test says so."""
+    """Three at a time, each answered when the test says so."""
 
     def setUp(self) -> None:
         self.begun: dict[str, Deferred[Sequence[str]]] = {}
-        self.lookups = Lookups(self.run_one, most=2, most_waiting=3)
+        self.cancelled: list[str] = []
+        self.lookups = Lookups(self.begin, most=3)
 
-    def run_one(self, host: str) -> Deferred[Sequence[str]]:
+    def begin(self, host: str) -> Deferred[Sequence[str]]:
         self.assertNotIn(host, self.begun)
-        self.begun[host] = Deferred()
+
+        def cancel(_: object) -> None:
+            self.cancelled.append(host)
+            del self.begun[host]
+
+        self.begun[host] = Deferred(cancel)
         return self.begun[host]
 
     def answer(self, host: str) -> None:
         self.begun.pop(host).callback([f"address of {host}"])
 
     def test_shared(self) -> None:
-        """All who ask for a name while it is being looked up are told of one lookup; who asks later, of another."""
+        """All who ask for a name while it is being looked up share one lookup; one who asks later has another."""
         asked = [self.lookups("a") for _ in range(50)]
         self.answer("a")
         self.assertEqual([self.successResultOf(result) for result in asked], [["address of a"]] * 50)
         later = self.lookups("a")
-        self.begun.pop("a").errback(Failure(socket.gaierror(socket.EAI_NONAME, "unknown")))
-        self.failureResultOf(later, socket.gaierror)
+        self.begun.pop("a").errback(Failure(DNSLookupError("unknown")))
+        self.failureResultOf(later, DNSLookupError)
 
-    def test_newest_first(self) -> None:
-        """When all threads are taken the name that came last, or was asked for again last, is next."""
-        for host in "abcde":
-            self.lookups(host)
-        self.assertEqual([*self.begun], ["a", "b"])
-        self.lookups("c")
-        self.answer("a")
-        self.assertEqual([*self.begun], ["b", "c"])
-        self.answer("b")
-        self.answer("c")
-        self.assertEqual([*self.begun], ["e", "d"])
+    def test_slow_names(self) -> None:
+        """Slow names, more than there are places, keep no new one waiting: the oldest gives way and says so."""
+        slow = [self.lookups(f"slow{number}") for number in range(40)]
+        wanted = self.lookups("wanted")
+        self.answer("wanted")
+        self.assertEqual(self.successResultOf(wanted), ["address of wanted"])
+        self.assertEqual(self.cancelled, [f"slow{number}" for number in range(38)])
+        for number in range(38):
+            refusal: ProxyError = self.failureResultOf(slow[number], ProxyError).value
+            self.assertIs(refusal.kind, Kind.DNS_TIMEOUT)
+            self.assertIn(f"slow{number} was not resolved", refusal.detail)
+        self.assertNoResult(slow[39])
 
-    def test_not_for_nobody(self) -> None:
-        """A name that was given up while it waited is not looked up, unless somebody else still asks for it."""
-        asked = {host: self.lookups(host) for host in "abcd"}
-        other = self.lookups("d")
-        for host in "cd":
-            asked[host].cancel()
-            self.failureResultOf(asked[host], CancelledError)
-        self.answer("a")
-        self.answer("b")
-        self.assertEqual([*self.begun], ["d"])
-        self.answer("d")
-        self.assertEqual(self.successResultOf(other), ["address of d"])
-        self.assertEqual(self.begun, {})
+    def test_bound(self) -> None:
+        """By default the number of lookups under way is bounded too."""
+        self.lookups = Lookups(self.begin)
+        for number in range(MOST + 10):
+            self.lookups(f"name{number}").addErrback(lambda failure: None)
+        self.assertEqual(len(self.begun), MOST)
 
-    def test_given_up_while_it_runs(self) -> None:
-        """A lookup that was given up keeps its thread until it ends, also by failing; who asks meanwhile is told."""
-        for host in "ab":
-            asked = self.lookups(host)
-            asked.cancel()
-            self.failureResultOf(asked, CancelledError)
-        waiting, again = self.lookups("c"), self.lookups("a")
-        self.assertEqual([*self.begun], ["a", "b"])
-        self.begun.pop("b").errback(Failure(OSError("late")))
+    def test_abandoned(self) -> None:
+        """A lookup is cancelled with the last who waits for it, and only then."""
+        first, second = self.lookups("a"), self.lookups("a")
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(self.cancelled, [])
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(self.cancelled, ["a"])
+        again = self.lookups("a")
         self.answer("a")
-        self.answer("c")
-        self.assertEqual(self.successResultOf(waiting), ["address of c"])
         self.assertEqual(self.successResultOf(again), ["address of a"])
 
-    def test_too_many(self) -> None:
-        """When too many wait the one that has waited longest is refused; what comes new still has its chance."""
-        asked = {host: self.lookups(host) for host in "abcdef"}
-        refusal: ProxyError = self.failureResultOf(asked["c"], ProxyError).value
-        self.assertIs(refusal.kind, Kind.DNS_TIMEOUT)
-        self.answer("a")
-        self.answer("f")
-        self.assertEqual(self.successResultOf(asked["f"]), ["address of f"])
+    def test_answered_at_once(self) -> None:
+        """A lookup that has its result when it begins takes no place."""
+        self.lookups = Lookups(lambda host: succeed(["192.0.2.1"]) if host == "a" else fail(OSError()), most=1)
+        for _ in range(3):
+            self.assertEqual(self.successResultOf(self.lookups("a")), ["192.0.2.1"])
+            self.failureResultOf(self.lookups("b"), OSError)
 
-    def test_told_and_giving_up(self) -> None:
-        """One who gives up because of what another was told is not told as well."""
+    def test_cancelled_by_another(self) -> None:
+        """One who gives up in the callback of another is not called back as well."""
         first, second = self.lookups("a"), self.lookups("a")
         first.addCallback(lambda _: second.cancel())
         self.answer("a")
         self.failureResultOf(second, CancelledError)
 
-
-class ThreadTests(TestCase):
-    """The system's resolver."""
-
-    async def test_localhost(self) -> None:
-        """A name that the system knows by itself is looked up in a thread; each address comes once."""
-        reactor: Any = global_reactor
-        threads = ThreadPool(0, 1)
-        threads.start()
-        self.addCleanup(threads.stop)
-        addresses = await Lookups(in_thread(reactor, threads))("localhost")
-        self.assertIn("127.0.0.1", addresses)
-        self.assertEqual(len(set(addresses)), len(addresses))
+    def test_asked_in_a_callback(self) -> None:
+        """A name may be asked for again in the callback of its lookup, and is looked up anew."""
+        again: list[Deferred[Sequence[str]]] = []
+        self.lookups("a").addCallback(lambda _: again.append(self.lookups("a")))
+        self.answer("a")
+        self.answer("a")
+        self.assertEqual(self.successResultOf(again[0]), ["address of a"])

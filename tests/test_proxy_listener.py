@@ -4,43 +4,189 @@ from __future__ import annotations
 
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from nitroproxy.errors import Kind
+from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.record import Record
-from nitroproxy.proxy.route import Dial
+from nitroproxy.proxy.reserve import SIZE
+from nitroproxy.proxy.route import Dial, Local, Route
 from nitroproxy.proxy.settings import ListenerSettings
 from tests.wire import GET, Notes, OneHop, WaitingEndpoint, Wire, split_head
 
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: client.example\r\n\r\n"
+CONNECT = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Live(Resource):
+    """A page."""
+
+    isLeaf = True
+
+    def render_GET(self, request: object) -> bytes:
+        return b"alive"
+
+
+def pages_and_tunnels(request: Request) -> Route:
+    """A page of our own for its path, a tunnel for everything but that."""
+    if request.target == b"/health/live":
+        return Local(Site(Live()))
+    return Dial(lambda identity: WaitingEndpoint())
 
 
 class LimitTests(SynchronousTestCase):
     """Who is let in."""
 
     def test_connection_limit(self) -> None:
-        """One connection too many is answered 503 with Retry-After and closed (F2)."""
+        """A request on one connection too many is answered 503 with Retry-After, and the connection closed (F2)."""
         hop = OneHop(connections=1)
         first, second = hop.client(), hop.client()
-        start, headers, _ = split_head(second.take())
-        self.assertEqual(start, b"HTTP/1.1 503 Service Unavailable")
-        self.assertEqual(headers[b"retry-after"], b"1")
-        self.assertEqual(headers[b"connection"], b"close")
+        second.receive(GET)
+        self.assert_refused(second, "all 1 connections of this listener are in use")
         self.assertEqual(first.take(), b"")
+        self.assertEqual(hop.endpoint.waiting, [])
 
-    def test_turned_away_take_no_place(self) -> None:
-        """Connections that are being turned away are none of those that count; too many of them are just ended."""
+    def assert_refused(self, wire: Wire, why: str) -> None:
+        start, headers, body = split_head(wire.take())
+        self.assertEqual(start, b"HTTP/1.1 503 Service Unavailable")
+        self.assertEqual((headers[b"retry-after"], headers[b"connection"]), (b"1", b"close"))
+        self.assertIn(why, body.decode())
+        wire.settle()
+        self.assertTrue(wire.closed or wire.half_closed)
+
+    def test_own_pages(self) -> None:
+        """Above the limit a page of our own is served, once; anything else is refused, whatever it is (K2)."""
+        hop = OneHop(connections=1, route=pages_and_tunnels)
+        tunnel = hop.client()
+        tunnel.receive(CONNECT)
+        live, connect, upgrade = hop.client(), hop.client(), hop.client()
+        live.receive(LIVE)
+        start, headers, _ = split_head(live.take())
+        self.assertEqual((start, headers[b"connection"]), (b"HTTP/1.1 200 OK", b"close"))
+        live.settle()
+        self.assertTrue(live.closed)
+        connect.receive(CONNECT)
+        self.assert_refused(connect, "all 1 connections of this listener are in use")
+        upgrade.receive(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        self.assert_refused(upgrade, "all 1 connections of this listener are in use")
+
+    def test_pages_take_no_place(self) -> None:
+        """Within the limit a page of our own is served as ever, and the connection kept."""
+        hop = OneHop(connections=1, route=pages_and_tunnels)
+        client = hop.client()
+        for _ in range(3):
+            client.receive(LIVE)
+            start, headers, _ = split_head(client.take())
+            self.assertEqual(start, b"HTTP/1.1 200 OK")
+            self.assertNotIn(b"connection", headers)
+
+    def test_place_that_becomes_free(self) -> None:
+        """A connection above the limit is served like any other if a place is free when its request has come."""
         hop = OneHop(connections=1)
+        first, second = hop.client(), hop.client()
+        first.lose()
+        second.receive(GET)
+        upstream = hop.endpoint.accept()
+        upstream.receive(OK)
+        second.receive(GET)
+        upstream.receive(OK)
+        self.assertNotIn(b"Connection: close", second.take())
+        hop.pass_time(5.2)
+        second.settle()
+        self.assertFalse(second.closed)
+
+    def test_a_second_for_the_head(self) -> None:
+        """A connection above the limit that sends no complete head within a second is answered 503 and closed."""
+        hop = OneHop(connections=1)
+        notes = hop.factory.observer = Notes()
+        hop.client()
+        silent, slow = hop.client(), hop.client()
+        hop.pass_time(0.8)
+        slow.receive(GET[:20])
+        self.assertEqual(silent.take(), b"")
+        hop.pass_time(0.4)
+        for wire in (silent, slow):
+            self.assert_refused(wire, "no more connections are accepted")
+        self.assertTrue(silent.closed)
+        self.assertTrue(slow.half_closed, "a close would reset it before it has read its answer")
+        self.assertEqual([record.error for record in notes.records], [Kind.CONNECTION_LIMIT_REACHED] * 2)
+
+    def test_reserve_is_full(self) -> None:
+        """Above the reserve the oldest connection without a complete head gives way: none of many idle ones keeps a
+        health check out, and the number that is being answered is bounded too."""
+        hop = OneHop(connections=1, route=pages_and_tunnels)
         first = hop.client()
-        turned_away = [hop.client() for _ in range(300)]
-        first.end()
-        self.assertTrue(first.closed)
-        served = hop.client()
-        served.receive(GET)
-        hop.endpoint.accept().receive(OK)
-        self.assertTrue(served.take().startswith(b"HTTP/1.1 200 OK"))
-        self.assertEqual(sum(wire.aborted for wire in turned_away), 300 - 256)
+        idle = [hop.client() for _ in range(SIZE + 300)]
+        self.assertFalse(idle[300].disconnecting)
+        self.assertTrue(all(wire.disconnecting for wire in idle[:300]))
+        self.assertEqual(sum(wire.aborted for wire in idle), 300 - 256)
+        self.assertTrue(idle[299].take().startswith(b"HTTP/1.1 503 "))
+        live = hop.client()
+        live.receive(LIVE)
+        self.assertTrue(live.take().startswith(b"HTTP/1.1 200 OK"))
+        first.receive(CONNECT)
+        self.assertEqual(first.take(), b"", "its place is its own")
+
+    def test_reserve_that_answers(self) -> None:
+        """Clients that do not read their pages hold the reserve for seconds, not for minutes."""
+        hop = OneHop(connections=1, route=pages_and_tunnels)
+        hop.client()
+        reading = [hop.client() for _ in range(SIZE)]
+        for wire in reading:
+            wire.protocol.dataReceived(LIVE)  # What is written does not leave before the test settles the wire.
+        late = hop.client()
+        self.assertTrue(late.take().startswith(b"HTTP/1.1 503 "))
+        hop.pass_time(5.2)
+        self.assertTrue(all(wire.aborted for wire in reading))
+        for wire in reading:
+            wire.lose()
+        live = hop.client()
+        live.receive(LIVE)
+        self.assertTrue(live.take().startswith(b"HTTP/1.1 200 OK"))
+
+    def test_places_come_back(self) -> None:
+        """Whatever ends, its place is free again, and neither the reserve nor those turned away take one."""
+        hop = OneHop(connections=2)
+        wires = [hop.client() for _ in range(SIZE + 20)]
+        for wire in wires:
+            wire.lose()
+        served = [hop.client(), hop.client()]
+        for wire in served:
+            wire.receive(GET)
+        for wire in served:
+            hop.endpoint.accept().receive(OK)
+            self.assertTrue(wire.take().startswith(b"HTTP/1.1 200 OK"))
+        self.assertEqual(len(hop.factory.connections), 2)
+
+    def test_drain(self) -> None:
+        """The drain waits for what the reserve is being answered, and not for the silent part of it."""
+        hop = OneHop(connections=1)
+        hop.client(), hop.client()
+        done = hop.factory.drain(30.0)
+        hop.pass_time(0.2)
+        for connection in list(hop.factory.connections):
+            connection.transport.settle()  # type: ignore[attr-defined]
+        self.assertTrue(self.successResultOf(done))
+
+    def test_no_descriptors(self) -> None:
+        """What was accepted on a spare descriptor gets pages of our own only, though there are places; what sends no
+        head gives its descriptor back after a moment."""
+        hop = OneHop(route=pages_and_tunnels)
+        hop.factory.spare.fill = lambda: False  # type: ignore[method-assign]
+        live, connect, idle = hop.client(), hop.client(), hop.client()
+        live.receive(LIVE)
+        self.assertTrue(live.take().startswith(b"HTTP/1.1 200 OK"))
+        connect.receive(CONNECT)
+        self.assert_refused(connect, "no file descriptors left")
+        hop.factory.make_way()
+        self.assertFalse(idle.disconnecting)
+        hop.pass_time(0.15)
+        hop.factory.make_way()
+        self.assertTrue(idle.disconnecting)
 
     def test_peer(self) -> None:
         """A peer that may not use the listener gets no protocol: its connection is closed unread (S17)."""

@@ -80,7 +80,7 @@ class PolicyCheckOptions(DaemonOptions):
     def run(self) -> int:
         """Print what would become of each; the exit status."""
         from nitroproxy.commands.policy_check import check_url
-        from nitroproxy.host.lookup import look_up
+        from nitroproxy.host.dns import look_up
         from nitroproxy.host.own_addresses import own_addresses
         from nitroproxy.policy import AddressGuard
 

@@ -235,7 +235,15 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Limits of each listener and connection."""
 
-    connections: Annotated[int, Meta(ge=1, description="Connections that one listener serves at a time.")] = 4000
+    connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Connections that a listener serves at a time; one client address has three quarters of them "
+            "at most. The enclave's two serve a quarter more together, the relay twice that. Above the limit only the "
+            "proxy's own pages are served.",
+        ),
+    ] = 4000
     header_bytes: Annotated[int, Meta(ge=1024, le=1048576, description="The largest header section, in bytes.")] = 65536
     header_timeout: Annotated[_Seconds, Meta(description="Seconds in which a request's head must be complete.")] = 10.0
     idle_timeout: Annotated[_Seconds, Meta(description="Seconds that a connection may be without any progress.")] = 60.0

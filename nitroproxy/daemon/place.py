@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.sockets.spare import SparingSocket
 
 _log: Final = Logger()
 
@@ -37,6 +38,7 @@ class ListeningPlace:
     def listen(self) -> None:
         """Listen now. See `listen`."""
         self._port = listen(self._endpoint, self._factory, self._factory.hop, self.name)
+        SparingSocket(self._port, self._factory.spare, self._factory.make_way)
         _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.name)
 
     async def stop(self, timeout: float) -> bool:

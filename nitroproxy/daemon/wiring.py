@@ -27,6 +27,7 @@ from nitroproxy.config.schema import RESPONSE_TIMEOUT, Settings
 from nitroproxy.config.schema import Limits as LimitSettings
 from nitroproxy.http1.messages import Limits
 from nitroproxy.policy import ByPattern
+from nitroproxy.proxy.reserve import SIZE
 from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
 from nitroproxy.target import normalize_host
 from nitroproxy.vsock.address import VsockAddress
@@ -147,7 +148,9 @@ def relay_settings(settings: Settings) -> ListenerSettings:
     limits = settings.limits
     own = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
     longest = max(limits.tunnel_timeout, limits.idle_timeout, *response_timeouts(limits).values)
-    return replace(own, tunnel_timeout=longest * _CARRIER_PATIENCE)
+    # Each connection that the enclave serves has one here, a tunnel or a request's; as many again may be idle.
+    connections = 2 * enclave_places(settings)
+    return replace(own, tunnel_timeout=longest * _CARRIER_PATIENCE, connections=connections)
 
 
 def response_timeouts(limits: LimitSettings, patience: float = 1.0) -> ByPattern[float]:
@@ -158,14 +161,27 @@ def response_timeouts(limits: LimitSettings, patience: float = 1.0) -> ByPattern
     return ByPattern({pattern: seconds * patience for pattern, seconds in given.items()}, RESPONSE_TIMEOUT * patience)
 
 
-def pool_settings(limits: LimitSettings, slack: int = 0, patience: float = 1.0) -> PoolSettings:
-    """The configuration's limits as a pool needs them; *slack* and *patience* as for a listener. The pool ends an idle
-    connection before the next hop does."""
+def enclave_places(settings: Settings) -> int:
+    """Connections that the enclave's two listeners serve together: one that has all of its own leaves the other some.
+    The way out has room for as many."""
+    connections = settings.limits.connections
+    return connections + max(1, connections // 4)
+
+
+def pool_settings(
+    limits: LimitSettings, slack: int = 0, patience: float = 1.0, connections: int | None = None
+) -> PoolSettings:
+    """The configuration's limits as a pool wants them; *slack* and *patience* as for a listener. A connection is given
+    up before the next hop gives it up.
+
+    :param connections: that use the pool at a time; None: those of one listener.
+    """
     return PoolSettings(
         limits=head_limits(limits, slack),
         connect_timeout=limits.connect_timeout * patience,
         idle_timeout=limits.idle_timeout / 2,
-        most=limits.connections,
+        # A page of our own asks the next hop, also when every place is taken.
+        most=(connections or limits.connections) + SIZE,
     )
 
 

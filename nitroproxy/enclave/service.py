@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
     OnlyFrom,
+    enclave_places,
     hop_client,
     hop_server,
     listener_settings,
@@ -39,6 +40,7 @@ from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.instruments import Instruments
@@ -90,8 +92,9 @@ class _Enclave:
         self.handshakes = TLSMetrics()
         self.parts = self.build(settings)
         observer = self.instruments.observer(_HOP)
+        places = Places()
         self.from_parent, self.from_enclave = (
-            DownstreamFactory(_HOP, self.parts.router, listener_settings(settings), self.deadlines, observer)
+            DownstreamFactory(_HOP, self.parts.router, listener_settings(settings), self.deadlines, observer, places)
             for _ in range(2)
         )
         self.limit(settings)
@@ -117,7 +120,7 @@ class _Enclave:
         except TrustError as error:
             raise Unloadable(f"tls.ca_file: {error}") from error
         dialer = Dialer(relay, tls)
-        limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE)
+        limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE, connections=enclave_places(settings))
         pool = Pool(dialer.endpoint_for, deadlines, limits_of_pool, end_is_proof=dialer.verifies_end)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         health = HealthOfEnclave(
@@ -129,8 +132,11 @@ class _Enclave:
     def limit(self, settings: Settings) -> None:
         """Put the limits in force; requests that have begun keep theirs."""
         from_parent = OnlyFrom(settings.transport.parent_cid)
-        self.from_parent.settings = listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE)
-        self.from_enclave.settings = listener_settings(settings)
+        together = enclave_places(settings)
+        self.from_parent.settings = replace(
+            listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE), together=together
+        )
+        self.from_enclave.settings = replace(listener_settings(settings), together=together)
 
     def prepare(self, settings: Settings) -> Callable[[], None]:
         """Everything new, to be put in force at once. See `Reloader`."""

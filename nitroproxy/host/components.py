@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Thread
 from typing import Any, Final
 
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.python.threadpool import ThreadPool
 
 from nitroproxy import __version__
 from nitroproxy.config.load import Configuration
@@ -31,10 +29,11 @@ from nitroproxy.daemon.wiring import (
 )
 from nitroproxy.errors import Kind
 from nitroproxy.host.dial import Resolver
+from nitroproxy.host.dns import Names
 from nitroproxy.host.egress import EgressRouter, relay_site
 from nitroproxy.host.gateway import GatewayRouter
 from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
-from nitroproxy.host.lookup import THREADS, Lookups, in_thread
+from nitroproxy.host.lookup import Lookups
 from nitroproxy.host.own_addresses import OwnAddresses
 from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.policy import AddressGuard, Policy
@@ -121,10 +120,7 @@ class Proxy:
         self.whole = whole
         self.deadlines = Deadlines(reactor)
         self.own_addresses = OwnAddresses(self.deadlines.seconds)
-        self.threads = ThreadPool(0, THREADS, "lookup")
-        self.threads.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # as good as the class
-        self.threads.start()
-        self.lookups = Lookups(in_thread(reactor, self.threads))
+        self.lookups = Lookups(Names(reactor).look_up)
         self.connects = self.instruments.watch_connects("enclave")
         self.parts = self.build(configuration.settings)
         self.gateway = self.factory(GATEWAY, self.parts.gateway)
@@ -185,11 +181,6 @@ class Proxy:
 
         return commit
 
-    def stop_lookups(self) -> None:
-        """End the threads; but not one that hangs in a lookup, for which the daemon would wait."""
-        if not self.threads.working:
-            self.threads.stop()
-
     def retire(self) -> None:
         """Let go of the connections to the enclave."""
         self.parts.pool.retire()
@@ -197,7 +188,7 @@ class Proxy:
     @property
     def at_end(self) -> list[Callable[[], object]]:
         """What to put away in the end."""
-        return [self.retire, self.stop_lookups, self.deadlines.stop]
+        return [self.retire, self.deadlines.stop]
 
 
 #: An endpoint and the name of its place.

@@ -1,12 +1,11 @@
-"""From a destination's name to a connection with an address that was checked: the relay's last step.
+"""From a destination's name to a connection with a checked address: the relay's last step.
 
-A name is resolved once; every address it has must pass the guard, or none is dialled; the addresses dialled are those
-that were checked. So a name that resolves to something else a moment later (DNS rebinding) gains nothing.
+A name is looked up once. Every address that the lookup gives must pass the guard, or none is dialled; only these
+addresses are dialled. So a name that leads to other addresses a moment later (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from itertools import chain, zip_longest
@@ -37,18 +36,24 @@ Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
 
 class Resolver:
-    """Names to checked addresses, with the last lookup's outcome for the health page."""
+    """Names to checked addresses.
+
+    :param lookup: fails with `DNSLookupError` for a name without an address, with `ProxyError` when it cannot be known.
+    :param timeout: seconds for one lookup.
+    :ivar trouble: why the last lookup got no answer, for the health page; None when it got one.
+    """
 
     def __init__(self, lookup: Lookup, guard: AddressGuard, deadlines: Deadlines, timeout: float) -> None:
         self._lookup = lookup
         self._guard = guard
         self._deadlines = deadlines
         self._timeout = timeout
-        #: Why the resolver itself could not answer last time, or None.
         self.trouble: str | None = None
 
     async def resolve(self, host: str) -> list[str]:
         """The addresses of *host*, all of them checked, families alternating (RFC 8305 section 4).
+
+        May be cancelled, and cancels the lookup then.
 
         :raises ProxyError: `Kind.DNS_ERROR`, `Kind.DNS_TIMEOUT` or `Kind.ADDRESS_DENIED`.
         """
@@ -89,9 +94,8 @@ class Resolver:
         deadline = self._deadlines.after(self._timeout, time_out)
         try:
             addresses = await looking
-        except (socket.gaierror, DNSLookupError) as error:
-            temporary = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
-            self.trouble = f"the resolver could not answer: {error}" if temporary else None
+        except DNSLookupError as error:
+            self.trouble = None  # That there is no such name is an answer.
             raise ProxyError(Kind.DNS_ERROR, f"{host} could not be resolved: {error}") from error
         except ProxyError as error:
             self.trouble = error.detail
@@ -152,7 +156,8 @@ class CheckedEndpoint:
 
 
 class _Race:
-    """Connection attempts, each begun when the one before fails or is slow; the first that succeeds wins (RFC 8305)."""
+    """Connection attempts, each begun when the one before fails or is slow; the first that succeeds wins (RFC 8305
+    section 5)."""
 
     def __init__(self, addresses: list[str], dial: Callable[[str], Deferred[IProtocol]], deadlines: Deadlines) -> None:
         self.winner: Deferred[IProtocol] = Deferred(self._cancel)

@@ -1,4 +1,4 @@
-"""The egress relay: enclaves ask it by CONNECT for the internet; it decides, dials, and moves ciphertext."""
+"""The egress relay: the enclave asks it by CONNECT for a destination; it checks the policy, dials, moves ciphertext."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def relay_site(resolver: Resolver, policy: Policy, version: str) -> Site:
 
 
 class EgressRouter:
-    """Routes CONNECT to the internet, within *policy*; its own pages (health) are all else it serves.
+    """Routes CONNECT to the internet, within *policy*; serves its own pages (health) and nothing else.
 
     :param timeout: seconds for one address to answer.
     """

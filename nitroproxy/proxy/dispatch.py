@@ -31,6 +31,8 @@ def dispatch(
     if request.target.startswith(b"/"):
         page = isinstance(route, Local) and request.method in (b"GET", b"HEAD")
         check_origin(request, page=page, names=settings.names)
+    if not isinstance(route, Local):
+        listener.give_place(client)
     deadlines = listener.deadlines
     if isinstance(route, Dial):
         return ConnectRequest(client, route, record, settings.connect_timeout, deadlines)

@@ -79,10 +79,10 @@ class Downstream(Protocol):
         self._ending = Closing(self.transport, self._listener.deadlines, self.abort)
         self.transport.registerProducer(self.pace, True)
         refusal = self._listener.admit(self)
-        if refusal is not None:
+        if refusal is None:
+            self._await_head()
+        else:
             self._refuse_head(ProxyError(refusal, "no more connections are accepted at present"))
-            return
-        self._await_head()
 
     def dataReceived(self, data: bytes) -> None:
         if self._state is not _State.LINGER:
@@ -127,8 +127,14 @@ class Downstream(Protocol):
         self.pinned.end()
         self._listener.lost(self)
 
+    def turn_away(self) -> None:
+        """See `AcceptedConnection`. What has come unread would reset a connection that is closed: then it lingers."""
+        error = ProxyError(Kind.CONNECTION_LIMIT_REACHED, "no more connections are accepted at present")
+        self.response.close_after = True
+        self._refuse_head(error, not self._head.begun)
+
     def drain(self) -> None:
-        """End the connection: now between requests, after the response under way, a tunnel when it falls silent."""
+        """See `AcceptedConnection`."""
         self.response.close_after = True
         if self._state is _State.HEAD and not self._head.begun:
             self._close()
@@ -144,7 +150,7 @@ class Downstream(Protocol):
 
     @property
     def in_use(self) -> bool:
-        """A request comes or is under way, its response may not have left, or it is a tunnel not kept in reserve."""
+        """See `AcceptedConnection`."""
         if self._tunnel is not None:
             return not self._tunnel.in_reserve
         return self._state is not _State.HEAD or self._head.begun
@@ -212,8 +218,7 @@ class Downstream(Protocol):
             exchange = self._exchange
             if exchange is None or not exchange.wants_body:
                 return False
-            data = self._reader.read_body()
-            if data:
+            if data := self._reader.read_body():
                 assert self.record is not None
                 self.record.received += len(data)
                 exchange.request_data(data)
@@ -223,13 +228,14 @@ class Downstream(Protocol):
                 return True
         return False
 
-    def _refuse_head(self, error: ProxyError) -> None:
+    def _refuse_head(self, error: ProxyError, request_complete: bool = False) -> None:
         """What came is no request that can be served: answer, and read no more of it."""
         self._begin_record(None, new_request_id())
-        self.send_problem(error, False)
+        self.send_problem(error, request_complete)
 
     def _begin(self, request: Request) -> None:
         self._head.arrived()
+        self._listener.head_complete(self)
         settings = self._settings = self._listener.settings
         self._state = _State.BODY if request.content_length else _State.RESPONDING
         record = self._begin_record(request, request_id_of(request))
@@ -266,10 +272,7 @@ class Downstream(Protocol):
             wanted = self._state is not _State.HEAD or not self.pace.full
         if wanted != self._reading and not self._read_ended:
             self._reading = wanted
-            if wanted:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
+            (self.transport.resumeProducing if wanted else self.transport.pauseProducing)()
 
     # The response, as the exchange has it.
 
@@ -278,7 +281,7 @@ class Downstream(Protocol):
         assert self.record is not None
         self.record.status = status
         self.record.answered = self._listener.deadlines.seconds()
-        if self._listener.draining:
+        if self._listener.draining or self._listener.is_reserved(self):
             self.response.close_after = True
 
     def send_body(self, data: bytes) -> None:
@@ -333,21 +336,19 @@ class Downstream(Protocol):
     # Closing the connection.
 
     def _close(self) -> None:
-        self._begin_to_end()
-        self._ending.close(self._settings.idle_timeout)
+        self._begin_to_end().close(self._settings.idle_timeout)
 
     def _linger(self) -> None:
-        self._begin_to_end()
-        self._ending.linger(self._settings.idle_timeout)
+        self._begin_to_end().linger(self._settings.idle_timeout)
 
     def _break_off(self) -> None:
-        self._begin_to_end()
-        self._ending.break_off()
+        self._begin_to_end().break_off()
 
-    def _begin_to_end(self) -> None:
+    def _begin_to_end(self) -> Closing:
         self._head.over()
         self._state = _State.LINGER
         self._update_reading()
+        return self._ending
 
     def _client_gone(self) -> None:
         self._drop_exchange()
@@ -386,8 +387,7 @@ class Downstream(Protocol):
         if rest:
             self._tunnel.upstream.received(rest)
         join(self._tunnel.upstream)
-        early = self._reader.take_rest()
-        if early:
+        if early := self._reader.take_rest():
             self._side.received(early)
         if self._read_ended:
             self._side.ended()

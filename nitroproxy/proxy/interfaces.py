@@ -1,6 +1,5 @@
-"""What the parts of the engine are to each other: a client's connection to what carries its requests out, and to the
-listener that accepted it; and the reverse. Interfaces alone, so that the modules behind them need not import each
-other."""
+"""How the parts of the engine see each other: a client's connection, what carries its requests out, and the listener
+that accepted it. Interfaces only, so that the modules behind them need not import each other."""
 
 from __future__ import annotations
 
@@ -24,8 +23,9 @@ from nitroproxy.sockets.hangup import SocketTable
 
 
 class Client(Protocol):
-    """A client's connection, to what carries its request out.
+    """A client's connection, as what carries its request out sees it.
 
+    :ivar peer: the other end of the connection.
     :ivar response: writes what this client is answered.
     :ivar pace: how fast it reads that; follows where the response comes from.
     :ivar throttle: stops its request's body; the producer of the connection that this goes to.
@@ -33,6 +33,7 @@ class Client(Protocol):
     """
 
     transport: StreamTransport
+    peer: IAddress
     response: ResponseWriter
     pace: Backpressure
     throttle: Throttle
@@ -57,13 +58,13 @@ class Client(Protocol):
         """Answer with the failure instead of a response."""
 
     def check_tunnel(self, address: IAddress) -> None:
-        """Do nothing when there may be a tunnel by a connection to *address*: the policy may have changed meanwhile.
+        """Check that the policy now in force allows a tunnel over a connection to *address*.
 
-        :raises ProxyError: when there may not.
+        :raises ProxyError: when it does not.
         """
 
     def become_tunnel(self, upstream: StreamTransport, join: Callable[[Side], None], rest: bytes) -> None:
-        """The head has been written: from here on the connection is a tunnel to *upstream*.
+        """The head has been written: the connection becomes a tunnel to *upstream*.
 
         :param join: makes *upstream*'s protocol a side of it.
         :param rest: what has come from *upstream* already.
@@ -85,9 +86,9 @@ class ClientExchange(Protocol):
 
 
 class AcceptedConnection(Protocol):
-    """A connection, to its listener.
+    """A connection, as its listener sees it.
 
-    :ivar peer: who is at the other end.
+    :ivar peer: the other end.
     :ivar record: of the request at hand, None between requests.
     """
 
@@ -96,7 +97,7 @@ class AcceptedConnection(Protocol):
 
     @property
     def in_use(self) -> bool:
-        """A request comes or is under way, its response may not have left, or it is a tunnel not kept in reserve."""
+        """A request is arriving or under way, its response may not have left yet, or it is a tunnel in use."""
 
     def look_for_hangup(self, sockets: SocketTable) -> None:
         """End what is under way for a client that has gone unseen: nothing is read from it at present, or it has
@@ -108,6 +109,9 @@ class AcceptedConnection(Protocol):
     def abort(self) -> None:
         """End the connection at once, visibly."""
 
+    def turn_away(self) -> None:
+        """Answer 503 and close: the connection has no place, and no complete head has come."""
+
     def cut_off(self, error: ProxyError) -> None:
         """Abort it; what is under way on it has failed with *error*."""
 
@@ -116,7 +120,7 @@ class AcceptedConnection(Protocol):
 
 
 class Listener(Protocol):
-    """A listener, to its connections.
+    """A listener, as its connections see it.
 
     :ivar hop: the role's name in Proxy-Status, problem documents and the Via of responses.
     :ivar via_name: its name in the Via of requests.
@@ -133,7 +137,20 @@ class Listener(Protocol):
     draining: bool
 
     def admit(self, connection: AcceptedConnection) -> Kind | None:
-        """Count *connection* in; the reason for which it must not be served, or None."""
+        """Count *connection* in, with a place or into the reserve; the reason for which it must not be served, or
+        None."""
+
+    def head_complete(self, connection: AcceptedConnection) -> None:
+        """*connection* has sent a request."""
+
+    def is_reserved(self, connection: AcceptedConnection) -> bool:
+        """Whether *connection* is in the reserve: it closes after its response."""
+
+    def give_place(self, client: Client) -> None:
+        """Give *client* a place, unless it has one: its request is not for a page of our own.
+
+        :raises ProxyError: when there is none, with `Kind.CONNECTION_LIMIT_REACHED`.
+        """
 
     def lost(self, connection: AcceptedConnection) -> None:
         """*connection* has ended."""

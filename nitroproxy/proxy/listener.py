@@ -1,4 +1,4 @@
-"""A listener: makes its connections, counts them, drains them."""
+"""A listener: makes its connections, gives them their places, drains them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from twisted.logger import Logger
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
-from nitroproxy.proxy.interfaces import AcceptedConnection
+from nitroproxy.proxy.interfaces import AcceptedConnection, Client
+from nitroproxy.proxy.places import Places, Share
 from nitroproxy.proxy.record import Observer
+from nitroproxy.proxy.reserve import Reserve
 from nitroproxy.proxy.route import Router
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.trace import ViaName
 from nitroproxy.sockets.hangup import SocketTable
+from nitroproxy.sockets.spare import MOMENT, SpareDescriptors
 
 _log: Final = Logger()
 
-#: Connections that may be told at a time that they are not served; of more, some are just ended.
+#: Connections that are answered 503 at a time; of more, the oldest are aborted.
 _MOST_TURNED_AWAY: Final = 256
-
-
 #: Seconds between two looks for clients that have gone unseen.
 _HANGUP_INTERVAL: Final = 0.5
 #: Seconds between the decision to drain and the end of idle connections.
@@ -36,8 +37,11 @@ class DownstreamFactory(Factory):
     """Makes the protocol of each connection that a listener accepts.
 
     :param hop: the role's name in Proxy-Status, Via and problem documents.
+    :param places: those that the listener shares with others; None: it has its own.
     :ivar via_name: its name in the Via of requests. A request may pass two gateways, but never one of them twice;
         the processes of one daemon are one gateway, so the composition root gives them one key.
+    :ivar spare: descriptors for what the process accepts when it has no others.
+    :ivar connections: all that are open and not being turned away, those in the reserve too.
     :ivar router: may be replaced while running, for the next requests; see `end_refused_tunnels` for what there is.
     :ivar settings: may be replaced while running; connections that are open take it over with their next request.
     """
@@ -51,6 +55,7 @@ class DownstreamFactory(Factory):
         settings: ListenerSettings,
         deadlines: Deadlines,
         observer: Observer | None = None,
+        places: Places | None = None,
     ) -> None:
         self.hop = hop
         self.router = router
@@ -60,8 +65,11 @@ class DownstreamFactory(Factory):
         self.via_name = ViaName(hop, os.urandom(16))
         self.draining = False
         self.connections: set[AcceptedConnection] = set()
-        #: Those that are being told that they are not served; they do not take the place of one that could be.
-        self._turned_away: set[AcceptedConnection] = set()
+        self.spare = SpareDescriptors()
+        self._share = Share(places or Places())
+        self._reserve = Reserve(deadlines, self._turn_away)
+        #: Those that are being answered 503, in order of age.
+        self._turned_away: dict[AcceptedConnection, None] = {}
         self._drained: Deferred[bool] | None = None
         self._looking = False
         #: Nothing that was under way has been aborted.
@@ -74,26 +82,72 @@ class DownstreamFactory(Factory):
         return Downstream(self)
 
     def admit(self, connection: AcceptedConnection) -> Kind | None:
-        """Count *connection* in; the reason for which it must not be served, or None."""
+        """See `nitroproxy.proxy.interfaces.Listener`."""
         self.observer.opened()
         if self.draining:
             refusal = Kind.DRAINING
-        elif len(self.connections) >= self.settings.connections:
-            refusal = Kind.CONNECTION_LIMIT_REACHED
-        else:
+        elif self._take_place(connection) is None or self._reserve.add(connection):
             self.connections.add(connection)
             self._look_again()
             return None
+        else:
+            refusal = Kind.CONNECTION_LIMIT_REACHED
         self.observer.refused(refusal, connection.peer)
-        self._turned_away.add(connection)
-        if len(self._turned_away) > _MOST_TURNED_AWAY:
-            self._turned_away.pop().abort()
+        self._linger_with(connection)
         return refusal
+
+    def _take_place(self, connection: AcceptedConnection | Client) -> str | None:
+        """Give *connection* a place; why there is none, or None."""
+        if not self.spare.fill():
+            return "this process has no file descriptors left (LimitNOFILE)"
+        return self._share.take(connection, connection.peer, self.settings)
+
+    def _linger_with(self, connection: AcceptedConnection) -> None:
+        """*connection* is being answered 503: it keeps no other out, and their number is bounded."""
+        self._turned_away[connection] = None
+        if len(self._turned_away) > _MOST_TURNED_AWAY:
+            oldest = next(iter(self._turned_away))
+            del self._turned_away[oldest]
+            oldest.abort()
+
+    def _turn_away(self, connection: AcceptedConnection) -> None:
+        """*connection* has left the reserve without a request."""
+        self.connections.discard(connection)
+        self.observer.refused(Kind.CONNECTION_LIMIT_REACHED, connection.peer)
+        self._linger_with(connection)
+        connection.turn_away()
+
+    def head_complete(self, connection: AcceptedConnection) -> None:
+        """See `nitroproxy.proxy.interfaces.Listener`."""
+        self._reserve.head_complete(connection)
+
+    def is_reserved(self, connection: AcceptedConnection) -> bool:
+        """See `nitroproxy.proxy.interfaces.Listener`."""
+        return connection in self._reserve
+
+    def give_place(self, client: Client) -> None:
+        """See `nitroproxy.proxy.interfaces.Listener`."""
+        if self._share.has(client):
+            return
+        reason = self._take_place(client)
+        if reason is not None:
+            self.observer.refused(Kind.CONNECTION_LIMIT_REACHED, client.peer)
+            raise ProxyError(Kind.CONNECTION_LIMIT_REACHED, reason)
+        self._reserve.leave(client)
+
+    def make_way(self) -> None:
+        """End what has been in the reserve for a moment without a complete head: the process has no descriptors left.
+        Called by the listening socket (`nitroproxy.sockets.spare`)."""
+        while self._reserve.make_way(MOMENT):
+            pass
 
     def lost(self, connection: AcceptedConnection) -> None:
         """*connection* has ended."""
         self.connections.discard(connection)
-        self._turned_away.discard(connection)
+        self._turned_away.pop(connection, None)
+        self._reserve.leave(connection)
+        self._share.give_back(connection)
+        self.spare.fill()
         self.observer.closed()
         if self._drained is not None and not self.connections:
             self._drained.callback(self._complete)

@@ -1,4 +1,4 @@
-"""What listeners, exchanges and pools allow and how long they wait: values that the composition roots make of the
+"""What listeners, exchanges and pools allow, and their timeouts: values that the composition roots make of the
 configuration. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class TunnelTimes(NamedTuple):
 class ListenerSettings:
     """What a listener allows its clients. Times in seconds.
 
-    :ivar connections: open at once; one more is answered 503.
+    :ivar connections: served at a time.
+    :ivar together: served at a time by all listeners that share places (`nitroproxy.proxy.places`); at least
+        *connections*.
     :ivar header_timeout: from a head's first byte to its last.
     :ivar idle_timeout: between requests, for the body of a request for one of our own pages, and in a tunnel that is
         half-closed or has bytes that one end does not take.
@@ -98,6 +100,7 @@ class ListenerSettings:
     """
 
     connections: int = 4000
+    together: int = 0
     header_timeout: float = 10.0
     idle_timeout: float = 60.0
     tunnel_timeout: float = 3600.0
