@@ -82,6 +82,8 @@ find_python() {
 # One build at a time: two would remove each other's files.
 lock() {
     mkdir -p "$cache"
+    [ -z "${locked:-}" ] || return 0
+    locked=yes
     exec 9>"$cache/lock"
     flock -n 9 || die "another build is running in $build"
 }
@@ -156,11 +158,12 @@ mirror() {
     printf '%s' "${DEBIAN_MIRROR:-${found:-http://deb.debian.org/debian}}"
 }
 
-# debian SUITE DIRECTORY PACKAGE...: the packages' files and those of all that they depend on, not configured.
+# debian VARIANT SUITE DIRECTORY PACKAGE...: a root of the suite's packages and all that they depend on. With the variant
+# extract they are not configured.
 debian() {
-    local suite=$1 directory=$2
-    shift 2
-    mmdebstrap --quiet --mode=root --variant=extract --include="$(printf '%s,' "$@")" \
+    local variant=$1 suite=$2 directory=$3
+    shift 3
+    mmdebstrap --quiet --mode=root --variant="$variant" --include="$(printf '%s,' "$@")" \
         --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
         "$suite" "$directory" "deb $(mirror) $suite main" >&2
 }
@@ -169,7 +172,7 @@ make_base() {
     say "making the small root from Debian 12 packages"
     local packages directory=$1
     mapfile -t packages < <(grep -v '^#' docker/packages.txt)
-    debian bookworm "$directory" "${packages[@]}"
+    debian extract bookworm "$directory" "${packages[@]}"
     (cd "$directory" && rm -rf var run tmp boot home media mnt opt root srv dev proc sys)
     mkdir -p "$directory"/{dev,proc,root,run,sys,tmp,var,etc,opt}
     chmod 700 "$directory/root"
@@ -213,7 +216,7 @@ make_emulator() {
     say "fetching the emulator's kernel"
     local directory=$1 files=$cache/kernel module
     rm -rf "$files"
-    debian trixie "$files" linux-image-cloud-amd64 busybox-static
+    debian extract trixie "$files" linux-image-cloud-amd64 busybox-static
     mkdir -p "$directory"/boot/{bin,dev,modules,proc,rootfs,sys}
     cp "$files"/boot/vmlinuz-* "$directory/kernel"
     install -m 755 "$files/usr/bin/busybox" "$directory/boot/bin/busybox"
@@ -322,6 +325,89 @@ boot_of() {
         emulator
         eif=$build/enclave-emulator.eif
         arguments+=(--emulator --kernel "$cache/emulator/kernel" --boot "$cache/emulator/boot" --cmdline docker/emulator/cmdline)
+    fi
+}
+
+# The image of the Dockerfile's build stage, where there is no registry: Debian with pip.
+make_build_base() { debian minbase bookworm "$1" python3 python3-venv; }
+
+make_demo_wheels() {
+    awk 'NR == FNR { if (!/^#/) wanted[$1]; next }
+        /^[a-z0-9]/ { split($1, part, "=="); on = part[1] in wanted }
+        on' docker/demo.txt requirements-dev.lock >"$cache/demo.lock"
+    "$python" -m pip download --quiet --require-hashes --no-deps --only-binary=:all: --implementation cp \
+        --python-version 3.11 --platform "manylinux_2_28_$(machine)" --platform "manylinux_2_17_$(machine)" \
+        --platform "manylinux2014_$(machine)" -r "$cache/demo.lock" --dest "$1" >&2
+}
+
+# What the Dockerfile copies, with wheels that have been checked.
+make_context() {
+    mkdir -p "$1/wheels" "$1/demo-wheels"
+    cp -r docker etc requirements.lock requirements-dev.lock "$1/"
+    cp "$cache"/wheels/*.whl "$cache"/own/*.whl "$1/wheels/"
+    cp "$cache"/demo-wheels/*.whl "$1/demo-wheels/"
+    find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
+# import NAME DIRECTORY: an image of the local engine from a root file system.
+import_base() {
+    local container archive=$cache/import.tar
+    say "importing $1"
+    tar c --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -f "$archive" -C "$2" .
+    if [ "$engine" = buildah ]; then
+        container=$(buildah from scratch)
+        buildah add --quiet "$container" "$archive" / >/dev/null
+        buildah commit --quiet --timestamp "$SOURCE_DATE_EPOCH" --rm "$container" "$1" >&2
+    else
+        "$engine" import "$archive" "$1" >&2
+    fi
+    rm -f "$archive"
+}
+
+find_engine() {
+    for engine in buildah podman docker; do
+        if engine_works "$engine"; then return; fi
+    done
+    engine=''
+    return 1
+}
+
+cmd_docker() {
+    local target arguments=(--build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH")
+    find_engine || die "docker needs buildah, podman or a docker that reaches its engine; on Debian: apt install buildah"
+    lock
+    tools
+    wheels
+    made "$cache/demo-wheels" "$(machine) $(cat docker/demo.txt requirements-dev.lock)" make_demo_wheels
+    rm -rf "$cache/context"
+    make_context "$cache/context"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        base
+        made "$cache/build-base" "$(machine)" make_build_base
+        import_base localhost/nitroproxy-base "$cache/base"
+        import_base localhost/nitroproxy-build-base "$cache/build-base"
+        arguments+=(--build-arg BASE=localhost/nitroproxy-base --build-arg PYTHON=/usr/bin/python3.11
+            --build-arg BUILD_BASE=localhost/nitroproxy-build-base)
+    fi
+    # Only buildah's own format keeps a health check; the date of the files is the images' date.
+    case $engine in
+        buildah) arguments+=(--format docker --isolation chroot --timestamp "$SOURCE_DATE_EPOCH") ;;
+        podman) arguments+=(--format docker --timestamp "$SOURCE_DATE_EPOCH") ;;
+    esac
+    for target in enclave host demo; do
+        say "building nitroproxy-$target"
+        "$engine" build --quiet "${arguments[@]}" --target "$target" --tag "nitroproxy-$target" \
+            --file "$cache/context/docker/Dockerfile" "$cache/context"
+    done
+}
+
+# Without a container engine the enclave image is all that can be made.
+cmd_build() {
+    cmd_enclave
+    if find_engine; then
+        cmd_docker
+    else
+        say "no container images: there is no buildah, podman or docker"
     fi
 }
 
