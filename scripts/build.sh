@@ -389,10 +389,11 @@ cmd_docker() {
         arguments+=(--build-arg BASE=localhost/nitroproxy-base --build-arg PYTHON=/usr/bin/python3.11
             --build-arg BUILD_BASE=localhost/nitroproxy-build-base)
     fi
-    # Only buildah's own format keeps a health check; the date of the files is the images' date.
+    # Docker's image format would keep the health check, and put a random name into every image: compose.yaml has the
+    # check too, and the same files give the same image ids.
     case $engine in
-        buildah) arguments+=(--format docker --isolation chroot --timestamp "$SOURCE_DATE_EPOCH") ;;
-        podman) arguments+=(--format docker --timestamp "$SOURCE_DATE_EPOCH") ;;
+        buildah) arguments+=(--format oci --isolation chroot --timestamp "$SOURCE_DATE_EPOCH") ;;
+        podman) arguments+=(--format oci --timestamp "$SOURCE_DATE_EPOCH") ;;
     esac
     for target in enclave host demo; do
         say "building nitroproxy-$target"

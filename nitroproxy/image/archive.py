@@ -215,7 +215,7 @@ def _unpacked(file: BinaryIO) -> Iterator[bytes]:
             while rest:
                 if engine.eof:  # another member follows, or the padding of a tape
                     rest = rest.lstrip(b"\0")
-                    engine = zlib.decompressobj(_GZIP_FORMAT)
+                    engine = zlib.decompressobj(_GZIP_FORMAT) if rest else engine
                     continue
                 yield engine.decompress(rest, PIECE_BYTES)
                 rest = engine.unused_data if engine.eof else engine.unconsumed_tail

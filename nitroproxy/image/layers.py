@@ -36,6 +36,7 @@ def apply_layer(tree: Tree, file: BinaryIO, *, whiteouts: bool) -> None:
     """
     size = tree.size
     placed: set[str] = set()
+    file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as archive:
             for entry in archive:
