@@ -268,6 +268,10 @@ class Logging(Struct, frozen=True, forbid_unknown_fields=True):
         _VsockPort,
         Meta(ge=0, description="The vsock port of the host to which the enclave sends its log; 0: it does not."),
     ] = 5002
+    application: Annotated[
+        bool,
+        Meta(description="Whether what the application in the enclave prints goes to the host, which reads it."),
+    ] = True
     make_traceparent: Annotated[
         bool, Meta(description="Whether requests without a W3C trace context (traceparent) are given one.")
     ] = False

@@ -56,16 +56,23 @@ class LogShipper:
     :param post: sends a batch: the sender's session, the number of its first line, and the lines; raises `ProxyError`
         when the host does not have it.
     :param most: lines that may wait.
+    :param most_bytes: bytes of all that wait; the oldest lines are dropped for a new one.
     :ivar dropped: lines that were lost, in all.
     """
 
     def __init__(
-        self, post: Callable[[str, int, bytes], Awaitable[None]], clock: IReactorTime, most: int = 20_000
+        self,
+        post: Callable[[str, int, bytes], Awaitable[None]],
+        clock: IReactorTime,
+        most: int = 20_000,
+        most_bytes: int = 8 << 20,
     ) -> None:
         self.dropped = 0
         self._post = post
         self._clock = clock
         self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._session = os.urandom(8).hex()
         self._ring: deque[bytes] = deque()
         self._first = 0  # the number of the ring's oldest line
@@ -78,11 +85,11 @@ class LogShipper:
         line = json_line(fields)
         if len(line) > _LINE_BYTES:
             line = json_line({**fields, "message": str(fields["message"])[:1024], "failure": "left out: too long"})
-        if len(self._ring) >= self._most:
-            self._ring.popleft()
-            self._first += 1
+        while self._ring and (len(self._ring) >= self._most or self._bytes + len(line) > self._most_bytes):
+            self._drop_first()
             self.dropped += 1
         self._ring.append(line)
+        self._bytes += len(line)
         if self._later is None and not self._sending:
             self._later = self._clock.callLater(_GATHER, self._begin)
 
@@ -137,5 +144,8 @@ class LogShipper:
         await self._post(self._session, first, b"".join(batch))
         # Meanwhile the ring may have dropped some of them.
         while self._ring and self._first < first + len(batch):
-            self._ring.popleft()
-            self._first += 1
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        self._bytes -= len(self._ring.popleft())
+        self._first += 1
