@@ -1,13 +1,14 @@
 """Finishes an installation below a root: run by the image's own Python, or by another 3.11 with the root as argument.
 
 It imports every module of nitroproxy, so that what docker/trim.txt removed too much shows while building; caches
-Twisted's plugins, since the root is read-only later; and compiles everything to bytecode that depends on no file's time.
+Twisted's plugins, since the root is read-only later; and compiles everything to bytecode that is valid at any time.
 """
 
 from __future__ import annotations
 
 import compileall
 import importlib
+import os
 import pkgutil
 import sys
 from pathlib import Path
@@ -32,6 +33,10 @@ def main(root: Path) -> None:
     names = {getattr(plugin, "tapname", "") for plugin in plugins.getPlugins(plugins.IPlugin)}
     if missing := {"nitroproxy-host", "nitroproxy-enclave"} - names:
         sys.exit(f"finish.py: Twisted does not find the plugins {', '.join(sorted(missing))}")
+
+    plugin_directory = root / "opt/nitroproxy/lib/python3.11/site-packages/twisted/plugins"
+    for path in plugin_directory.glob("*.py"):
+        os.utime(path, (0, 0))  # Twisted believes a cache that is newer than the plugins
 
 
 if __name__ == "__main__":

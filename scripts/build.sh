@@ -5,7 +5,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 cache=$build/cache
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0} PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
+# Later than 0, which docker/finish.py gives to Twisted's plugins: their cache must be newer than they are.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1} PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
 cd "$root"
 
 usage() {

@@ -99,7 +99,7 @@ class BuildTests(SynchronousTestCase):
             ({"environment": ["A"]}, "expected NAME=VALUE"),
             ({"environment": ["A=\0"]}, "NUL"),
         ):
-            plan = replace(self.plan, **changes)  # type: ignore[arg-type]  # of many types
+            plan = replace(self.plan, **changes)
             self.assertIn(words, str(self.assertRaises(ImageError, application_tree, plan)))
         application_tree(replace(self.plan, command=["app"], environment=[]))
 

@@ -38,13 +38,9 @@ class DocumentTests(SynchronousTestCase):
 
     def test_foreign_metadata(self) -> None:
         """Metadata of any shape is described, and never trusted for a size."""
-        for custom in (
-            None,
-            [],
-            {"nitroproxy": 1},
-            {"nitroproxy": {"root_bytes": -1}},
-            {"nitroproxy": {"root_bytes": True}},
-        ):
+        ours: tuple[object, ...] = (1, {"root_bytes": -1}, {"root_bytes": True})
+        customs: list[object] = [None, [], *({"nitroproxy": one} for one in ours)]
+        for custom in customs:
             raw = json.dumps({"BuildMetadata": "x", "CustomMetadata": custom}).encode()
             found = read(io.BytesIO(image([*PARTS[:2], (Kind.METADATA, raw), *PARTS[3:]])))
             self.assertIsNone(root_bytes(found))
@@ -56,7 +52,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual((found["PCR0"], found["PCR1"], found["PCR2"]), ("a0", "a1", "a2"))
 
     def test_policy(self) -> None:
-        """A policy names the image and its registers; without a requirement its role is empty, for a person to fill in."""
+        """A policy names the image and its registers; without a requirement its role is empty, to be filled in."""
         found = policy_document("1.4", MEASURED, {"role": "arn:x"})
         self.assertEqual(found["accept"], [{"name": "1.4", "pcrs": {"0": "a0", "1": "a1", "2": "a2"}, "role": "arn:x"}])
         self.assertEqual(policy_document("1.4", MEASURED, {})["accept"][0]["role"], "")

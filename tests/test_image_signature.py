@@ -116,7 +116,7 @@ class ReadingTests(SynchronousTestCase):
 
     def test_forms(self) -> None:
         """What is not an array of one map with the two fields is refused."""
-        pem, key = key_pair(ec.generate_private_key(ec.SECP384R1()))
+        pem, _key = key_pair(ec.generate_private_key(ec.SECP384R1()))
         good = {"signing_certificate": list(pem), "signature": [1]}
         read_signature(cbor2.dumps([good]))
         for value, words in (

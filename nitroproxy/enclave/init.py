@@ -135,21 +135,21 @@ class EnclaveInit:
             return
         self._await("it is not ready", START_TIMEOUT)
 
-    def _await(self, failure: str, seconds: float) -> None:
+    def _await(self, reason: str, seconds: float) -> None:
         """Kill the daemon in so many *seconds*, unless this is called again."""
         self._be_patient()
-        self._patience = self._clock.callLater(seconds, self._lose_patience, failure, seconds)
+        self._patience = self._clock.callLater(seconds, self._lose_patience, reason, seconds)
 
     def _be_patient(self) -> None:
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
         self._patience = None
 
-    def _lose_patience(self, failure: str, seconds: float) -> None:
+    def _lose_patience(self, reason: str, seconds: float) -> None:
         _log.error(
-            "killing the daemon: {failure} after {seconds:g} seconds",
+            "killing the daemon: {reason} after {seconds:g} seconds",
             event="daemon_killed",
-            failure=failure,
+            reason=reason,
             seconds=seconds,
         )
         if self._daemon is not None:

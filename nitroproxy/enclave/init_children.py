@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Final, Protocol
@@ -81,21 +81,8 @@ class Children:
             what it had printed until then has been read.
         :raises OSError: it cannot be started.
         """
-        account = command.account
-        process = subprocess.Popen(  # noqa: S603  # no shell; the image's own command
-            command.words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env=dict(command.environ),
-            user=None if account is None else account.uid,
-            group=None if account is None else account.gid,
-            extra_groups=None if account is None else [],
-            start_new_session=True,
-        )
-        if command.descriptors is not None:
-            _limit_descriptors(process.pid, command.descriptors)
+        with _descriptors(command.descriptors):
+            process = _popen(command)
         running = _Running(process, on_end)
         for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
             assert pipe is not None
@@ -118,14 +105,36 @@ class Children:
                 running.ended(os.waitstatus_to_exitcode(status))
 
 
-def _limit_descriptors(pid: int, wanted: int) -> None:
-    """Raise the limit of *pid* as far as init may."""
-    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
-        return
-    with suppress(OSError, ValueError):
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+def _popen(command: Command) -> subprocess.Popen[bytes]:
+    account = command.account
+    return subprocess.Popen(  # noqa: S603  # no shell; the image's own command
+        command.words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env=dict(command.environ),
+        user=None if account is None else account.uid,
+        group=None if account is None else account.gid,
+        extra_groups=None if account is None else [],
+        start_new_session=True,
+    )
+
+
+@contextmanager
+def _descriptors(wanted: int | None) -> Iterator[None]:
+    """Have what is started in the block inherit this limit of open files. Where init may not raise its own, in a
+    container, the limit is as high as it may be."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted is not None:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, before[1])))
+        except (OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, before[1]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class _Running:

@@ -2,7 +2,7 @@
 
 The boot ramdisk (PCR1) comes first. The second ramdisk (PCR2) is laid out as AWS's init expects it: the root file
 system in ``/rootfs``, the command in ``/cmd`` and the environment in ``/env``, one entry a line. The same inputs give
-the same bytes: names are sorted, all times are one, and nothing of the building machine is in the image.
+the same bytes: names are sorted, no time is later than the one given, and nothing of the building machine is in it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Plan:
     :ivar command: the program that the image's init starts, and its arguments.
     :ivar environment: ``NAME=VALUE`` entries.
     :ivar tool_version: of nitroproxy.
-    :ivar time: the only time in the image, in seconds since 1970 (SOURCE_DATE_EPOCH).
+    :ivar time: the build's, in seconds since 1970 (SOURCE_DATE_EPOCH); files that are newer get it.
     """
 
     root: Tree

@@ -54,7 +54,7 @@ class Gzip:
 def write_ramdisk(out: BinaryIO, tree: Tree, *, time: int = 0, compress: bool = True) -> int:
     """Write *tree* to *out*.
 
-    :param time: modification time of every file, in seconds since 1970.
+    :param time: the latest modification time in the archive, in seconds since 1970; files that are newer get it.
     :returns: bytes of the archive before compression.
     :raises ImageError: a file does not fit the format, or its content is shorter than its size.
     """
@@ -77,7 +77,7 @@ def _write(out: _Sink, tree: Tree, time: int) -> int:
         links = names[node.link] if node.link is not None else 1 + stat.S_ISDIR(node.mode)
         length = _length(path, node) if first else 0
         try:
-            size += _pad(out, _header(path, node, inode, links, length, time), 4)
+            size += _pad(out, _header(path, node, inode, links, length, max(min(node.time, time), 0)), 4)
             for piece in _content(node) if first else ():
                 out.write(piece)
         except ImageError as error:

@@ -44,15 +44,15 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _node(path: str, info: os.stat_result) -> Node:
-    mode = info.st_mode
+    mode, time = info.st_mode, int(info.st_mtime)
     if stat.S_ISREG(mode):
         link = (info.st_dev, info.st_ino) if info.st_nlink > 1 else None
-        return Node(mode, size=info.st_size, content=partial(_open, path), link=link)
+        return Node(mode, size=info.st_size, time=time, content=partial(_open, path), link=link)
     if stat.S_ISLNK(mode):
-        return Node(mode, target=os.readlink(path))
+        return Node(mode, time=time, target=os.readlink(path))
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        return Node(mode, device=(os.major(info.st_rdev), os.minor(info.st_rdev)))
-    return Node(mode)
+        return Node(mode, device=(os.major(info.st_rdev), os.minor(info.st_rdev)), time=time)
+    return Node(mode, time=time)
 
 
 def _open(path: str) -> BinaryIO:

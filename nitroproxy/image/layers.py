@@ -72,11 +72,14 @@ def _empty(tree: Tree, directory: str, placed: set[str]) -> None:
 
 
 def _node(tree: Tree, file: BinaryIO, entry: tarfile.TarInfo) -> Node:
+    time = int(entry.mtime)
     permissions = stat.S_IMODE(entry.mode)
     if entry.isreg() and entry.sparse is None:
         content = partial(slice_of, file.fileno(), entry.offset_data, entry.size)
         # Every regular file can get other names later: `Tree.unlink_singles` drops the links of those that did not.
-        return Node(stat.S_IFREG | permissions, entry.uid, entry.gid, entry.size, content=content, link=object())
+        return Node(
+            stat.S_IFREG | permissions, entry.uid, entry.gid, entry.size, time=time, content=content, link=object()
+        )
     if entry.islnk():
         linked = tree.get(entry.linkname)
         if linked is None or stat.S_ISDIR(linked.mode):
@@ -86,4 +89,4 @@ def _node(tree: Tree, file: BinaryIO, entry: tarfile.TarInfo) -> Node:
         raise ImageError(f"{entry.name!r}: entries of type {entry.type!r} are not supported")
     device = (entry.devmajor, entry.devminor) if entry.isdev() and not entry.isfifo() else (0, 0)
     target = entry.linkname if entry.issym() else ""
-    return Node(_TYPES[entry.type] | permissions, entry.uid, entry.gid, target=target, device=device)
+    return Node(_TYPES[entry.type] | permissions, entry.uid, entry.gid, target=target, device=device, time=time)

@@ -31,6 +31,7 @@ class Node:
     :ivar target: of a symbolic link.
     :ivar device: major and minor number of a device.
     :ivar content: opens a regular file's content, to be closed by the caller.
+    :ivar time: of the last change, in seconds since 1970.
     :ivar link: equal for all names of one file that has several; None for a file with one name.
     """
 
@@ -40,6 +41,7 @@ class Node:
     size: int = 0
     target: str = ""
     device: tuple[int, int] = (0, 0)
+    time: int = 0
     content: Callable[[], BinaryIO] | None = None
     link: object = None
 
