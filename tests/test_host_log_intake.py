@@ -61,6 +61,18 @@ class IntakeTests(SynchronousTestCase):
         self.post(0, line(message="new"), session="t")
         self.assertEqual(self.messages()[-1], "new")
 
+    def test_two_senders(self) -> None:
+        """The enclave's daemon and its init send in turn; each is counted by itself. Of many senders few are kept."""
+        self.post(0, line(message="a0"), session="a")
+        self.post(5, line(message="b5"), session="b")
+        self.post(0, line(message="a0") + line(message="a1"), session="a")
+        self.post(6, line(message="b6"), session="b")
+        self.assertEqual([fields["message"] for fields in self.taken], ["a0", "b5", "a1", "b6"])
+        for number in range(8):
+            self.post(0, line(), session=f"s{number}")
+        self.post(0, line(message="again"), session="a")
+        self.assertEqual(self.taken[-1]["message"], "again")
+
     def test_missed(self) -> None:
         """Numbers that are skipped are lines that were lost."""
         self.post(5, line())

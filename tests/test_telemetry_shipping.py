@@ -98,6 +98,31 @@ class ShipperTests(SynchronousTestCase):
         self.shipper.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_flush_while_sending(self) -> None:
+        """A line that came while a batch was under way is sent before the flush is over."""
+        self.take(1)
+        self.clock.advance(0.3)
+        self.take(2)
+        done = self.shipper.flush()
+        self.answers.pop().callback(None)
+        self.assertNoResult(done)
+        self.assertEqual(self.batches[-1][2], [2])
+        self.answers.pop().callback(None)
+        self.successResultOf(done)
+
+    def test_bytes(self) -> None:
+        """However many lines may wait, their bytes are bounded too: the oldest are dropped for a long one."""
+        shipper = LogShipper(self.post, self.clock, most_bytes=1000)
+        for number in range(3):
+            shipper.take(event(number, "y" * 300))
+        self.assertEqual(shipper.dropped, 1)
+        self.clock.advance(0.3)
+        self.assertEqual(self.batches[-1][1:], (1, [1, 2]))
+        self.answers.pop().callback(None)
+        for number in range(3, 5):
+            shipper.take(event(number, "y" * 300))
+        self.assertEqual(shipper.dropped, 1)
+
 
 class PostTests(SynchronousTestCase):
     """A batch over HTTP."""

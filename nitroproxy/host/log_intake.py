@@ -7,6 +7,7 @@ numbers have bounds, values are cut to size, and what does not print is escaped 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from nitroproxy.telemetry.shipping import BATCH_BYTES
 _MOST_FIELDS: Final = 64
 _LONGEST_VALUE: Final = 16384
 _NEEDED: Final = ("time", "level", "event", "message")
+#: Senders that are remembered: the enclave's daemon, its init, and those before a restart.
+_MOST_SESSIONS: Final = 8
 #: RFC 3339 as our own log writes it.
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 _SESSION: Final = re.compile(r"[0-9A-Za-z]{1,64}")
@@ -48,8 +51,7 @@ class LogIntake(LocalRoot):
         super().__init__("nitroproxy-logs")
         self._cid = cid
         self._take = take
-        self._session = ""
-        self._next = 0
+        self._next: OrderedDict[str, int] = OrderedDict()
         self._taken = 0
         self._missed = 0
         self._malformed = 0
@@ -61,16 +63,17 @@ class LogIntake(LocalRoot):
             request.setResponseCode(400)
             return b""
         number = int(first)
-        if session != self._session:
-            self._session, self._next = session, number
-        self._missed += max(number - self._next, 0)
+        following = self._next.pop(session, number)
+        self._missed += max(number - following, 0)
         assert request.content is not None
         cid = getattr(request.getClientAddress(), "cid", self._cid)
         for line in request.content.read().splitlines():
-            if number >= self._next:
+            if number >= following:
                 self._take_line(line, cid)
             number += 1
-        self._next = max(self._next, number)
+        self._next[session] = max(following, number)
+        if len(self._next) > _MOST_SESSIONS:
+            self._next.popitem(last=False)
         request.setResponseCode(204)
         return b""
 

@@ -78,6 +78,7 @@ class LogShipper:
         self._first = 0  # the number of the ring's oldest line
         self._later: IDelayedCall | None = None
         self._sending = False
+        self._waiting: list[Deferred[None]] = []
         self._pause = 0.0
 
     def take(self, fields: Mapping[str, Any]) -> None:
@@ -94,7 +95,12 @@ class LogShipper:
             self._later = self._clock.callLater(_GATHER, self._begin)
 
     def flush(self) -> Deferred[None]:
-        """Send what waits, now; fires when that has been tried."""
+        """Send what waits, now; fires when that has been tried. A batch under way is waited for, and what came after
+        it is sent too."""
+        if self._sending:
+            done: Deferred[None] = Deferred()
+            self._waiting.append(done)
+            return done
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -131,6 +137,9 @@ class LogShipper:
             self._sending = False
             if self._ring and self._later is None:
                 self._later = self._clock.callLater(_GATHER, self._begin)
+            waiting, self._waiting = self._waiting, []
+            for done in waiting:
+                done.callback(None)
 
     async def _send_batch(self) -> None:
         batch: list[bytes] = []
