@@ -29,7 +29,7 @@ entry() {
     chmod 755 "$prefix/bin/$1"
 }
 entry twistd twisted.scripts.twistd run
-entry nitroproxy nitroproxy.cli main
+entry nitroproxy nitroproxy.commands.main main
 
 # A pattern that matches nothing any more is not an error: packages change.
 sed '/^#/d; s/ .*//' "$here/trim.txt" | while read -r pattern; do

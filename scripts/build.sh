@@ -291,7 +291,7 @@ cmd_enclave() {
 
 # Sets source, and the entry point in arguments, where the root does not say it.
 root_of() {
-    local entry=(/opt/nitroproxy/bin/python3 -m nitroproxy.commands.enclave_init) word
+    local entry=(/opt/nitroproxy/bin/nitroproxy enclave-init) word
     if [ -z "$1" ]; then
         base
         wheels

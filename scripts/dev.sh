@@ -85,7 +85,7 @@ deps() {
         printf '%s' "$locked" >"$venv/.locked"
     fi
     if ! up_to_date "$venv/.installed" "$installed"; then
-        rm -rf build nitroproxy.egg-info
+        rm -rf build/lib build/bdist.* build/__editable__* nitroproxy.egg-info
         # It warns that the directory of its links is needed; which is not for anybody to act on.
         "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . 2>"$venv/install.log" || die "$(cat "$venv/install.log")"
         printf '%s' "$installed" >"$venv/.installed"

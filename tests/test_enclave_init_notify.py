@@ -11,9 +11,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from nitroproxy.daemon.systemd import Notifier
 from nitroproxy.enclave.init_children import Account
 from nitroproxy.enclave.init_notify import NotifySocket, listen, variables
-from nitroproxy.notify import Notifier
 
 
 class NotifyTests(TestCase):

@@ -74,7 +74,7 @@ class Ended(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         """See `ProcessProtocol`."""
-        self.done.callback(0 if reason.check(ProcessDone) else reason.value.exitCode)
+        self.done.callback(0 if reason.check(ProcessDone) else getattr(reason.value, "exitCode", -1))
 
 
 class RootTests(TestCase):
@@ -90,7 +90,7 @@ class RootTests(TestCase):
         self.logs = Logs()
         endpoint = UNIXServerEndpoint(reactor, str(self.directory / "host" / "5002.sock"))
         port: IListeningPort = await endpoint.listen(Site(self.logs))
-        self.addCleanup(lambda: port.stopListening())
+        self.addCleanup(port.stopListening)
         with socket.socket() as any_socket:
             any_socket.bind(("127.0.0.1", 0))
             self.port = any_socket.getsockname()[1]
@@ -124,7 +124,8 @@ class RootTests(TestCase):
     async def test_application(self) -> None:
         """The application finds a proxy that listens, its output reaches the host, and its status is the enclave's."""
         await self._prepare()
-        script = f'echo "proxy=$HTTPS_PROXY user=$NITROPROXY_APP_USER notify=$NOTIFY_SOCKET"; exec 3<>/dev/tcp/127.0.0.1/{self.port}; echo open; exit 7'
+        says = 'echo "proxy=$HTTPS_PROXY user=$NITROPROXY_APP_USER notify=$NOTIFY_SOCKET"'
+        script = f"{says}; exec 3<>/dev/tcp/127.0.0.1/{self.port}; echo open; exit 7"
         ended = self._start("--", "bash", "-c", script)
         self.assertEqual(await ended.done, 7, ended.output)
         self.assertEqual(

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from nitroproxy import __version__
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to *subparsers*; it sets ``run``, which takes the parsed arguments, returns the exit status."""
@@ -19,6 +21,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "enclave-init", help="Run an enclave: the daemon and an application.", description=text
     )
+    parser.add_argument("--version", action="version", version=f"nitroproxy {__version__}")
     parser.add_argument("--config", "-c", metavar="FILE", help="the configuration file [/etc/nitroproxy/config.json]")
     parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the application and its arguments [none]"

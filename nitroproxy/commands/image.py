@@ -40,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "image", help="Build, describe, measure, extract or sign an enclave image.", description=__doc__
     )
+    parser.add_argument("--version", action="version", version=f"nitroproxy {__version__}")
     commands = parser.add_subparsers(dest="image_command", metavar="COMMAND", required=True)
     _add_build(commands)
     for name, run, text in (

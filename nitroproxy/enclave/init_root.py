@@ -15,18 +15,19 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel, globalLogBeginner
 from twisted.python.failure import Failure
 
-from nitroproxy.config import Configuration, ConfigurationError, Settings, load
+from nitroproxy.config.load import Configuration, ConfigurationError, load
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.wiring import hop_client, pool_settings
 from nitroproxy.enclave.init import WATCHDOG_SECONDS, EnclaveInit, Ending, Plan
 from nitroproxy.enclave.init_children import Account, Children, Command, OnLine
 from nitroproxy.enclave.init_notify import NotifySocket, listen, variables
 from nitroproxy.enclave.init_system import CannotStart, account, bring_loopback_up, find_program
 from nitroproxy.errors import Kind
-from nitroproxy.proxy.connect import HopEndpoint
+from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.logs import EventLog, Lines, timestamp
 from nitroproxy.telemetry.shipping import LogShipper, post_to
-from nitroproxy.wiring import hop_client, pool_settings
 
 _log: Final = Logger()
 
