@@ -221,6 +221,8 @@ make_emulator() {
     mkdir -p "$directory"/boot/{bin,dev,modules,proc,rootfs,sys}
     cp "$files"/boot/vmlinuz-* "$directory/kernel"
     install -m 755 "$files/usr/bin/busybox" "$directory/boot/bin/busybox"
+    install -m 755 docker/emulator/init "$directory/boot/init"
+    install -m 644 docker/emulator/heartbeat.py "$directory/boot/heartbeat.py"
     for module in virtio_mmio vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport nsm; do
         find "$files/usr/lib/modules" -name "$module.ko.xz" -exec xz -dc {} + >"$directory/boot/modules/$module.ko"
         [ -s "$directory/boot/modules/$module.ko" ] || die "Debian's kernel has no module $module"
@@ -232,7 +234,7 @@ emulator() {
     [ "$(machine)" = x86_64 ] || die "the emulator is for x86_64; give Nitro's boot files with --blobs"
     need xz-utils xz
     needs_debian
-    made "$cache/emulator" "$(declare -f make_emulator)" make_emulator
+    made "$cache/emulator" "$(declare -f make_emulator; cat docker/emulator/*)" make_emulator
 }
 
 # saved IMAGE: an archive of a container engine's image.

@@ -103,6 +103,11 @@ class BuildTests(SynchronousTestCase):
             self.assertIn(words, str(self.assertRaises(ImageError, application_tree, plan)))
         application_tree(replace(self.plan, command=["app"], environment=[]))
 
+    def test_no_init(self) -> None:
+        """A boot ramdisk without /init is refused: the kernel would panic."""
+        self.plan.boot.ramdisk.remove("init")
+        self.assertIn("no /init", str(self.assertRaises(ImageError, build_image, self.plan, self.output)))
+
     def test_nothing_half_done(self) -> None:
         """When a file cannot be read the old image stays, and no other file."""
         self.output.write_bytes(b"old")

@@ -21,7 +21,7 @@ from nitroproxy.enclave.init_output import LastLines
 _log: Final = Logger()
 
 #: Seconds that the daemon may take until it listens, and between two signs of life.
-START_TIMEOUT: Final = 60.0
+START_TIMEOUT: Final = 120.0
 WATCHDOG_SECONDS: Final = 10.0
 #: Seconds before a daemon that has ended is started again: at first, and at most.
 _FIRST_PAUSE: Final = 1.0

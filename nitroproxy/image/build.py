@@ -80,6 +80,8 @@ def build_image(plan: Plan, output: Path) -> Built:
     :raises ImageError: an input cannot be read or does not fit the format.
     """
     check_cmdline(plan.boot.cmdline)
+    if plan.boot.ramdisk.get("init") is None:
+        raise ImageError("boot ramdisk: there is no /init, the first program that the kernel starts")
     version = kernel_version(plan.boot.kernel, plan.architecture)
     with ExitStack() as files:
         kernel = files.enter_context(open_regular(plan.boot.kernel))
