@@ -175,7 +175,7 @@ class Parent:
     # The enclave's ports.
 
     def connect(self, port: int, folder: str = "enclave") -> socket.socket:
-        """A connection to a vsock port of the enclave, from its parent, or in the folder ``stranger`` from another CID."""
+        """A connection to a vsock port of the enclave: from its parent, or, by the folder ``stranger``, from another."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(60)
         connection.connect(str(self.enclave.directory / folder / f"{port}.sock"))
