@@ -5,13 +5,14 @@ a second, and its PCR2 covers what was added.
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from nitroproxy.image.cpio import write_ramdisk
 from nitroproxy.image.layout import SECTION_HEADER_BYTES, Kind
@@ -20,6 +21,9 @@ from nitroproxy.image.output import replacing
 from nitroproxy.image.reader import open_regular, read_image
 from nitroproxy.image.tree import Node, Tree
 from nitroproxy.image.writer import Part, write_image
+
+_APPLICATION: Final = Path(__file__).resolve().parent.parent / "vm" / "application.py"
+_COMMAND: Final = ("/opt/nitroproxy/bin/nitroproxy", "enclave-init", "/usr/bin/python3", "-u", "/app/application.py")
 
 
 def derive(base: Path, output: Path, files: Mapping[str, bytes], command: Sequence[str]) -> Measurements:
@@ -39,6 +43,18 @@ def derive(base: Path, output: Path, files: Mapping[str, bytes], command: Sequen
             parts.append(Part(section.kind, file, section.size))
         parts.append(Part.of(Kind.RAMDISK, added.getvalue()))
         return write_image(out, image.header.architecture, parts)
+
+
+def derive_for_tests(base: Path, output: Path, ca_pem: bytes) -> Measurements:
+    """An image with the application of the VM tests, which trusts *ca_pem* and may reach the upstream on its parent."""
+    egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8"]}
+    config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}}
+    files = {
+        "app/application.py": _APPLICATION.read_bytes(),
+        "etc/nitroproxy/config.json": json.dumps(config).encode(),
+        "etc/nitroproxy/ca.pem": ca_pem,
+    }
+    return derive(base, output, files, _COMMAND)
 
 
 def _tree(files: Mapping[str, bytes], command: Sequence[str]) -> Tree:

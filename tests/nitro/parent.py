@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nitroproxy.image.measurements import Measurements
-from tests.nitro.derive import derive
+from tests.nitro.derive import derive_for_tests
 from tests.nitro.enclave import EmulatedEnclave
 from tests.nitro.qemu import find_qemu
 from tests.vm.application import PORT as APPLICATION_PORT
@@ -25,7 +25,6 @@ from tests.vm.machine import SMALLER_DEMO, Answer
 
 ENCLAVE_PORT: Final = 5000
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
-_COMMAND: Final = ("/opt/nitroproxy/bin/nitroproxy", "enclave-init", "/usr/bin/python3", "-u", "/app/application.py")
 
 
 class Parent:
@@ -61,14 +60,8 @@ class Parent:
 
     def derive(self) -> Measurements:
         """Make the image: the base, the application, a configuration for the upstream."""
-        egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8"]}
-        config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}}
-        files = {
-            "app/application.py": (_ROOT / "tests" / "vm" / "application.py").read_bytes(),
-            "etc/nitroproxy/config.json": json.dumps(config).encode(),
-            "etc/nitroproxy/ca.pem": (self.directory / "upstream" / "ca.pem").read_bytes(),
-        }
-        return derive(self._base, self.image, files, _COMMAND)
+        ca = (self.directory / "upstream" / "ca.pem").read_bytes()
+        return derive_for_tests(self._base, self.image, ca)
 
     def start_host(self) -> None:
         """Start the host daemon."""
@@ -175,7 +168,7 @@ class Parent:
     # The enclave's ports.
 
     def connect(self, port: int, folder: str = "enclave") -> socket.socket:
-        """A connection to a vsock port of the enclave: from its parent, or, by the folder ``stranger``, from another."""
+        """A connection to a vsock port of the enclave: its parent's, or from the folder ``stranger`` another CID's."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(60)
         connection.connect(str(self.enclave.directory / folder / f"{port}.sock"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -297,6 +298,7 @@ CHECKS: Final = (
 def main(arguments: Sequence[str]) -> None:
     """Run the stage."""
     base, directory = arguments
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     machine = Parent(Path(base), Path(directory))
     try:
         run_checks(machine, CHECKS)

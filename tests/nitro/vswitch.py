@@ -199,13 +199,18 @@ class VM(Device):
 
     def _sent(self, header: Header, data: bytes) -> None:
         other = self.switch.vms.get(header.target)
-        if other is not None and other.rings[0].ready:
+        if other is not None:
             self._forward(other, header, data)
         elif header.target in (*_PARENTS, _STRANGER) and self._directory is not None and header.kind == _STREAM:
             self._to_parent(header, data)
-        # Nothing answers for an unknown CID, and the guest's connect times out, as on Nitro.
+        # Nothing answers for an unknown CID: the guest's connect times out, as on Nitro.
 
     def _forward(self, other: VM, header: Header, data: bytes) -> None:
+        if not other.rings[0].ready:  # it has ended: at once for who connects, as on a Nitro host
+            if header.operation != RST:
+                back = (header.target, header.source, header.target_port, header.source_port)
+                self.give(Header(*back, 0, _STREAM, RST, 0, 0, 0))
+            return
         link = (header.source, header.source_port, header.target, header.target_port)
         both = {link, link[2:] + link[:2]}
         if header.operation == RST:
