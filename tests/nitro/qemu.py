@@ -25,6 +25,9 @@ _PACKAGES: Final = (
 _SOURCES: Final = Path("/etc/apt/sources.list.d/debian.sources")
 _DEFAULT_MIRROR: Final = "http://deb.debian.org/debian"
 
+#: A device that another process plays: its name, its socket, and QEMU's device with a place for its chardev.
+PlayedDevice = tuple[str, Path, str]
+
 
 @dataclass(frozen=True)
 class Qemu:
@@ -79,11 +82,8 @@ def _mirror() -> str:
     return found[1] if found else _DEFAULT_MIRROR
 
 
-def machine(kind: str, memory_mib: int, devices: Sequence[tuple[str, Path, str]], *, processors: int = 1) -> list[str]:
-    """The arguments for a machine whose memory the played devices share.
-
-    :param devices: name, socket and QEMU device of each of them.
-    """
+def machine(kind: str, memory_mib: int, devices: Sequence[PlayedDevice], *, processors: int = 1) -> list[str]:
+    """The arguments for a machine whose memory the played *devices* share."""
     arguments = ["-machine", f"{kind},memory-backend=memory"]
     arguments += ["-object", f"memory-backend-memfd,id=memory,size={memory_mib}M,share=on", "-m", f"{memory_mib}M"]
     for name, path, device in devices:

@@ -26,7 +26,7 @@ from typing import Final
 from xml.etree import ElementTree
 
 from tests.nitro.hypervisor import Hypervisor
-from tests.nitro.qemu import find_qemu, machine
+from tests.nitro.qemu import PlayedDevice, Qemu, find_qemu, machine
 from tests.vm.checks import END, MARK, Result
 
 _RESULTS_BYTES: Final = 64 << 20
@@ -146,10 +146,10 @@ class Guests:
                 child.terminate()
 
 
-def command(run: Run, stage: str, out: Path, beside: Sequence[str] = ()) -> list[str]:
+def command(run: Run, qemu: Qemu, stage: str, out: Path, devices: Sequence[PlayedDevice] = ()) -> list[str]:
     """QEMU's command line. The guest's root is the image, of which it may change its own view only.
 
-    :param beside: the emulator and the arguments that connect the guest to an enclave; others need Debian's own QEMU.
+    :param devices: what this machine plays for the guest.
     """
     image, payload, limit = run.image, run.payload, run.limit(stage)
     needs = STAGES[stage]
@@ -160,12 +160,8 @@ def command(run: Run, stage: str, out: Path, beside: Sequence[str] = ()) -> list
         f"format=raw,cache=unsafe,file={out / 'results.tar'}",
     ]
     arguments = ["timeout", "-k", "5", str(limit)]
-    if beside:
-        arguments += beside
-    else:
-        arguments += ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
-        arguments += ["-m", str(needs.memory), "-nodefaults", "-no-user-config", "-no-reboot"]
-    arguments += ["-nographic", "-monitor", "none", "-kernel", str(image / "vmlinuz")]
+    arguments += [*qemu.command, *machine("q35", needs.memory, devices, processors=2)]
+    arguments += ["-kernel", str(image / "vmlinuz")]
     asked = f"stage={stage} seconds={run.seconds} limit={limit - _FAREWELL}"
     arguments += ["-append", f"{_QUIET} root=/dev/nvme0n1 rootfstype=ext4 rw {init} {asked}"]
     arguments += ["-serial", f"file:{out / 'console.log'}", "-chardev", "stdio,id=live,signal=off"]
@@ -184,8 +180,9 @@ def command(run: Run, stage: str, out: Path, beside: Sequence[str] = ()) -> list
 def started(run: Run, stage: str, out: Path) -> Iterator[list[str]]:
     """The command of *stage*, with what has to run beside it; its logs are kept in *out*."""
     needs = STAGES[stage]
+    qemu = find_qemu()
     if not needs.enclave:
-        yield command(run, stage, out)
+        yield command(run, qemu, stage, out)
         return
     directory = Path(tempfile.mkdtemp(prefix="np-"))  # UNIX sockets need short paths
     try:
@@ -193,13 +190,11 @@ def started(run: Run, stage: str, out: Path) -> Iterator[list[str]]:
             limit = ["timeout", "-k", "20", str(run.limit(stage))]
             yield [*limit, sys.executable, "-u", "-m", "tests.nitro.stage_eif", str(run.eif), str(directory)]
             return
-        qemu = find_qemu()
         hypervisor = Hypervisor(qemu, run.eif, directory)
         try:
             hypervisor.open()
             device = ("vsock", hypervisor.parent_socket, "vhost-user-vsock-pci,chardev={chardev}")
-            beside = [*qemu.command, *machine("q35", needs.memory, [device], processors=2)]
-            yield command(run, stage, out, beside)
+            yield command(run, qemu, stage, out, [device])
         finally:
             hypervisor.close()
     finally:
