@@ -148,14 +148,17 @@ class RunEnclaveOptions(DaemonOptions):
         ["eif", None, None, "The enclave image."],
         ["nitro-cli", None, "nitro-cli", "The nitro-cli program."],
     ]
-    optFlags: ClassVar = [["debug-mode", None, "Start it in debug mode: with a console, and without attestation."]]
+    optFlags: ClassVar = [
+        ["debug-mode", None, "Start it in debug mode: with a console, and without attestation."],
+        ["any-kernel", None, "Start it even if it was built for the emulator."],
+    ]
 
     def run(self) -> int:
         """Run; the exit status.
 
         :raises usage.UsageError: without an image.
         """
-        from nitroproxy.commands.run_enclave import NitroCLI, NitroError, supervise
+        from nitroproxy.commands.run_enclave import NitroCLI, NitroError, check_image, supervise
         from nitroproxy.daemon.systemd import Notifier
 
         if not self["eif"]:
@@ -163,10 +166,12 @@ class RunEnclaveOptions(DaemonOptions):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stop.set())
+        enclave = self.configuration.settings.enclave
         try:
+            check_image(Path(self["eif"]), enclave.memory_mb, any_kernel=bool(self["any-kernel"]))
             supervise(
                 NitroCLI(self["nitro-cli"]),
-                self.configuration.settings.enclave,
+                enclave,
                 self["eif"],
                 debug=bool(self["debug-mode"]),
                 notifier=Notifier(os.environ),

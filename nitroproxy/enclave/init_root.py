@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger, LogLevel, globalLogBeginner
+from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
 from nitroproxy.config.load import Configuration, ConfigurationError, load
@@ -86,7 +86,6 @@ class _Root:
 
     def _start(self) -> None:
         done = Deferred.fromCoroutine(self._live())
-        done.addErrback(lambda failure: _log.failure("internal error in the enclave's init", failure=failure))
         done.addBoth(lambda ignored: self._reactor.stop())
 
     async def _live(self) -> None:
@@ -179,14 +178,14 @@ class _Root:
 
     def _application_line(self, settings: Settings) -> OnLine:
         def take(stream: str, line: str) -> None:
-            fields = {
-                "time": timestamp(time.time()),
-                "level": "info",
-                "event": "application_output",
-                "message": line,
-                "source": "application",
-                "stream": stream,
-            }
+            fields: dict[str, Any] = dict(
+                time=timestamp(time.time()),
+                level="info",
+                event="application_output",
+                message=line,
+                source="application",
+                stream=stream,
+            )
             for taker in self._takers if settings.logging.application else [self._lines.take]:
                 taker(fields)
 
@@ -199,17 +198,14 @@ class _Root:
     async def _end(self, ending: Ending) -> None:
         """Say why it is over, here and to the host, as far as that is possible."""
         self._status = ending.status
-        level = LogLevel.info if ending.status == 0 else LogLevel.critical
-        what = "ended" if ending.started else "did not start"
-        text = f"the enclave {what}: {ending.reason}" + (f": {ending.output}" if ending.output else "")
-        _log.emit(
-            level,
-            "{text}",
-            event=f"enclave_{what.replace(' ', '_')}",
-            text=text,
-            status=ending.status,
-            output=ending.output,
-        )
+        facts = {"status": ending.status, "reason": ending.reason, "output": ending.output}
+        output = ": {output}" if ending.output else ""
+        if not ending.started:
+            _log.critical("the enclave did not start: {reason}" + output, event="enclave_did_not_start", **facts)
+        elif ending.status:
+            _log.critical("the enclave ended: {reason}" + output, event="enclave_ended", **facts)
+        else:
+            _log.info("the enclave ended: {reason}", event="enclave_ended", **facts)
         if self._shipper is not None:
             await self._shipper.flush()
             self._shipper.stop()

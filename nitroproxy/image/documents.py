@@ -55,9 +55,14 @@ def description(image: Image) -> dict[str, Any]:
     return found
 
 
+def is_for_emulator(image: Image) -> bool:
+    """Whether the metadata says that the kernel and boot ramdisk are the emulator's, which do not run on Nitro."""
+    return _ours(image).get("boot") == "emulator"
+
+
 def root_bytes(image: Image) -> int | None:
     """Bytes of the unpacked ramdisks as the metadata of an image of ours says; None when it does not."""
-    ours = _object(_object(image.metadata, "CustomMetadata"), "nitroproxy").get("root_bytes")
+    ours = _ours(image).get("root_bytes")
     return ours if isinstance(ours, int) and not isinstance(ours, bool) and ours >= 0 else None
 
 
@@ -82,6 +87,10 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """
     with replacing(path) as file:
         file.write((json.dumps(document, indent=2) + "\n").encode())
+
+
+def _ours(image: Image) -> Mapping[str, Any]:
+    return _object(_object(image.metadata, "CustomMetadata"), "nitroproxy")
 
 
 def _object(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
