@@ -42,8 +42,7 @@ CONNECT, or an upgrade answered by 101, the exchange becomes a tunnel on every h
 `attestation` verifies what an enclave says it is, `image` reads, builds and measures its images. Around it: `config`
 loads the configuration, `daemon` is the life of a process (sockets, signals, systemd and its watchdog, reload),
 `workers` runs a daemon on several processes, `telemetry` is health, metrics and logs, `sockets` and `vsock` are what
-lies below the engine. `commands` is the
-``nitroproxy`` command and `demo` the demonstration.
+lies below the engine. `commands` is the ``nitroproxy`` command and `demo` the demonstration.
 """
 
 __version__ = "0.1.0"
