@@ -34,7 +34,8 @@ Options of enclave:
   --emulator          make the emulator's image although Nitro's boot files are there
   --role ARN, --instance ID, --public
                       on which instances policy.json accepts the image; fill in the file without one
-  -- COMMAND...       the application, started when the proxy listens [none: the enclave is a proxy for its host]
+  -- COMMAND...       the application, started when the proxy listens [none: the enclave is a proxy for its host]; an image
+                      or archive that --from names has its own
 
 enclave without --from needs Debian or Ubuntu, and root. The same files and packages give the same bytes.
 TEXT
@@ -281,6 +282,7 @@ cmd_enclave() {
     lock
     tools
     local source=$build/root arguments=()
+    trap 'rm -rf "$build/root" "$cache"/*.new' EXIT
     root_of "$from"
     boot_of
     local word
@@ -288,7 +290,6 @@ cmd_enclave() {
     mkdir -p "$build"
     image build --root "$source" --output "$eif" "${arguments[@]}" --measurements "$build/measurements.json" \
         --policy "$build/policy.json" "${policy[@]}"
-    [ "$source" != "$build/root" ] || rm -rf "$source"
 }
 
 # Sets source, and the entry point in arguments, where the root does not say it.
@@ -301,6 +302,8 @@ root_of() {
         make_root "$build/root"
     elif [ -d "$1" ]; then
         source=$1
+    elif [ ${#command[@]} -gt 0 ]; then
+        wrong "--from starts what the image says; set its CMD instead of giving a command"
     elif [ -f "$1" ]; then
         source=$1 entry=()
     else

@@ -73,11 +73,11 @@ class TreeTests(SynchronousTestCase):
         self.assertEqual(paths(self.tree), ["var", "var/log"])
 
     def test_removed(self) -> None:
-        """`remove` takes what is below with it, and not what is beside; `clear` leaves the directory."""
+        """`remove` takes what is below with it, and not what is beside."""
         for path in ("a/b/c", "a/bc", "ab"):
             self.tree.add(path, FILE)
-        self.tree.clear("a/b")
-        self.assertEqual(paths(self.tree), ["a", "a/b", "a/bc", "ab"])
+        self.tree.remove("a/b")
+        self.assertEqual(paths(self.tree), ["a", "a/bc", "ab"])
         self.tree.remove("a")
         self.tree.remove("nothing")
         self.assertEqual(paths(self.tree), ["ab"])

@@ -16,7 +16,7 @@ from nitroproxy.image.archive import Root, read_root
 from nitroproxy.image.build import BootKind, Built, Plan, build_image
 from nitroproxy.image.directory import directory_tree
 from nitroproxy.image.documents import description, measurements_document, policy_document, root_bytes, write_document
-from nitroproxy.image.errors import ImageError, UsageError
+from nitroproxy.image.errors import ImageError
 from nitroproxy.image.extract import extract_image
 from nitroproxy.image.kernel import BLOBS, Boot, nitro_blobs, read_cmdline
 from nitroproxy.image.layout import Architecture
@@ -31,6 +31,10 @@ _APPLICATION_MIB: Final = 32
 _LATEST_TIME: Final = (1 << 32) - 1
 #: Bytes of a certificate or key file at most.
 _MOST_PEM: Final = 1 << 20
+
+
+class UsageError(ImageError):
+    """The arguments contradict each other or lack something; nothing has been written."""
 
 
 def add_parser(subparsers: Any) -> None:

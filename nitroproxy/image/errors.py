@@ -5,7 +5,3 @@ from __future__ import annotations
 
 class ImageError(Exception):
     """The input cannot be used; the message names the file or field, what is wrong with it, and what to do."""
-
-
-class UsageError(ImageError):
-    """The arguments contradict each other or lack something; nothing has been read or written."""

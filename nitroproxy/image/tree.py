@@ -87,10 +87,6 @@ class Tree:
         self._nodes.pop(place, None)
         self._remove_below(place)
 
-    def clear(self, path: str) -> None:
-        """Remove what is below *path*."""
-        self._remove_below(self.resolve(path))
-
     def resolve(self, path: str) -> str:
         """*path* with the links in its directories followed; its last part is left as it is.
 

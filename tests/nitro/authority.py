@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,13 +38,18 @@ class Authority:
     bundle: list[bytes]
     root_pem: bytes
 
+    @property
+    def root_digest(self) -> bytes:
+        """What a verifier is given as its root."""
+        return hashlib.sha256(self.bundle[0]).digest()
+
 
 def make_authority(now: datetime.datetime) -> Authority:
-    """A chain whose enclave certificate is valid from an hour before *now* for four hours."""
+    """A chain that is valid two days before and after *now*, so that a time of a day away breaks no rule but age."""
     keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(3)]
     root = _certificate("test.nitro-enclaves", keys[0], None, now, 24 * 365)
-    middle = _certificate("test.instance", keys[1], (root, keys[0]), now, 24)
-    leaf = _certificate("test.enclave", keys[2], (middle, keys[1]), now, 3, ca=False)
+    middle = _certificate("test.instance", keys[1], (root, keys[0]), now, 48)
+    leaf = _certificate("test.enclave", keys[2], (middle, keys[1]), now, 48, ca=False)
     der = [one.public_bytes(Encoding.DER) for one in (root, middle, leaf)]
     return Authority(keys[2], der[2], der[:2], root.public_bytes(Encoding.PEM))
 
@@ -65,7 +71,7 @@ def _certificate(
         .issuer_name(issuer[0].subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(hours=48))
         .not_valid_after(now + datetime.timedelta(hours=hours))
         .add_extension(x509.BasicConstraints(ca, None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **uses), critical=True)

@@ -32,6 +32,7 @@ from tests.nitro.authority import make_authority
 from tests.nitro.loop import READ, Loop
 from tests.nitro.vhost_user import Chain, Device
 
+ROLE: Final = "arn:aws:iam::123456789012:role/test"
 VARIANTS: Final = ("good", "debug", "signature", "pcr", "stale", "future", "slow", "invalid")
 _REGISTERS: Final = 32
 #: Locked from the start.
@@ -193,7 +194,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     for name in ("socket", "control", "root", "image"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--role", default="arn:aws:iam::123456789012:role/test")
+    parser.add_argument("--role", default=ROLE)
     parser.add_argument("--instance", default="i-0123456789abcdef0")
     options = parser.parse_args(arguments)
     registers = initial_registers(read_image(options.image).measurements, options.role, options.instance)
