@@ -144,7 +144,7 @@ class Machine:
 
         :raises Failed: with the end of its journal, when one does not start.
         """
-        run("systemctl", "start", *units, status=None)
+        run("systemctl", "start", *units, limit=180, status=None)
         for unit in units:
             state = self.property(unit, "ActiveState")
             if state != "active":
@@ -207,7 +207,7 @@ class Machine:
         :raises Failed: a case failed.
         """
         command = [str(BIN / "python"), "-c", SMALLER_DEMO, "demo", "--upstream", str(_UPSTREAM / "upstream.json")]
-        output = run(*command, "--json", str(report), limit=150, status=None)
+        output = run(*command, "--json", str(report), limit=290, status=None)
         (KEPT / "demo.txt").write_text(output)
         shutil.copy(report, KEPT)
         found = json.loads(report.read_text())
