@@ -27,6 +27,7 @@ _LOCAL: Final = 1
 _ENCLAVE_PORT: Final = 5000
 _RELAY_PORT: Final = 5001
 _LOGS_PORT: Final = 5002
+_HEARTBEAT_PORT: Final = 9000
 _CHURN: Final = 2000
 #: Seconds within which the gateway has to tell of a missing enclave: one, and what emulation costs.
 _PROMPT: Final = 2.5
@@ -42,6 +43,22 @@ class Pair(Machine):
         self.enclave = EnclaveVM()
         self.capture: subprocess.Popen[bytes] | None = None
         self.idle = (0, 0)
+        self.heartbeats: list[tuple[int, bytes]] = []
+
+    def answer_heartbeats(self) -> None:
+        """Listen where nitro-cli waits for an enclave's boot, and answer as it does."""
+        listening = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        listening.bind((socket.VMADDR_CID_ANY, _HEARTBEAT_PORT))
+        listening.listen(4)
+        threading.Thread(target=self._answer, args=(listening,), daemon=True).start()
+
+    def _answer(self, listening: socket.socket) -> None:
+        while True:
+            connection, (cid, _) = listening.accept()
+            with connection:
+                word = connection.recv(1)
+                connection.sendall(word)
+                self.heartbeats.append((cid, word))
 
 
 def modules_are_there(machine: Pair) -> str:
@@ -57,6 +74,7 @@ def host_starts(machine: Pair) -> str:
     machine.start_upstream()
     machine.install_units()
     machine.configure()
+    machine.answer_heartbeats()
     machine.enclave.build()
     machine.enclave.start()
     machine.start(HOST)
@@ -67,9 +85,10 @@ def host_starts(machine: Pair) -> str:
 
 
 def enclave_starts(machine: Pair) -> str:
-    """The enclave's VM comes up with the entry script, and all layers are well."""
+    """The enclave sends the heartbeat that nitro-cli waits for, its application answers, and all layers are well."""
     seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
-    wait_until("health", 30, machine.healthy)
+    wait_until("health", 60, machine.healthy)
+    expect("heartbeats of the boot", machine.heartbeats, [(CID, b"\xb7")])
     machine.idle = _descriptors(machine)
     return f"{seconds:.0f} s later"
 
