@@ -11,8 +11,8 @@ usage() {
     cat <<'TEXT'
 usage: scripts/dev.sh vm [--seconds N] [STAGE...]
 
-Runs the stages named, or loopback, systemd and kernels; soak only when it is named, for N seconds [600]. See docs/vm.md.
-Needs Debian 12 and root. When the three pass, tests/vm/passed is made to say for which files they did.
+Runs the stages named, or loopback, systemd, eif and pair; soak only when it is named, for N seconds [600]. See
+docs/vm.md. Needs Debian 12 and root. When the four pass, tests/vm/passed is made to say for which files they did.
 
 usage: scripts/vm.sh digest
 
@@ -28,13 +28,10 @@ die() {
 }
 
 tools() {
-    local missing=()
-    command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
-    command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
-    [ ${#missing[@]} = 0 ] && return
-    say "installing ${missing[*]}"
+    command -v mmdebstrap >/dev/null && return
+    say "installing mmdebstrap"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
-        --no-install-recommends "${missing[@]}"; } >&2 || die "${missing[*]} cannot be installed: nothing was tested"
+        --no-install-recommends mmdebstrap; } >&2 || die "mmdebstrap cannot be installed: nothing was tested"
 }
 
 # child COMMAND...: runs it so that a signal to this script ends it at once, and not when it is done by itself.
@@ -59,8 +56,8 @@ stop() {
 
 # What the stages show depends on these files and on nothing else here.
 covered() {
-    git ls-files -z --cached --others --exclude-standard -- nitroproxy twisted_plugins systemd docker etc tests/vm \
-        'tests/test_vsock_*.py' tests/fakevsock.py scripts/vm.sh requirements-dev.lock setup.cfg pyproject.toml ':!tests/vm/passed'
+    git ls-files -z --cached --others --exclude-standard -- nitroproxy twisted_plugins systemd docker etc tests/vm tests/nitro \
+        'tests/test_vsock_*.py' tests/fakevsock.py scripts/vm.sh scripts/build.sh requirements-dev.lock requirements.lock setup.cfg pyproject.toml ':!tests/vm/passed'
 }
 
 # digest DIRECTORY: of the covered files' names, and of what is in them in DIRECTORY.
@@ -118,7 +115,11 @@ tools
 image
 payload "$work"
 tested=$(digest "$work/tree")
-child "$python" -m tests.vm.boot --image "$image" --payload "$work/payload.tar" --out "$root/.run/vm" "$@"
+child scripts/build.sh enclave --emulator >"$work/build.log" 2>&1 || {
+    tail -n 20 "$work/build.log" >&2
+    die "the enclave image cannot be made: nothing was tested"
+}
+child "$python" -m tests.vm.boot --image "$image" --payload "$work/payload.tar" --eif build/enclave-emulator.eif --out "$root/.run/vm" "$@"
 if [ $# = 0 ]; then
     printf '%s\n' "$tested" >tests/vm/passed
 fi

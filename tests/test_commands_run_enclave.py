@@ -9,9 +9,11 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.commands import run_enclave
-from nitroproxy.commands.run_enclave import NitroCLI, NitroError, supervise
+from nitroproxy.commands.run_enclave import NitroCLI, NitroError, check_image, supervise
 from nitroproxy.config.schema import Enclave
 from nitroproxy.daemon.systemd import Notifier
+from nitroproxy.image.layout import Kind
+from tests.images import PARTS, image
 
 #: Notes its arguments; describe-enclaves gives the next line of states each time.
 SCRIPT = """#!/bin/sh
@@ -129,3 +131,38 @@ class EnclaveTests(SynchronousTestCase):
         self.states()
         (self.directory / "states").write_text("{}\n")
         self.assertIn("list", str(self.assertRaises(NitroError, self.cli.state, "x")))
+
+
+class ImageTests(SynchronousTestCase):
+    """What is refused before nitro-cli is asked."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+
+    def _refused(self, memory: int = 64, *, any_kernel: bool = False) -> str:
+        return str(self.assertRaises(NitroError, check_image, self.path, memory, any_kernel=any_kernel))
+
+    def _write(self, boot: str, size: int = 0) -> None:
+        metadata = json.dumps({"CustomMetadata": {"nitroproxy": {"boot": boot}}}).encode()
+        parts = [*PARTS[:2], (Kind.METADATA, metadata), *PARTS[3:], (Kind.RAMDISK, bytes(size))]
+        self.path.write_bytes(image(parts))
+
+    def test_damaged(self) -> None:
+        """An image that is missing or damaged is named."""
+        self.assertIn("No such file", self._refused())
+        self.path.write_bytes(image()[:-1])
+        self.assertIn("cut off", self._refused())
+
+    def test_emulator(self) -> None:
+        """The emulator's image is started only when that is asked for."""
+        self._write("emulator")
+        self.assertIn("--any-kernel", self._refused())
+        check_image(self.path, 64, any_kernel=True)
+        self._write("nitro")
+        check_image(self.path, 64, any_kernel=False)
+
+    def test_memory(self) -> None:
+        """Less memory than 4 times the image is refused with the value to set."""
+        self._write("nitro", 20 << 20)
+        self.assertIn("set at least 81", self._refused(80))
+        check_image(self.path, 81, any_kernel=False)

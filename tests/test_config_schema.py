@@ -99,3 +99,7 @@ class ContradictionTests(SynchronousTestCase):
         for directory, expected in ((longest, []), (longest + "d", ["transport.directory"])):
             self.assertEqual(self.first_keys(Settings(transport=Transport(kind="unix", directory=directory))), expected)
             self.assertEqual(self.first_keys(Settings(transport=Transport(directory=directory))), [])
+        longest = "/" + "d" * (107 - len("//vsock.sock_5001"))
+        for directory, expected in ((longest, []), (longest + "d", ["transport.directory"])):
+            hybrid = Transport(kind="hybrid", directory=directory)
+            self.assertEqual(self.first_keys(Settings(transport=hybrid)), expected)

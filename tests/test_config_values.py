@@ -105,7 +105,7 @@ class ViolationsTests(SynchronousTestCase):
 
     def test_choice(self) -> None:
         """A word that is none of those that may stand there is told with them."""
-        self.assert_told(Transport, "kind", "tcp", "expected 'unix' or 'vsock', got 'tcp'")
+        self.assert_told(Transport, "kind", "tcp", "expected 'hybrid' or 'unix' or 'vsock', got 'tcp'")
 
     def test_rules(self) -> None:
         """Strings obey the rule of their key: paths are absolute, interfaces are addresses."""

@@ -29,6 +29,7 @@ from nitroproxy.daemon.wiring import (
 )
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
+from nitroproxy.vsock.hybrid import HybridClientEndpoint
 
 reactor: Any = global_reactor
 ROOT = Path(__file__).parent.parent
@@ -62,6 +63,18 @@ class PlaceTests(SynchronousTestCase):
         _, dialled = hop_client(MemoryReactorClock(), settings, "enclave", 5000)
         self.assertEqual((served, dialled), (str(directory / "enclave" / "5000.sock"),) * 2)
         self.assertEqual((directory / "enclave").stat().st_mode & 0o777, 0o700)
+
+    def test_hybrid(self) -> None:
+        """With a hybrid VM the host is at UNIX sockets beside the VM's own; in the VM both ends are vsock."""
+        directory = self.mktemp()
+        settings = Settings(transport=Transport(kind="hybrid", directory=directory, parent_cid=2))
+        _, served = hop_server(MemoryReactorClock(), settings, "host", 5001)
+        self.assertEqual(served, f"{directory}/vsock.sock_5001")
+        client, dialled = hop_client(MemoryReactorClock(), settings, "enclave", 5000)
+        self.assertIsInstance(client, HybridClientEndpoint)
+        self.assertEqual(dialled, f"{directory}/vsock.sock, port 5000")
+        self.assertIsInstance(hop_server(reactor, settings, "enclave", 5000)[0], VsockServerEndpoint)
+        self.assertEqual(hop_client(reactor, settings, "host", 5001)[1], "vsock 2:5001")
 
     def test_gateway(self) -> None:
         """The gateway is at its interface and port, of either family."""

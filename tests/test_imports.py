@@ -62,8 +62,14 @@ class ImportTests(SynchronousTestCase):
             "nitroproxy.target",
             "nitroproxy.http1",
             "nitroproxy.config.load",
+            "nitroproxy.image",
         )
         self.assertEqual(self.offenders(pure, ("twisted", "socket", "OpenSSL", "zope")), [])
+
+    def test_image(self) -> None:
+        """Images are read and built with the standard library, a parser library and nothing else of nitroproxy."""
+        others = tuple(name for name in self.modules if name.count(".") == 1 and name != "nitroproxy.image")
+        self.assertEqual(self.offenders(("nitroproxy.image",), others), [])
 
     def test_below(self) -> None:
         """vsock and sockets know Twisted and themselves."""
@@ -96,6 +102,7 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(self.offenders(everything, roots), [])
         readers = (
             *roots,
+            "nitroproxy.enclave.init_root",
             "nitroproxy.host.components",
             "nitroproxy.daemon.wiring",
             "nitroproxy.daemon.reload",
@@ -107,7 +114,7 @@ class ImportTests(SynchronousTestCase):
         reader = "nitroproxy.attestation.policy_file imports nitroproxy.config.jsonc"
         found = [line for line in self.offenders(everything, composing, readers) if not line.startswith(reader)]
         self.assertEqual(found, [])
-        outside = (*roots, "nitroproxy.demo")
+        outside = (*roots, "nitroproxy.enclave.init_root", "nitroproxy.demo")
         self.assertEqual(self.offenders(everything, ("twisted.internet.reactor",), outside), [])
 
     def test_openssl(self) -> None:

@@ -148,14 +148,17 @@ class RunEnclaveOptions(DaemonOptions):
         ["eif", None, None, "The enclave image."],
         ["nitro-cli", None, "nitro-cli", "The nitro-cli program."],
     ]
-    optFlags: ClassVar = [["debug-mode", None, "Start it in debug mode: with a console, and without attestation."]]
+    optFlags: ClassVar = [
+        ["debug-mode", None, "Start it in debug mode: with a console, and without attestation."],
+        ["any-kernel", None, "Start it even if it was built for the emulator."],
+    ]
 
     def run(self) -> int:
         """Run; the exit status.
 
         :raises usage.UsageError: without an image.
         """
-        from nitroproxy.commands.run_enclave import NitroCLI, NitroError, supervise
+        from nitroproxy.commands.run_enclave import NitroCLI, NitroError, check_image, supervise
         from nitroproxy.daemon.systemd import Notifier
 
         if not self["eif"]:
@@ -163,10 +166,12 @@ class RunEnclaveOptions(DaemonOptions):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: stop.set())
+        enclave = self.configuration.settings.enclave
         try:
+            check_image(Path(self["eif"]), enclave.memory_mb, any_kernel=bool(self["any-kernel"]))
             supervise(
                 NitroCLI(self["nitro-cli"]),
-                self.configuration.settings.enclave,
+                enclave,
                 self["eif"],
                 debug=bool(self["debug-mode"]),
                 notifier=Notifier(os.environ),
@@ -258,14 +263,18 @@ class StatusOptions(DaemonOptions):
         return 0 if status.good else 1
 
 
-class DemoOptions(usage.Options):
-    """`nitroproxy demo`: takes its arguments as they are; the demonstration has a parser of its own."""
+class OwnParserOptions(usage.Options):
+    """A command that takes its arguments as they are: what runs it has a parser of its own."""
 
     arguments: Sequence[str] = ()
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Keep *options* for the demonstration."""
+        """Keep *options* for what runs."""
         self.arguments = list(options or ())
+
+
+class DemoOptions(OwnParserOptions):
+    """`nitroproxy demo`."""
 
     def run(self) -> int:
         """Run the demonstration; the exit status."""
@@ -274,11 +283,32 @@ class DemoOptions(usage.Options):
         return run(self.arguments)
 
 
+class ImageOptions(OwnParserOptions):
+    """`nitroproxy image`."""
+
+    def run(self) -> int:
+        """Build, describe, measure, extract or sign; the exit status."""
+        from nitroproxy.commands.image import main
+
+        return main(self.arguments)
+
+
+class EnclaveInitOptions(OwnParserOptions):
+    """`nitroproxy enclave-init`."""
+
+    def run(self) -> int:
+        """Run until the enclave is over; the exit status."""
+        from nitroproxy.commands.enclave_init import main
+
+        return main(self.arguments)
+
+
 class Options(options.Options):
     """The command line of `nitroproxy`."""
 
     synopsis = (
-        "Usage: nitroproxy [--version] [--help] config|policy|status|logs|install-units|run-enclave|demo [options]"
+        "Usage: nitroproxy [--version] [--help] "
+        "config|policy|status|logs|install-units|run-enclave|image|enclave-init|demo [options]"
     )
     longdesc = "The daemons are started with `twistd nitroproxy-host` and `twistd nitroproxy-enclave`."
 
@@ -289,6 +319,8 @@ class Options(options.Options):
         ["logs", None, LogsOptions, "What the daemons have logged to the journal."],
         ["install-units", None, InstallOptions, "Put systemd units and configuration in place."],
         ["run-enclave", None, RunEnclaveOptions, "Start the enclave image and stay while it runs."],
+        ["image", None, ImageOptions, "Build, describe, measure, extract or sign an enclave image."],
+        ["enclave-init", None, EnclaveInitOptions, "Be the first program of an enclave."],
         ["demo", None, DemoOptions, "Send requests through a running proxy and report on them."],
     ]
 

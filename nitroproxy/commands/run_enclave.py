@@ -11,10 +11,15 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from nitroproxy.config.schema import Enclave
 from nitroproxy.daemon.systemd import Notifier
+from nitroproxy.image.documents import is_for_emulator
+from nitroproxy.image.errors import ImageError
+from nitroproxy.image.memory import needed
+from nitroproxy.image.reader import read_image
 
 #: Seconds that nitro-cli may take to start an image, and for anything else.
 _START_TIMEOUT: Final = 120.0
@@ -93,6 +98,30 @@ class NitroCLI:
             return json.loads(done.stdout)
         except ValueError:
             raise NitroError(f"{what} did not answer in JSON") from None
+
+
+def check_image(eif: Path, memory_mib: int, *, any_kernel: bool) -> None:
+    """Refuse what cannot run, before nitro-cli is asked.
+
+    :param memory_mib: of the enclave, as configured.
+    :param any_kernel: start an image of the emulator too.
+    :raises NitroError: the image is damaged, for the emulator, or too large for the memory.
+    """
+    try:
+        image = read_image(eif)
+    except ImageError as error:
+        raise NitroError(str(error)) from error
+    if is_for_emulator(image) and not any_kernel:
+        raise NitroError(
+            f"{eif}: it was built for the emulator, and its kernel does not run on Nitro; build it with Nitro's boot "
+            "files (scripts/build.sh enclave --blobs DIR), or start it with --any-kernel"
+        )
+    least = needed(image.size, 0, 0, 0).load
+    if memory_mib < least:
+        raise NitroError(
+            f"enclave.memory_mb: {memory_mib} is less than 4 times the image's {image.size} bytes, which nitro-cli "
+            f"refuses (E26); set at least {least}"
+        )
 
 
 def supervise(

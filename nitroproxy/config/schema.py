@@ -97,14 +97,17 @@ class Transport(Struct, frozen=True, forbid_unknown_fields=True):
     """How the host and the enclave reach each other."""
 
     kind: Annotated[
-        Literal["vsock", "unix"],
-        Meta(description="vsock, or unix: UNIX sockets for development on a machine without an enclave."),
+        Literal["vsock", "hybrid", "unix"],
+        Meta(
+            description="vsock; hybrid: the host's side of a Firecracker or Cloud Hypervisor VM, vsock in the VM; "
+            "unix: UNIX sockets for development on a machine without an enclave."
+        ),
     ] = "vsock"
     directory: Annotated[
         _AbsolutePath,
         Meta(
             description="For unix: port N of the enclave is <directory>/enclave/N.sock, of the host "
-            "<directory>/host/N.sock."
+            "<directory>/host/N.sock. For hybrid: the VM's socket is <directory>/vsock.sock."
         ),
     ] = "/run/nitroproxy"
     parent_cid: Annotated[
@@ -298,6 +301,10 @@ class Logging(Struct, frozen=True, forbid_unknown_fields=True):
         _VsockPort,
         Meta(ge=0, description="The vsock port of the host to which the enclave sends its log; 0: it does not."),
     ] = 5002
+    application: Annotated[
+        bool,
+        Meta(description="Whether what the application in the enclave prints goes to the host, which reads it."),
+    ] = True
     make_traceparent: Annotated[
         bool, Meta(description="Whether requests without a W3C trace context (traceparent) are given one.")
     ] = False
@@ -336,9 +343,10 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
         )
     if settings.logging.port == egress.port:
         yield Contradiction(("logging.port", "egress.port"), "another port than egress.port")
-    if transport.kind == "unix":
+    if transport.kind != "vsock":
         port = max(enclave.port, egress.port)
-        room = _UNIX_PATH_BYTES - len(f"/enclave/{port}.sock")
+        longest = f"/enclave/{port}.sock" if transport.kind == "unix" else f"/vsock.sock_{port}"
+        room = _UNIX_PATH_BYTES - len(longest)
         if len(transport.directory.encode()) > room:
             keys = ("transport.directory", "transport.kind", "enclave.port", "egress.port")
             yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")

@@ -32,6 +32,7 @@ from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSe
 from nitroproxy.target import normalize_host
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
+from nitroproxy.vsock.hybrid import HybridClientEndpoint
 
 #: Connections that may wait to be accepted; on vsock a full queue refuses at once.
 _BACKLOG: Final = 1024
@@ -58,7 +59,7 @@ Party = Literal["host", "enclave"]
 
 def hop_server(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamServerEndpoint, str]:
     """Where *party* listens for the other, and the name of that place."""
-    if settings.transport.kind == "vsock":
+    if _on_vsock(settings, party, listening=True):
         return VsockServerEndpoint(reactor, port, backlog=_BACKLOG), f"vsock port {port}"
     path = _socket_path(settings, party, port)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,14 +70,29 @@ def hop_server(reactor: Any, settings: Settings, party: Party, port: int) -> tup
 def hop_client(reactor: Any, settings: Settings, party: Party, port: int) -> tuple[IStreamClientEndpoint, str]:
     """How the other reaches *party*, and the name of that place."""
     timeout = settings.limits.connect_timeout * _HOP_PATIENCE
-    if settings.transport.kind == "vsock":
+    if _on_vsock(settings, party, listening=False):
         cid = settings.enclave.cid if party == "enclave" else settings.transport.parent_cid
         return VsockClientEndpoint(reactor, cid, port, timeout=timeout), f"vsock {cid}:{port}"
+    if settings.transport.kind == "hybrid":
+        place = str(_hybrid_socket(settings))
+        return HybridClientEndpoint(reactor, place, port, timeout=timeout), f"{place}, port {port}"
     path = _socket_path(settings, party, port)
     return UNIXClientEndpoint(reactor, str(path), timeout=timeout), str(path)
 
 
+def _on_vsock(settings: Settings, party: Party, *, listening: bool) -> bool:
+    """Whether the end at hand is AF_VSOCK: with "hybrid" that of the enclave is, and only the host's is not."""
+    ours_is_enclave = (party == "enclave") == listening
+    return settings.transport.kind == "vsock" or (settings.transport.kind == "hybrid" and ours_is_enclave)
+
+
+def _hybrid_socket(settings: Settings) -> Path:
+    return Path(settings.transport.directory) / "vsock.sock"
+
+
 def _socket_path(settings: Settings, party: Party, port: int) -> Path:
+    if settings.transport.kind == "hybrid":
+        return Path(f"{_hybrid_socket(settings)}_{port}")
     return Path(settings.transport.directory) / party / f"{port}.sock"
 
 

@@ -6,13 +6,17 @@ the arguments of the function of that name; the answer is another.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import http.client
 import json
 import os
 import socket
 import ssl
+import struct
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -101,6 +105,46 @@ def descriptors() -> dict[str, Any]:
     return {"pid": 0, "count": 0}
 
 
+def attest(nonce: str) -> dict[str, Any]:
+    """An attestation document of the Nitro Secure Module, in hexadecimal; its answer when that is another."""
+    # The request {"Attestation": {"nonce": …}} in CBOR; the ioctl's structure has two buffers.
+    request = b"\xa1\x6bAttestation\xa1\x65nonce" + bytes([0x58, len(nonce)]) + nonce.encode()
+    question = ctypes.create_string_buffer(request, len(request))
+    answer = ctypes.create_string_buffer(0x3000)
+    message = bytearray(struct.pack("QQQQ", ctypes.addressof(question), len(request), ctypes.addressof(answer), 0x3000))
+    with open("/dev/nsm", "rb") as module:
+        fcntl.ioctl(module, 0xC0200A00, message, True)
+    raw = answer.raw[: struct.unpack("QQQQ", message)[3]]
+    marker = b"\xa1\x6bAttestation\xa1\x68document\x59"
+    if not raw.startswith(marker):
+        return {"refused": raw.decode("latin-1")}
+    return {"document": raw[len(marker) + 2 :].hex()}
+
+
+def clock() -> dict[str, Any]:
+    """What time it is here, and by which clocks."""
+    devices = sorted(name for name in os.listdir("/dev") if name.startswith(("ptp", "rtc")))
+    return {"time": time.time(), "devices": devices}
+
+
+def identity() -> dict[str, Any]:
+    """Who the application is, and whether it may write to the root."""
+    return {"uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(), "writes": os.access("/etc", os.W_OK)}
+
+
+def hog() -> dict[str, Any]:
+    """Take memory until the kernel ends it."""
+    taken = []
+    while True:
+        taken.append(b"x" * (1 << 20))
+
+
+def leave(status: int) -> dict[str, Any]:
+    """End with *status*."""
+    print("application: leaving", flush=True)
+    os._exit(status)
+
+
 def _proxy() -> socket.socket:
     proxy = urlsplit(os.environ["HTTPS_PROXY"])
     return socket.create_connection((proxy.hostname, proxy.port or 80), timeout=60)
@@ -120,7 +164,8 @@ def _expect(seen: bytes, start: bytes) -> None:
 
 
 _DO: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    function.__name__: function for function in (fetch, stream, churn, dial, descriptors)
+    function.__name__: function
+    for function in (fetch, stream, churn, dial, descriptors, attest, clock, identity, hog, leave)
 }
 
 

@@ -1,6 +1,7 @@
-"""On the host: starts a guest for each stage, prints a line for each of its checks, and writes a JUnit file.
+"""On the host: runs each stage, prints a line for each of its checks, and writes a JUnit file.
 
-The guests are emulated by software (QEMU's TCG): nothing is asked of this machine but QEMU.
+Most stages run in a guest. ``eif`` runs here, beside an emulated enclave; ``pair`` runs in a guest beside one. All of
+them are emulated by software (QEMU's TCG): nothing is asked of this machine but QEMU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,9 @@ from types import FrameType
 from typing import Final
 from xml.etree import ElementTree
 
-from tests.vm.checks import AGAIN, END, MARK, Result
+from tests.nitro.hypervisor import Hypervisor
+from tests.nitro.qemu import PlayedDevice, Qemu, find_qemu, machine
+from tests.vm.checks import END, MARK, Result
 
 _RESULTS_BYTES: Final = 64 << 20
 _QUIET: Final = "console=ttyS0 quiet loglevel=4 mitigations=off no5lvl tsc=reliable random.trust_cpu=on net.ifnames=0"
@@ -36,29 +40,29 @@ class Stage:
     :ivar limit: seconds after which it is ended, those of `asked` aside.
     :ivar memory: MiB.
     :ivar systemd: whether systemd is its init; a script is faster.
-    :ivar inner: whether it starts a guest of its own, from the same image.
+    :ivar enclave: whether it needs the enclave image, and an emulated enclave beside its guest.
+    :ivar here: whether it runs on this machine and not in a guest.
     :ivar asked: whether it runs only when it is named, for as long as was asked.
     """
 
     limit: int
     memory: int
     systemd: bool
-    inner: bool = False
+    enclave: bool = False
+    here: bool = False
     asked: bool = False
 
 
 STAGES: Final = {
     "loopback": Stage(limit=300, memory=1024, systemd=False),
     "systemd": Stage(limit=480, memory=1536, systemd=True),
-    "kernels": Stage(limit=900, memory=3072, systemd=True, inner=True),
+    "eif": Stage(limit=1800, memory=0, systemd=False, enclave=True, here=True),
+    "pair": Stage(limit=1800, memory=1536, systemd=True, enclave=True),
     "soak": Stage(limit=300, memory=2048, systemd=False, asked=True),
 }
 
 #: Seconds within which a guest that has run out of time hands over what it has.
 _FAREWELL: Final = 30
-
-#: Guests in which a stage may be tried. Of ten that ran `kernels` on a busy machine, three failed.
-_ATTEMPTS: Final = 3
 
 #: Guests at a time: each has two processors, and is rarely busy on both.
 _AT_A_TIME: Final = 2
@@ -83,11 +87,13 @@ class Run:
     :ivar image: the directory with the guest's image.
     :ivar payload: the tar file that the guest gets.
     :ivar seconds: for stages that last as long as asked.
+    :ivar eif: the enclave image.
     """
 
     image: Path
     payload: Path
     seconds: int
+    eif: Path
 
     def limit(self, stage: str) -> int:
         """Seconds after which a stage's guest is ended."""
@@ -140,8 +146,11 @@ class Guests:
                 child.terminate()
 
 
-def command(run: Run, stage: str, out: Path) -> list[str]:
-    """QEMU's command line. The guest's root is the image, of which it may change its own view only."""
+def command(run: Run, qemu: Qemu, stage: str, out: Path, devices: Sequence[PlayedDevice] = ()) -> list[str]:
+    """QEMU's command line. The guest's root is the image, of which it may change its own view only.
+
+    :param devices: what this machine plays for the guest.
+    """
     image, payload, limit = run.image, run.payload, run.limit(stage)
     needs = STAGES[stage]
     init = "" if needs.systemd else "init=/opt/guest/init.sh"
@@ -150,11 +159,8 @@ def command(run: Run, stage: str, out: Path) -> list[str]:
         f"format=raw,readonly=on,file={payload}",
         f"format=raw,cache=unsafe,file={out / 'results.tar'}",
     ]
-    if needs.inner:
-        disks.append(f"format=raw,readonly=on,file={image / 'root.ext4'}")
-    arguments = ["timeout", "-k", "5", str(limit), "qemu-system-x86_64"]
-    arguments += ["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(needs.memory)]
-    arguments += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-monitor", "none"]
+    arguments = ["timeout", "-k", "5", str(limit)]
+    arguments += [*qemu.command, *machine("q35", needs.memory, devices, processors=2)]
     arguments += ["-kernel", str(image / "vmlinuz")]
     asked = f"stage={stage} seconds={run.seconds} limit={limit - _FAREWELL}"
     arguments += ["-append", f"{_QUIET} root=/dev/nvme0n1 rootfstype=ext4 rw {init} {asked}"]
@@ -170,31 +176,46 @@ def command(run: Run, stage: str, out: Path) -> list[str]:
     return arguments
 
 
+@contextmanager
+def started(run: Run, stage: str, out: Path) -> Iterator[list[str]]:
+    """The command of *stage*, with what has to run beside it; its logs are kept in *out*."""
+    needs = STAGES[stage]
+    qemu = find_qemu()
+    if not needs.enclave:
+        yield command(run, qemu, stage, out)
+        return
+    directory = Path(tempfile.mkdtemp(prefix="np-"))  # UNIX sockets need short paths
+    try:
+        if needs.here:
+            limit = ["timeout", "-k", "20", str(run.limit(stage))]
+            yield [*limit, sys.executable, "-u", "-m", "tests.nitro.stage_eif", str(run.eif), str(directory)]
+            return
+        hypervisor = Hypervisor(qemu, run.eif, directory)
+        try:
+            hypervisor.open()
+            device = ("vsock", hypervisor.parent_socket, "vhost-user-vsock-pci,chardev={chardev}")
+            yield command(run, qemu, stage, out, [device])
+        finally:
+            hypervisor.close()
+    finally:
+        for path in [*directory.rglob("*.log"), *directory.rglob("*.txt"), *directory.rglob("*.json")]:
+            shutil.copy(path, out)
+        shutil.rmtree(directory)
+
+
 def run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
-    """Run the stage in a guest, and in another as often as allowed when one says `AGAIN`; the files of all stay."""
-    for old in (out, *out.parent.glob(f"{stage}-[0-9]")):
-        shutil.rmtree(old, ignore_errors=True)
-    for attempt in range(1, _ATTEMPTS + 1):
-        outcome = _run_stage(run, guests, stage, out)
-        failed = [result for result in outcome.results if result.name == AGAIN]
-        if failed and attempt < _ATTEMPTS:
-            kept = out.rename(out.with_name(f"{stage}-{attempt}"))
-            print(f"again {stage}: {failed[0].detail}; see {kept}", flush=True)
-            continue
-        for result in failed:
-            print(_line(stage, result), flush=True)
-        break
-    return outcome
-
-
-def _run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
-    """Start the stage's guest, follow it to its end, and keep its output, console and files in *out*."""
+    """Start the stage, follow it to its end, and keep its output, console and files in *out*."""
+    shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     with (out / "results.tar").open("wb") as results:
         results.truncate(_RESULTS_BYTES)
     outcome = Outcome(stage)
-    started = time.monotonic()
-    with (out / "live.log").open("w") as log, guests.start(command(run, stage, out)) as guest:
+    begun = time.monotonic()
+    with (
+        (out / "live.log").open("w") as log,
+        started(run, stage, out) as words,
+        guests.start(words) as guest,
+    ):
         assert guest.stdout is not None
         line = ""
         for line in guest.stdout:
@@ -203,17 +224,13 @@ def _run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
             if line.startswith(MARK):
                 result = Result(**json.loads(line.removeprefix(MARK)))
                 outcome.results.append(result)
-                if result.name == AGAIN:  # it may not be able to end by itself
-                    ending = threading.Timer(_FAREWELL, guest.terminate)
-                    ending.daemon = True
-                    ending.start()
-                elif result.name != END:
+                if result.name != END:
                     print(_line(stage, result), flush=True)
         status = guest.wait()
-    outcome.seconds = time.monotonic() - started
+    outcome.seconds = time.monotonic() - begun
     _unpack(out)
-    if not {result.name for result in outcome.results} & {END, AGAIN}:
-        how = "it took too long" if status == 124 else f"QEMU ended with {status}"
+    if END not in {result.name for result in outcome.results}:
+        how = "it took too long" if status == 124 else f"it ended with {status}"
         detail = f"the stage did not come to its end: {how}; it said last {line.strip()!r}; see {out}"
         result = Result(END, "failed", outcome.seconds, detail)
         outcome.results.append(result)
@@ -223,6 +240,9 @@ def _run_stage(run: Run, guests: Guests, stage: str, out: Path) -> Outcome:
 
 def _unpack(out: Path) -> None:
     archive = out / "results.tar"
+    if not archive.read_bytes()[:1024].strip(b"\0"):
+        archive.unlink()  # of a stage that ran here, or a guest that did not get so far
+        return
     try:
         with tarfile.open(archive, "r:") as files:
             files.extractall(out, filter="data")
@@ -267,6 +287,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/dev.sh vm", usage="%(prog)s [--seconds N] [STAGE...]")
     parser.add_argument("--image", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--payload", type=Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--eif", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=int, default=600, help="how long the stage soak lasts [600]")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all without a name")
@@ -274,7 +295,7 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := set(options.stages) - set(STAGES):
         parser.error(f"there is no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
 
-    run = Run(options.image, options.payload, options.seconds)
+    run = Run(options.image, options.payload, options.seconds, options.eif)
     guests = Guests()
 
     def stop(number: int, frame: FrameType | None) -> None:

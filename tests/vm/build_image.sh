@@ -4,7 +4,7 @@
 # usage: build_image.sh PYTHON LOCK DIRECTORY
 #
 # PYTHON downloads what the file LOCK names; DIRECTORY gets root.ext4 and vmlinuz. The image is Debian 12 with systemd,
-# Python and QEMU (for the VM in the VM), and /opt/nitroproxy, a virtual environment with all that LOCK names. The project
+# Python, and /opt/nitroproxy, a virtual environment with all that LOCK names. The project
 # itself is not in it: each run brings its own.
 set -euo pipefail
 
@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/nitroproxy-image.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 root=$work/root
-packages=systemd,systemd-sysv,dbus,python3,python3-venv,iproute2,kmod,procps,qemu-system-x86
+packages=systemd,systemd-sysv,dbus,python3,python3-venv,iproute2,kmod,procps
 
 # A guest without udev, gettys and timers is up in seconds, even when it is emulated.
 masked=(systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udev-trigger.service
@@ -42,9 +42,8 @@ kernel() {
     dpkg-deb -x "$work/$package"_*.deb "$tree"
     version=${package#linux-image-}
     cp "$tree/boot/vmlinuz-$version" "$work/vmlinuz"
-    cp "$work/vmlinuz" "$root/boot/vmlinuz" # for the VM in the VM
     for module in modules.builtin modules.builtin.modinfo modules.order kernel/net/vmw_vsock kernel/drivers/virtio \
-        kernel/drivers/net/vsockmon.ko kernel/drivers/vhost kernel/arch/x86/kvm kernel/virt/lib; do
+        kernel/drivers/net/vsockmon.ko; do
         mkdir -p "$(dirname "$root/lib/modules/$version/$module")"
         cp -r "$tree/lib/modules/$version/$module" "$root/lib/modules/$version/$module"
     done

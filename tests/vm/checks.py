@@ -22,9 +22,6 @@ MARK: Final = "CHECK "
 #: The name of the result that says that a stage has run to its end.
 END: Final = "end"
 
-#: The name of the result that says that the stage has to be run again: what it runs on has failed, not what it tests.
-AGAIN: Final = "again"
-
 Outcome = Literal["passed", "failed", "skipped"]
 _Machine = TypeVar("_Machine")
 
@@ -99,25 +96,14 @@ def wait_until(what: str, seconds: float, condition: Callable[[], bool], pause: 
     return time.monotonic() - started
 
 
-def _sound() -> str:
-    return ""
-
-
-def run_checks(machine: _Machine, checks: Sequence[Check[_Machine]], unsound: Callable[[], str] = _sound) -> None:
-    """Run all *checks* in order, each within its limit.
-
-    :param unsound: asked when a check has failed: how the machine itself has, in words; empty when it has not. The
-        check is not reported then but `AGAIN`, and the stage is over.
-    """
+def run_checks(machine: _Machine, checks: Sequence[Check[_Machine]]) -> None:
+    """Run all *checks* in order, each within its limit."""
     missing = ""
     for check in checks:
         if missing:
             report(Result(check.name, "failed", 0.0, f"not tried: {missing} failed"))
             continue
         result = _run(machine, check)
-        if result.outcome == "failed" and (how := unsound()):
-            report(Result(AGAIN, "failed", result.seconds, f"{how}, in {check.name}: {result.detail}"))
-            return
         report(result)
         if check.vital and result.outcome == "failed":
             missing = check.name

@@ -28,7 +28,7 @@ UNITS: Final = Path("/etc/systemd/system")
 _UPSTREAM: Final = Path("/run/upstream")
 
 #: The demo, with 4 MiB for a large body instead of 16: an emulated machine moves less than 1 MiB of TLS a second.
-_SMALLER_DEMO: Final = """
+SMALLER_DEMO: Final = """
 import sys
 from nitroproxy.commands.main import main
 from nitroproxy.demo import cases
@@ -144,7 +144,7 @@ class Machine:
 
         :raises Failed: with the end of its journal, when one does not start.
         """
-        run("systemctl", "start", *units, status=None)
+        run("systemctl", "start", *units, limit=180, status=None)
         for unit in units:
             state = self.property(unit, "ActiveState")
             if state != "active":
@@ -206,8 +206,8 @@ class Machine:
 
         :raises Failed: a case failed.
         """
-        command = [str(BIN / "python"), "-c", _SMALLER_DEMO, "demo", "--upstream", str(_UPSTREAM / "upstream.json")]
-        output = run(*command, "--json", str(report), limit=150, status=None)
+        command = [str(BIN / "python"), "-c", SMALLER_DEMO, "demo", "--upstream", str(_UPSTREAM / "upstream.json")]
+        output = run(*command, "--json", str(report), limit=290, status=None)
         (KEPT / "demo.txt").write_text(output)
         shutil.copy(report, KEPT)
         found = json.loads(report.read_text())

@@ -1,7 +1,7 @@
-"""The stage ``kernels``: host and enclave as two kernels with vsock between them.
+"""The stage ``pair``: host and enclave as two VMs side by side with vsock between them.
 
-The guest plays the parent instance and runs the host daemon under systemd. A VM in it plays the enclave, with cid 16;
-the parent's cid is 2 here, where on Nitro it is 3.
+The guest plays the parent instance, CID 3, and runs the host daemon under systemd. The enclave, CID 16, is the real
+image in an emulated enclave beside it.
 """
 
 from __future__ import annotations
@@ -27,36 +27,54 @@ _LOCAL: Final = 1
 _ENCLAVE_PORT: Final = 5000
 _RELAY_PORT: Final = 5001
 _LOGS_PORT: Final = 5002
+_HEARTBEAT_PORT: Final = 9000
 _CHURN: Final = 2000
 #: Seconds within which the gateway has to tell of a missing enclave: one, and what emulation costs.
 _PROMPT: Final = 2.5
 #: Seconds for the enclave's boot: 15 when nothing else is going on.
-_BOOT: Final = 150
+_BOOT: Final = 240
 
 
-class Kernels(Machine):
-    """Both kernels."""
+class Pair(Machine):
+    """Both VMs."""
 
     def __init__(self) -> None:
-        super().__init__(transport={"parent_cid": 2})
+        super().__init__()
         self.enclave = EnclaveVM()
         self.capture: subprocess.Popen[bytes] | None = None
         self.idle = (0, 0)
+        self.heartbeats: list[tuple[int, bytes]] = []
+
+    def answer_heartbeats(self) -> None:
+        """Listen where nitro-cli waits for an enclave's boot, and answer as it does."""
+        listening = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        listening.bind((socket.VMADDR_CID_ANY, _HEARTBEAT_PORT))
+        listening.listen(4)
+        threading.Thread(target=self._answer, args=(listening,), daemon=True).start()
+
+    def _answer(self, listening: socket.socket) -> None:
+        while True:
+            connection, (cid, _) = listening.accept()
+            with connection:
+                word = connection.recv(1)
+                connection.sendall(word)
+                self.heartbeats.append((cid, word))
 
 
-def modules_are_there(machine: Kernels) -> str:
-    """Emulated SVM and vhost-vsock."""
-    run("modprobe", "-a", "kvm_amd", "vhost_vsock", "vsockmon")
+def modules_are_there(machine: Pair) -> str:
+    """vsock over virtio, as in a parent instance, and a tap on it."""
+    run("modprobe", "-a", "virtio_pci", "vmw_vsock_virtio_transport", "vsockmon")
     run("ip", "link", "add", "vsockmon0", "type", "vsockmon")
     run("ip", "link", "set", "vsockmon0", "up")
     return run("uname", "-r").strip()
 
 
-def host_starts(machine: Kernels) -> str:
+def host_starts(machine: Pair) -> str:
     """The host daemon starts under its unit; the enclave's VM is still booting."""
     machine.start_upstream()
     machine.install_units()
     machine.configure()
+    machine.answer_heartbeats()
     machine.enclave.build()
     machine.enclave.start()
     machine.start(HOST)
@@ -66,15 +84,16 @@ def host_starts(machine: Kernels) -> str:
     return "and says meanwhile: " + failing["enclave"]
 
 
-def enclave_starts(machine: Kernels) -> str:
-    """The enclave's VM comes up with the entry script, and all layers are well."""
+def enclave_starts(machine: Pair) -> str:
+    """The enclave sends the heartbeat that nitro-cli waits for, its application answers, and all layers are well."""
     seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
-    wait_until("health", 30, machine.healthy)
+    wait_until("health", 60, machine.healthy)
+    expect("heartbeats of the boot", machine.heartbeats, [(CID, b"\xb7")])
     machine.idle = _descriptors(machine)
     return f"{seconds:.0f} s later"
 
 
-def demo_passes(machine: Kernels) -> str:
+def demo_passes(machine: Pair) -> str:
     """The whole demo goes through, while everything that crosses vsock and the loopback is recorded."""
     ports = [str(port) for name, port in machine.upstream.items() if name not in ("ca_file", "pid")]
     _CAPTURED.mkdir()
@@ -86,7 +105,7 @@ def demo_passes(machine: Kernels) -> str:
     return f"{report['counts']['passed']} cases in {report['milliseconds'] / 1000:.0f} s"
 
 
-def application_is_served(machine: Kernels) -> str:
+def application_is_served(machine: Pair) -> str:
     """An application in the enclave reaches the upstream by CONNECT, with TLS of its own."""
     canary = _canary()
     answer = machine.enclave.ask("fetch", url=f"{machine.upstream_url}/get?canary={canary}", canary=canary)
@@ -95,7 +114,7 @@ def application_is_served(machine: Kernels) -> str:
     return f"{answer['size']} bytes"
 
 
-def relay_saw_ciphertext(machine: Kernels) -> str:
+def relay_saw_ciphertext(machine: Pair) -> str:
     """The canary of the demo is in nothing that the relay has carried, on either side; it is on the gateway's hop."""
     assert machine.capture is not None
     machine.capture.terminate()
@@ -117,10 +136,8 @@ def _canary() -> str:
     return canary
 
 
-def strangers_are_refused(machine: Kernels) -> str:
-    """The enclave's listener serves the parent only; the host's for relay and logs serve the enclave only."""
-    answer = machine.enclave.ask("dial", cid=_LOCAL, port=_ENCLAVE_PORT)
-    expect("what the enclave answers a process of its own", answer, {"answer": ""})
+def strangers_are_refused(machine: Pair) -> str:
+    """The host's listeners for relay and logs serve the enclave only; the enclave's, the parent."""
     run("modprobe", "vsock_loopback")
     for port in (_RELAY_PORT, _LOGS_PORT):
         with _connect(_LOCAL, port) as stranger:
@@ -130,13 +147,11 @@ def strangers_are_refused(machine: Kernels) -> str:
     return "nothing for them, an answer for the parent"
 
 
-def unknown_cid(machine: Kernels) -> str:
-    """A cid that no VM has: the host's kernel knows at once, the enclave's gives up after 2 s."""
+def unknown_cid(machine: Pair) -> str:
+    """A CID that no VM has: connecting gives up after 2 s."""
     started = time.monotonic()
     expect("what the enclave is told", machine.enclave.ask("dial", cid=99, port=5000), {"failed": "ETIMEDOUT"})
-    seconds = time.monotonic() - started
-    expect("what the host is told", _failure_of_connecting(99), errno.ENODEV)
-    return f"ETIMEDOUT after {seconds:.1f} s in the enclave, ENODEV on the host"
+    return f"ETIMEDOUT after {time.monotonic() - started:.1f} s"
 
 
 def _connect(cid: int, port: int) -> socket.socket:
@@ -163,7 +178,7 @@ def _ask(connection: socket.socket) -> bytes:
         return b""
 
 
-def nothing_leaks(machine: Kernels) -> str:
+def nothing_leaks(machine: Pair) -> str:
     """2,000 connections in all ways, whole and broken off, leave no descriptor behind, in either daemon."""
     started = time.monotonic()
     errors: list[BaseException] = []
@@ -193,7 +208,7 @@ def nothing_leaks(machine: Kernels) -> str:
     return f"{_CHURN} in {seconds:.0f} s; host and enclave had {machine.idle} at first and have {_descriptors(machine)}"
 
 
-def _churn(machine: Kernels, number: int) -> None:
+def _churn(machine: Pair, number: int) -> None:
     # The gateway on TCP for two in three, the enclave's own vsock listener for the third.
     target = machine.upstream_url.removeprefix("https://").encode()
     if number % 3 == 2:
@@ -218,11 +233,11 @@ def _expect_status(head: bytes, status: int) -> None:
     expect("the status line", head[:12], b"HTTP/1.1 %d" % status)
 
 
-def _descriptors(machine: Kernels) -> tuple[int, int]:
+def _descriptors(machine: Pair) -> tuple[int, int]:
     return descriptors(machine.pid(HOST)), machine.enclave.ask("descriptors")["count"]
 
 
-def host_restarts(machine: Kernels) -> str:
+def host_restarts(machine: Pair) -> str:
     """The host daemon is restarted while the enclave runs, and requests are served again."""
     before = machine.enclave.ask("descriptors")["pid"]
     started = time.monotonic()
@@ -233,7 +248,7 @@ def host_restarts(machine: Kernels) -> str:
     return f"restarted in {restarted:.1f} s, served {seconds:.1f} s later"
 
 
-def host_is_killed(machine: Kernels) -> str:
+def host_is_killed(machine: Pair) -> str:
     """The host daemon dies within an answer: the application in the enclave sees it break off, and systemd helps."""
     pid = machine.pid(HOST)
     asked: dict[str, Any] = {}
@@ -256,7 +271,7 @@ def host_is_killed(machine: Kernels) -> str:
     return f"{asked['broken']} after {asked['at'] - killed:.1f} s; served again after {seconds:.1f} s"
 
 
-def frozen_enclave(machine: Kernels) -> str:
+def frozen_enclave(machine: Pair) -> str:
     """While the enclave's VM is frozen health says so, and no connection comes about; one that is there, and a request
     made meanwhile, go on when it does."""
     machine.served()
@@ -283,17 +298,17 @@ def frozen_enclave(machine: Kernels) -> str:
     return f"/health said after {answer.seconds:.1f} s: {failing['enclave']}"
 
 
-def killed_enclave(machine: Kernels) -> str:
+def killed_enclave(machine: Pair) -> str:
     """When the enclave's VM is gone its connections end, health says so, and requests get 503 at once."""
     machine.served()
     open_one = _connect(CID, _ENCLAVE_PORT)
     machine.enclave.kill()
     with open_one, suppress(ConnectionResetError):
         expect("what a connection to it gives", open_one.recv(1000), b"")
-    expect("how connecting fails", _failure_of_connecting(CID), errno.ENODEV)
+    expect("how connecting fails", _failure_of_connecting(CID), errno.ECONNRESET)
     answer, failing = machine.failing_layers()
     expect("status of /health", answer.status, 503)
-    expect_in("what is said of vsock", "no VM with this cid is running", failing.get("vsock", ""))
+    expect_in("layers that fail", "enclave", " ".join(failing))
     request = machine.fetch()
     expect("the status of a request", request.status, 503)
     expect("the kind of problem", request.json()["error"], "enclave_unavailable")
@@ -302,7 +317,7 @@ def killed_enclave(machine: Kernels) -> str:
     return f"/health after {answer.seconds:.1f} s, 503 after {request.seconds:.1f} s"
 
 
-def enclave_returns(machine: Kernels) -> str:
+def enclave_returns(machine: Pair) -> str:
     """A new enclave is served as soon as it is there, by the same host daemon."""
     pid = machine.pid(HOST)
     machine.enclave.start()
@@ -313,7 +328,7 @@ def enclave_returns(machine: Kernels) -> str:
     return f"up after {up:.0f} s; served {seconds:.1f} s later"
 
 
-def journal_is_clean(machine: Kernels) -> str:
+def journal_is_clean(machine: Pair) -> str:
     """The host daemon's journal has no traceback and no canary; it names what went wrong."""
     journal = machine.journal(HOST)
     expect("whether there is a traceback", "Traceback" in journal, False)
@@ -323,31 +338,31 @@ def journal_is_clean(machine: Kernels) -> str:
 
 CHECKS: Final = (
     Check(modules_are_there, vital=True),
-    Check(host_starts, limit=120, vital=True),
-    Check(enclave_starts, limit=200, vital=True),
-    Check(demo_passes, limit=170),
-    Check(application_is_served, limit=60),
-    Check(relay_saw_ciphertext, limit=90),
-    Check(strangers_are_refused),
-    Check(unknown_cid),
-    Check(nothing_leaks, limit=200),
-    Check(host_restarts, limit=60),
-    Check(host_is_killed, limit=90),
-    Check(frozen_enclave, limit=90),
-    Check(killed_enclave, limit=30),
-    Check(enclave_returns, limit=200),
-    Check(journal_is_clean),
+    Check(host_starts, limit=300, vital=True),
+    Check(enclave_starts, limit=400, vital=True),
+    Check(demo_passes, limit=400),
+    Check(application_is_served, limit=120),
+    Check(relay_saw_ciphertext, limit=180),
+    Check(strangers_are_refused, limit=90),
+    Check(unknown_cid, limit=90),
+    Check(nothing_leaks, limit=400),
+    Check(host_restarts, limit=120),
+    Check(host_is_killed, limit=180),
+    Check(frozen_enclave, limit=180),
+    Check(killed_enclave, limit=60),
+    Check(enclave_returns, limit=400),
+    Check(journal_is_clean, limit=90),
 )
 
 
 def run_stage() -> None:
     """Run the stage."""
-    machine = Kernels()
+    machine = Pair()
     try:
-        run_checks(machine, CHECKS, machine.enclave.unsound)
+        run_checks(machine, CHECKS)
     finally:
         if machine.capture is not None and machine.capture.poll() is None:
             machine.capture.send_signal(signal.SIGKILL)
-        machine.enclave.clear()
+        machine.enclave.keep()
         machine.keep(HOST, "upstream.service")
         (KEPT / "config.json").write_text(Path("/etc/nitroproxy/config.json").read_text())

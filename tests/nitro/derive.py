@@ -1,0 +1,72 @@
+"""Adds files to an enclave image: a third ramdisk, which the kernel unpacks over the others. A test's image is made in
+a second, and its PCR2 covers what was added.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from nitroproxy.image.cpio import write_ramdisk
+from nitroproxy.image.layout import SECTION_HEADER_BYTES, Kind
+from nitroproxy.image.measurements import Measurements
+from nitroproxy.image.output import replacing
+from nitroproxy.image.reader import open_regular, read_image
+from nitroproxy.image.tree import Node, Tree
+from nitroproxy.image.writer import Part, write_image
+
+_APPLICATION: Final = Path(__file__).resolve().parent.parent / "vm" / "application.py"
+_COMMAND: Final = ("/opt/nitroproxy/bin/nitroproxy", "enclave-init", "/usr/bin/python3", "-u", "/app/application.py")
+
+
+def derive(base: Path, output: Path, files: Mapping[str, bytes], command: Sequence[str]) -> Measurements:
+    """Write the image at *base* with *files* in its root and another command to *output*.
+
+    :param files: by path in the root.
+    :param command: what the image's init starts.
+    """
+    image = read_image(base)
+    added = io.BytesIO()
+    write_ramdisk(added, _tree(files, command))
+    with ExitStack() as stack, replacing(output) as out:
+        parts = []
+        for section in image.sections:
+            file = stack.enter_context(open_regular(base))
+            file.seek(section.offset + SECTION_HEADER_BYTES, os.SEEK_SET)
+            parts.append(Part(section.kind, file, section.size))
+        parts.append(Part.of(Kind.RAMDISK, added.getvalue()))
+        return write_image(out, image.header.architecture, parts)
+
+
+def derive_for_tests(base: Path, output: Path, ca_pem: bytes) -> Measurements:
+    """An image with the application of the VM tests, which trusts *ca_pem* and may reach the upstream on its parent."""
+    egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8"]}
+    config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}}
+    files = {
+        "app/application.py": _APPLICATION.read_bytes(),
+        "etc/nitroproxy/config.json": json.dumps(config).encode(),
+        "etc/nitroproxy/ca.pem": ca_pem,
+    }
+    return derive(base, output, files, _COMMAND)
+
+
+def _tree(files: Mapping[str, bytes], command: Sequence[str]) -> Tree:
+    tree = Tree()
+    for path, data in [
+        ("cmd", "".join(f"{word}\n" for word in command).encode()),
+        *((f"rootfs/{path}", data) for path, data in files.items()),
+    ]:
+        content: partial[BinaryIO] = partial(_open, data)
+        tree.add(path, Node(stat.S_IFREG | 0o644, size=len(data), content=content))
+    return tree
+
+
+def _open(data: bytes) -> BinaryIO:
+    return io.BytesIO(data)
