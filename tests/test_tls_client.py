@@ -85,7 +85,7 @@ class TLSTests(TLSCase):
         def broken(*arguments: object) -> None:
             raise TypeError("a bug")
 
-        self.patch(nitroproxy.tls.client, "verify_hostname", broken)
+        self.patch(nitroproxy.tls.names, "verify_service_identity", broken)
         self.assertIn("TypeError", await self.refused(Kind.TLS_CERTIFICATE_ERROR, port))
 
     async def test_callback_fails_closed(self) -> None:
