@@ -16,17 +16,19 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from OpenSSL import SSL, crypto
 from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.tls.client import TLSClient
 from nitroproxy.tls.settings import Profile, TLSFileError, TLSSettings
-from tests.wire import WaitingEndpoint
+from tests.wire import WaitingEndpoint, Wire
 
 #: What must be reached under webpki: chains refused of those to be refused, accepted of those to be accepted.
 _WANTED: Final = {"FAILURE": 112, "SUCCESS": 36}
@@ -66,8 +68,21 @@ def judge(case: dict[str, Any], profile: Profile) -> str | None:
         assert store is not None
         store.set_time(at)
     inner = WaitingEndpoint()
+    results: list[Any] = []
     connecting = client.wrap(inner, case["expected_peer_name"]["value"], 443).connect(Factory.forProtocol(Protocol))
-    wire = inner.accept()
+    connecting.addBoth(results.append)
+    _shake_hands(server, inner.accept(), results)
+    failure = results[0] if results else None
+    if isinstance(failure, Protocol):
+        return None
+    refusal = failure.value if isinstance(failure, Failure) else None
+    if not isinstance(refusal, ProxyError) or refusal.kind is not Kind.TLS_CERTIFICATE_ERROR:
+        raise RuntimeError(f"{case['id']}: neither accepted nor refused: {failure}")
+    return refusal.detail
+
+
+def _shake_hands(server: SSL.Connection, wire: Wire, results: list[Any]) -> None:
+    """Carry bytes between *server* and *wire* until there is a result."""
     for _ in range(_MOST_ROUNDS):
         sent = wire.take()
         if sent:
@@ -77,24 +92,12 @@ def judge(case: dict[str, Any], profile: Profile) -> str | None:
         except SSL.WantReadError:
             pass
         except SSL.Error as error:
-            if not connecting.called:
+            if not results:
                 raise Unservable(str(error)) from error
-        if connecting.called:
-            break
-        try:
+        if results:
+            return
+        with suppress(SSL.WantReadError):
             wire.receive(server.bio_read(65536))
-        except SSL.WantReadError:
-            continue
-    results: list[Any] = []
-    connecting.addBoth(results.append)
-    error = getattr(results[0], "value", None) if results else None
-    if not results or (error is not None and not isinstance(error, ProxyError)):
-        raise RuntimeError(f"{case['id']}: neither accepted nor refused: {error}")
-    if isinstance(error, ProxyError):
-        if error.kind is not Kind.TLS_CERTIFICATE_ERROR:
-            raise RuntimeError(f"{case['id']}: {error}")
-        return error.detail
-    return None
 
 
 def _server(case: dict[str, Any]) -> SSL.Connection:

@@ -77,7 +77,7 @@ class DaemonOptionsTests(Case):
         """--check-config loads the trust roots where they are needed: what the daemon would die of is exit 1."""
 
         class Needing(DaemonOptions):
-            needs_trust_roots = True
+            reads_tls_files = True
 
         missing, broken = str(Path(self.mktemp()).absolute()), str(Path(self.file("not PEM")).absolute())
         for ca_file, why in ((missing, "No such file or directory"), (broken, "holds no certificate in PEM")):

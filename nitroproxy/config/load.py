@@ -112,7 +112,7 @@ class Configuration:
         """Every key, its value as JSON, and its source."""
         for key in _TYPES:
             section, name = key.split(".")
-            value = json.dumps(getattr(getattr(self.settings, section), name))
+            value = json.dumps(msgspec.to_builtins(getattr(getattr(self.settings, section), name)))
             yield key, value, self.source_of(key)
         yield _DEBUG_MODE, json.dumps(self.debug_mode), self.source_of(_DEBUG_MODE)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from OpenSSL import SSL, crypto
 
-from nitroproxy.policy import PatternTable
+from nitroproxy.policy import ByPattern, PatternError
 from nitroproxy.tls.anchors import Anchor
 from nitroproxy.tls.identities import Identity, load_identity
 from nitroproxy.tls.settings import TLSFileError, TLSSettings
@@ -26,14 +26,17 @@ class Contexts:
 
     def __init__(self, settings: TLSSettings, anchors: Sequence[Anchor], verify: VerifyCallback) -> None:
         identities = _load_identities(settings)
-        self._plain = _context(settings, anchors, verify)
-        self._by_pattern = PatternTable(
-            {one.pattern: (_with_identity(_context(settings, anchors, verify), one), one) for one in identities}
-        )
+        contexts: dict[str, tuple[SSL.Context, Identity | None]] = {
+            one.pattern: (_with_identity(_context(settings, anchors, verify), one), one) for one in identities
+        }
+        try:
+            self._by_pattern = ByPattern(contexts, (_context(settings, anchors, verify), None))
+        except PatternError as error:
+            raise TLSFileError([("client_certificates", str(error))]) from error
 
     def find(self, host: str, port: int) -> tuple[SSL.Context, Identity | None]:
         """The context for *host* and *port*, and the client certificate in it."""
-        return self._by_pattern.find(host, port) or (self._plain, None)
+        return self._by_pattern.of(host, port)
 
 
 def _load_identities(settings: TLSSettings) -> list[Identity]:

@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import Final, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from OpenSSL import SSL, crypto
@@ -24,13 +25,21 @@ from twisted.logger import Logger
 from nitroproxy.tls.anchors import Anchor
 from nitroproxy.tls.constraints import check_wildcards
 from nitroproxy.tls.names import check_name
-from nitroproxy.tls.reasons import Refused, refusal
+from nitroproxy.tls.reasons import Refused, refusal, shown
 from nitroproxy.tls.settings import Profile
 from nitroproxy.tls.webpki import WebPKI
 
 _log: Final = Logger()
 _T = TypeVar("_T")
 
+#: What the library raises for what a destination may have put into a certificate: its fault, and no traceback's worth.
+_UNREADABLE: Final = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 #: Verdicts remembered.
 _VERDICTS: Final = 1024
 #: Seconds that a verdict holds, so that a certificate is looked at again now and then.
@@ -115,6 +124,8 @@ class Verifier:
                 return check()
         except Refused as error:
             raise refusal(host, str(error)) from error
+        except _UNREADABLE as error:
+            raise refusal(host, f"it cannot be read: {shown(error)}") from error
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # A panic in the library's Rust is not an Exception.
