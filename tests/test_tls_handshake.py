@@ -98,9 +98,7 @@ class OutcomeTests(HandshakeCase):
             server = self.server()
             connecting = self.client().wrap(inner, "a.example", 443).connect(factory)
             wire = inner.accept()
-            server.tls = SSL.Connection(server.context, None)
-            server.tls.set_accept_state()
-            server.exchange(wire)
+            server.accept(wire)
             error = self.failureResultOf(connecting, ProxyError).value
             self.assertIs(error.kind, Kind.INTERNAL_ERROR)
             self.assertEqual(len(self.flushLoggedErrors(TypeError)), logged)

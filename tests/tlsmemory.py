@@ -194,11 +194,15 @@ class MemoryServer:
         connecting = client.wrap(inner, host, port).connect(Maker(Application))
         connecting.addCallbacks(results.append, lambda failure: results.append(failure.value))
         wire = inner.accept()
+        self.accept(wire)
+        return wire, results
+
+    def accept(self, wire: Wire) -> None:
+        """Shake hands with the client at *wire*."""
         self.tls = SSL.Connection(self.context, None)
         self.tls.set_accept_state()
         self.received = b""
         self.exchange(wire)
-        return wire, results
 
     def exchange(self, wire: Wire) -> None:
         """Carry bytes both ways until there are none."""
