@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import certifi
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
 import nitroproxy.tls.verification
 from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.names import check_name
 from nitroproxy.tls.reasons import Refused
 from nitroproxy.tls.settings import TLSSettings
 from nitroproxy.tls.webpki import WebPKI
@@ -26,7 +28,7 @@ class VerificationCase(SynchronousTestCase):
         self.now, self.wall = 0.0, WALL
         self.port = 1000
         self.checked: list[str] = []
-        genuine = nitroproxy.tls.verification.check_name
+        genuine = check_name
 
         def count(certificate: x509.Certificate, host: str) -> None:
             self.checked.append(host)
@@ -152,7 +154,7 @@ class ProfileTests(VerificationCase):
 
     def test_built_in(self) -> None:
         """A chain to a built-in root has to conform, also beside an extra_ca_file; unless openssl is asked for."""
-        self.patch(nitroproxy.tls.anchors.certifi, "where", lambda: self.pem_file(self.root))
+        self.patch(certifi, "where", lambda: self.pem_file(self.root))
         self.accept(self.client(ca_file=None), self.root.issue())
         extra = self.pem_file(Authority("other"))
         for settings in ({}, {"extra_ca_file": extra}):
@@ -161,7 +163,7 @@ class ProfileTests(VerificationCase):
 
     def test_beside_each_other(self) -> None:
         """With both, each chain conforms to the profile of its own anchor."""
-        self.patch(nitroproxy.tls.anchors.certifi, "where", lambda: self.pem_file(self.root))
+        self.patch(certifi, "where", lambda: self.pem_file(self.root))
         other = Authority("other")
         client = self.client(ca_file=None, extra_ca_file=self.pem_file(other))
         self.accept(client, other.issue(without=[x509.AuthorityKeyIdentifier]))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -83,6 +84,14 @@ class Clocks:
         return Verdict(self.now() + _LIFETIME, expires)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without warnings of the library about serial numbers: a destination must not write to this process's log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
+
+
 class Verifier:
     """Verifies what OpenSSL's handshake leaves open, against one set of anchors.
 
@@ -114,14 +123,12 @@ class Verifier:
 
         :raises ProxyError: unless it is for *host*.
         """
-        self._refusing(host, lambda: check_name(certificate.to_cryptography(), host))
+        with _quietly():
+            self._refusing(host, lambda: check_name(certificate.to_cryptography(), host))
 
     def _refusing(self, host: str, check: Callable[[], _T]) -> _T:
         try:
-            with warnings.catch_warnings():
-                # A destination must not write to the log of the process by serial numbers that the library warns of.
-                warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-                return check()
+            return check()
         except Refused as error:
             raise refusal(host, str(error)) from error
         except _UNREADABLE as error:
@@ -148,7 +155,8 @@ class Verifier:
         if known is not None and self._clocks.holds(known):
             self._verdicts.move_to_end(key)
             return known
-        verdict = self._look_at(connection, [x509.load_der_x509_certificate(der) for der in sent], host)
+        with _quietly():
+            verdict = self._look_at(connection, [x509.load_der_x509_certificate(der) for der in sent], host)
         self._verdicts[key] = verdict
         self._verdicts.move_to_end(key)
         if len(self._verdicts) > _VERDICTS:
