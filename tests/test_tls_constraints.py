@@ -7,7 +7,8 @@ from ipaddress import ip_network
 from cryptography import x509
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.tls.constraints import check_wildcards
+import nitroproxy.tls.constraints
+from nitroproxy.tls.constraints import _above, check_wildcards
 from nitroproxy.tls.reasons import Refused
 from tests.tlsmemory import Authority
 
@@ -66,3 +67,23 @@ class ConstraintTests(SynchronousTestCase):
         addresses = x509.NameConstraints([x509.IPAddress(ip_network("10.0.0.0/8"))], None)
         self.assertIsNone(self.check(addresses, "*.a.example"))
         self.assertIsNone(self.check(constraints(excluded=["a.example"]), "a.example", "192.0.2.1"))
+
+    def test_many(self) -> None:
+        """Thousands of names against thousands of subtrees are looked up, not compared each with each."""
+        excluded = [f"x{number}.example" for number in range(3000)]
+        names = [f"*.n{number}.example" for number in range(3000)]
+        compared = 0
+
+        class Counted(str):
+            """Counts comparisons."""
+
+            def __eq__(self, other: object) -> bool:
+                nonlocal compared
+                compared += 1
+                return super().__eq__(other)
+
+            __hash__ = str.__hash__
+
+        self.patch(nitroproxy.tls.constraints, "_above", lambda name: map(Counted, _above(name)))
+        self.assertIsNone(self.check(constraints(excluded=excluded), *names))
+        self.assertLess(compared, 20_000)

@@ -36,20 +36,27 @@ def check_wildcards(chain: Sequence[x509.Certificate]) -> None:
 
 
 def _violations(bases: Iterable[str], constraints: x509.NameConstraints) -> Iterator[str]:
+    # By sets: a hostile authority can bring thousands of subtrees, and a certificate thousands of names.
     excluded, permitted = _subtrees(constraints.excluded_subtrees), _subtrees(constraints.permitted_subtrees)
+    # One label is all that a wildcard stands for (RFC 9525 section 6.3).
+    covering = {subtree.partition(".")[2]: subtree for subtree in excluded if subtree}
     for base in bases:
-        for subtree in excluded:
-            # One label is all that a wildcard stands for (RFC 9525 section 6.3).
-            if _within(base, subtree) or subtree.partition(".")[2] == base:
-                yield f"its name {shown('*.' + base)} covers {shown(subtree)}, which its authority must not vouch for"
-        if permitted and not any(_within(base, subtree) for subtree in permitted):
-            listed = ", ".join(map(shown, permitted[:5]))
+        above = set(_above(base))
+        covered = next(iter(above & excluded), covering.get(base))
+        if covered is not None:
+            yield f"its name {shown('*.' + base)} covers {shown(covered)}, which its authority must not vouch for"
+        if permitted and not above & permitted:
+            listed = ", ".join(map(shown, sorted(permitted)[:5]))
             yield f"its name {shown('*.' + base)} covers more than its authority may vouch for: {listed}"
 
 
-def _subtrees(names: Sequence[x509.GeneralName] | None) -> list[str]:
-    return [name.value.lower().removeprefix(".") for name in names or () if isinstance(name, x509.DNSName)]
+def _subtrees(names: Sequence[x509.GeneralName] | None) -> set[str]:
+    return {name.value.lower().removeprefix(".") for name in names or () if isinstance(name, x509.DNSName)}
 
 
-def _within(name: str, subtree: str) -> bool:
-    return not subtree or name == subtree or name.endswith("." + subtree)
+def _above(name: str) -> Iterator[str]:
+    """The subtrees that *name* lies in: itself, what is above it, and the empty one, in which everything lies."""
+    yield name
+    while name:
+        name = name.partition(".")[2]
+        yield name
