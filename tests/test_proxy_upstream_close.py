@@ -108,8 +108,8 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(self.pool.open, 0)
 
     def test_client_certificate_required(self) -> None:
-        """TLS 1.3 reports a missing client certificate after the handshake: the client is told that, not that the
-        connection was lost."""
+        """TLS 1.3 reports a missing client certificate after the handshake: the client receives that reason, not
+        a lost connection."""
 
         def insist(context: SSL.Context) -> None:
             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *arguments: True)

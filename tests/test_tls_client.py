@@ -186,7 +186,7 @@ class TLSTests(TLSCase):
         self.assertEqual(resumed, [False, True, True, False, True])
 
     async def test_not_tls(self) -> None:
-        """A server that does not speak TLS is told apart from a bad certificate."""
+        """A server that does not speak TLS fails as something else than a bad certificate."""
         port = reactor.listenTCP(0, self.server, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         error = await self.assertFailure(self.connect(self.client(), port), ProxyError)

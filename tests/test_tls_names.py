@@ -46,6 +46,6 @@ class NameTests(SynchronousTestCase):
         self.assertLess(len(str(error)), 300)
 
     def test_addresses(self) -> None:
-        """Addresses are told from names."""
+        """Addresses are distinguished from names."""
         hosts = ("192.0.2.1", "2001:db8::1", "a.example", "1.example")
         self.assertEqual([is_address(host) for host in hosts], [True, True, False, False])

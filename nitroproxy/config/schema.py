@@ -1,7 +1,7 @@
 """What can be configured: every key with its type, limits, default and description, and the JSON Schema made of them.
 
-The structs here are plain values, handed to whoever needs them. Where a value comes from (file, environment, command
-line) is `config`'s business; this module knows nothing of it, nor of Twisted.
+The structs here are plain values. `load` finds out where a value comes from (file, environment, command line); this
+module knows neither that nor Twisted.
 """
 
 from __future__ import annotations

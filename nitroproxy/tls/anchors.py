@@ -1,6 +1,6 @@
 """The trust anchors: the built-in roots (of the certifi package), those of ``tls.ca_file`` and ``tls.extra_ca_file``.
 
-An anchor may be an intermediate certificate: OpenSSL is told so (`contexts`), and RFC 5280 section 6.1 takes any key.
+An anchor may be an intermediate certificate: RFC 5280 section 6.1 takes any key, and `contexts` sets OpenSSL's flag.
 """
 
 from __future__ import annotations

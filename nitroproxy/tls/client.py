@@ -121,7 +121,7 @@ class TLSClient:
 
 
 def _collecting(problems: list[tuple[str, str]], load: Callable[[], _T]) -> _T | None:
-    """What *load* returns; or None, with what is wrong added to *problems*, so that all of it is told at once."""
+    """What *load* returns; or None, with what is wrong added to *problems*, so that one error names everything."""
     try:
         return load()
     except TLSFileError as error:

@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 def refusal(host: str, why: str) -> ProxyError:
-    """The error that a client is told."""
+    """The error that the client receives."""
     return ProxyError(Kind.TLS_CERTIFICATE_ERROR, f"the certificate of {host} is refused: {_cut(why, _WHY)}")
 
 
