@@ -67,7 +67,8 @@ class DaemonOptions(Options):
     def open_log(self) -> int:
         """The descriptor that the daemon logs to: standard output, or the file that twistd was given.
 
-        :raises SystemExit: with 1 and one line, if there is no such place, or twistd's options name one that nitroproxy does not log to.
+        :raises SystemExit: with 1 and one line, if there is no such place, or twistd's options name a kind of log that
+            nitroproxy does not write.
         """
         twistd: Mapping[str, object] = self.parent or {"nodaemon": True}
         foreground = twistd.get("nodaemon") or twistd.get("debug")
