@@ -85,7 +85,7 @@ class OutcomeTests(HandshakeCase):
         self.assertIn("the destination sent none", self.server().refused(self.client()))
 
     def test_exception_of_the_application(self) -> None:
-        """An exception while the application's protocol is made is logged once, and fails the connection."""
+        """An exception while the application's protocol is made fails the connection, as does having none made."""
 
         class Broken(Factory):
             noisy = False
@@ -93,16 +93,15 @@ class OutcomeTests(HandshakeCase):
             def buildProtocol(self, addr: object) -> Any:
                 raise TypeError("a bug")
 
-        for factory, logged in ((Broken(), 1), (Nothing(), 0)):
+        for factory, expected in ((Broken(), TypeError), (Nothing(), ProxyError)):
             inner = WaitingEndpoint()
             server = self.server()
             connecting = self.client().wrap(inner, "a.example", 443).connect(factory)
             wire = inner.accept()
             server.accept(wire)
-            error = self.failureResultOf(connecting, ProxyError).value
-            self.assertIs(error.kind, Kind.INTERNAL_ERROR)
-            self.assertEqual(len(self.flushLoggedErrors(TypeError)), logged)
+            self.failureResultOf(connecting, expected)
             self.assertTrue(wire.aborted)
+        self.assertEqual(self.results, [(Kind.INTERNAL_ERROR, False)] * 2)
 
 
 class Nothing(Factory):

@@ -45,8 +45,8 @@ def understand(text: str, wanted: Any) -> object:
 
 
 def plain(value: object, wanted: Any) -> object:
-    """*value*, with dictionaries for its objects if the type *wanted* takes any. `violations` refuses an object in which
-    a name is there more than once; it stays as it is."""
+    """*value*, with dictionaries for its objects if the type *wanted* takes any. An object in which a name is there
+    more than once stays as it is: `violations` refuses it."""
     kind, _ = _taken_apart(inspect.type_info(wanted))
     return value if _part(kind, inspect.DictType) is None else _deeply(value)
 

@@ -199,19 +199,15 @@ class UpstreamConnection(Protocol):
         if self._side is not None:
             self._side.lost(reason)
         else:
-            known = reason.value if isinstance(reason.value, ProxyError) else None
-            self._input_ended(clean=reason.check(ConnectionDone) is not None, known=known)
+            self._input_ended(clean=reason.check(ConnectionDone) is not None, why=reason.value)
 
-    def _input_ended(self, *, clean: bool, known: ProxyError | None = None) -> None:
-        """No more input follows.
-
-        :param known: why, where the transport knows it: a TLS alert.
-        """
+    def _input_ended(self, *, clean: bool, why: object = None) -> None:
         if self._receiver is None:
             return
         try:
             if self._response is None:
-                raise known or ProxyError(Kind.CONNECTION_TERMINATED, "the connection ended before a response")
+                lost = ProxyError(Kind.CONNECTION_TERMINATED, "the connection ended before a response")
+                raise why if isinstance(why, ProxyError) else lost  # The transport knows of a TLS alert.
             self._reader.end_of_input(clean)
         except ProxyError as error:
             receiver, self._receiver = self._receiver, None

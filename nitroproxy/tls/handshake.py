@@ -6,7 +6,7 @@ Until then nothing can be written, and whatever goes wrong fails the connection 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from typing import Protocol as Interface
 
 from OpenSSL import SSL, crypto
@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -23,8 +22,6 @@ from nitroproxy.tls.identities import Identity
 from nitroproxy.tls.reasons import chain_reason, handshake_failure, refusal
 from nitroproxy.tls.sessions import Resumable
 from nitroproxy.tls.verification import Verdict
-
-_log: Final = Logger()
 
 
 class Handshakes(Interface):
@@ -91,15 +88,11 @@ class Handshake(Protocol):
         try:
             self._verdict = self._client.verify(self)
             inner = self._factory.buildProtocol(self.transport.getPeer())
-        except ProxyError as error:
+        except Exception as error:  # What is no `ProxyError` is logged by the one who asked for the connection.
             self._failed(error)
             return
-        except Exception:
-            _log.failure("connecting to {host} failed", event="connecting_failed", host=self.host)
-            self._failed(ProxyError(Kind.INTERNAL_ERROR, "an unexpected error; the log has it"))
-            return
         if inner is None:
-            self._failed(ProxyError(Kind.INTERNAL_ERROR, "no protocol for the connection"))
+            self._failed(ProxyError(Kind.INTERNAL_ERROR, "internal error: no protocol for the connection"))
             return
         self._inner = inner
         self._client.shook_hands(None, self._client.verifies and not self.certificate_seen)
@@ -141,8 +134,8 @@ class Handshake(Protocol):
         if self.transport is not None:
             self.transport.abortConnection()
 
-    def _failed(self, error: ProxyError) -> None:
+    def _failed(self, error: Exception) -> None:
         self.give_up()
         if not self._result.called:
-            self._client.shook_hands(error.kind, False)
-            self._result.errback(error)
+            self._client.shook_hands(error.kind if isinstance(error, ProxyError) else Kind.INTERNAL_ERROR, False)
+            self._result.errback(Failure(error))
