@@ -24,6 +24,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.python.failure import Failure
 
 from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import TLSSettings
 
 _REQUEST = b"GET /1k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _HOST = "localhost"
@@ -51,8 +52,8 @@ def _endpoints(kind: str, reactor: Any, port: int, ca: Path) -> Callable[[], ISt
     if kind == "stock":
         trust = trustRootFromCertificates([Certificate.loadPEM(ca.read_bytes())])
         return lambda: wrapClientTLS(optionsForClientTLS(_HOST, trust), plain())
-    client = TLSClient(min_version="TLSv1.3", verify=True, ca_file=str(ca))
-    return lambda: client.wrap(plain(), _HOST)
+    client = TLSClient(TLSSettings(ca_file=str(ca)))
+    return lambda: client.wrap(plain(), _HOST, port)
 
 
 async def _run(reactor: Any, kind: str, port: str, ca: str, seconds: str) -> None:

@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy import __version__
 from nitroproxy.config import load as load_module
-from nitroproxy.config.options import DaemonOptions, table
-from nitroproxy.config.schema import Settings
+from nitroproxy.config.options import DaemonOptions, table, tls_settings
+from nitroproxy.config.schema import ClientCertificate, Settings, Tls
+from nitroproxy.tls.settings import ClientCertificateFiles, TLSSettings
 
 
 class Case(SynchronousTestCase):
@@ -77,7 +78,7 @@ class DaemonOptionsTests(Case):
         """--check-config loads the trust roots where they are needed: what the daemon would die of is exit 1."""
 
         class Needing(DaemonOptions):
-            needs_trust_roots = True
+            reads_tls_files = True
 
         missing, broken = str(Path(self.mktemp()).absolute()), str(Path(self.file("not PEM")).absolute())
         for ca_file, why in ((missing, "No such file or directory"), (broken, "holds no certificate in PEM")):
@@ -89,6 +90,46 @@ class DaemonOptionsTests(Case):
         arguments = ["--check-config", "--set", f"tls.ca_file={missing}", "--set", "tls.verify_certificates=false"]
         ended = self.assertRaises(SystemExit, Needing({"DEBUG_MODE": "true"}).parseOptions, arguments)
         self.assertEqual(ended.code, 0, "without verification they are not loaded")
+
+    def test_check_every_tls_file(self) -> None:
+        """--check-config names every file of the section tls that cannot be used, in one line each."""
+
+        class Needing(DaemonOptions):
+            reads_tls_files = True
+
+        certificates = '{"a.example:443": {"certificate_file": "/no/such/certificate", "key_file": "/no/such/key"}}'
+        arguments = ["--check-config", "--set", "tls.ca_file=/no/such/a", "--set", "tls.extra_ca_file=/no/such/b"]
+        arguments += ["--set", f"tls.client_certificates={certificates}"]
+        ended = self.assertRaises(SystemExit, Needing({}).parseOptions, arguments)
+        self.assertEqual(ended.code, 1)
+        self.assertEqual(
+            self.err.getvalue(),
+            "tls.ca_file: /no/such/a: No such file or directory (from option --set)\n"
+            "tls.extra_ca_file: /no/such/b: No such file or directory (from option --set)\n"
+            "tls.client_certificates: a.example:443: /no/such/certificate: No such file or directory"
+            " (from option --set)\n",
+        )
+
+    def test_settings(self) -> None:
+        """Every key of the section tls that handshakes depend on reaches them."""
+        files = ClientCertificate(certificate_file="/a.pem", key_file="/a.key")
+        tls = Tls(
+            min_version="TLSv1.2",
+            verify_certificates=False,
+            ca_file="/ca",
+            extra_ca_file="/extra",
+            certificate_profile="openssl",
+            client_certificates={"a.example:443": files},
+        )
+        expected = TLSSettings(
+            min_version="TLSv1.2",
+            verify=False,
+            ca_file="/ca",
+            extra_ca_file="/extra",
+            client_certificates={"a.example:443": ClientCertificateFiles("/a.pem", "/a.key")},
+            profile="openssl",
+        )
+        self.assertEqual(tls_settings(tls), expected)
 
     def test_check_without_a_file(self) -> None:
         """--check-config without a file says that there is none."""

@@ -201,6 +201,66 @@ class ByPatternTests(SynchronousTestCase):
         )
 
 
+class ClientCertificateTests(SynchronousTestCase):
+    """An object of patterns and objects: tls.client_certificates."""
+
+    WANTED = wanted(Tls, "client_certificates")
+    FILES = Members([("certificate_file", "/a.pem"), ("key_file", "/a.key")])
+
+    def wrong(self, value: object) -> list[str]:
+        """What is wrong with *value* as a source gives it."""
+        return list(violations(plain(value, self.WANTED), self.WANTED))
+
+    def test_right(self) -> None:
+        """Patterns with both files are right, from JSON in the environment too; so is an empty object."""
+        self.assertEqual(self.wrong(Members([("a.example:443", self.FILES), ("**.example:*", self.FILES)])), [])
+        self.assertEqual(self.wrong(Members()), [])
+        text = '{"a.example:443": {"certificate_file": "/a.pem", "key_file": "/a.key"}}'
+        members = understand(text, self.WANTED)
+        self.assertEqual(self.wrong(members), [])
+        files = {"certificate_file": "/a.pem", "key_file": "/a.key"}
+        self.assertEqual(plain(members, self.WANTED), {"a.example:443": files})
+
+    def test_patterns(self) -> None:
+        """A name that is no pattern is refused with the policy's reason, and so is a name that is there twice."""
+        (told,) = self.wrong(Members([("a.example", self.FILES)]))
+        self.assertTrue(told.startswith("expected an object of host:port patterns, each with certificate_file"), told)
+        self.assertIn("'a.example' is not a pattern: ", told)
+        twice = self.wrong(Members([("a.example:443", self.FILES), ("a.example:443", self.FILES)]))
+        self.assertEqual(twice, ["expected each name once, got 'a.example:443' more than once"])
+
+    def test_entries(self) -> None:
+        """Each wrong member is named with its pattern: missing, unknown, twice, of another type."""
+        for entry, expected in (
+            (Members([("key_file", "/a")]), ["certificate_file is missing"]),
+            (Members([*self.FILES, ("kye", "/a")]), ["expected certificate_file and key_file, got 'kye'"]),
+            (Members([*self.FILES, ("key_file", "/a")]), ["expected each name once, got 'key_file' more than once"]),
+            (
+                Members([("certificate_file", 1), ("key_file", "a")]),
+                [
+                    "certificate_file: expected an absolute path, got 1",
+                    "key_file: expected an absolute path, got 'a'",
+                ],
+            ),
+            ("/a.pem", ["expected an object of certificate_file and key_file, got '/a.pem'"]),
+        ):
+            told = self.wrong(Members([("a.example:443", entry)]))
+            self.assertEqual(told, [f"'a.example:443': {text}" for text in expected])
+
+    def test_no_object(self) -> None:
+        """Something else than an object is refused as a whole."""
+        expected = "expected an object of host:port patterns, each with certificate_file and key_file, got "
+        for value, shown in ((["x"], '["x"]'), ("x", "'x'"), (None, "null")):
+            self.assertEqual(self.wrong(value), [expected + shown])
+
+    def test_profile(self) -> None:
+        """A word of a few, or null."""
+        for value in ("webpki", "openssl", None):
+            self.assertEqual(list(violations(value, wanted(Tls, "certificate_profile"))), [])
+        expected = "expected 'openssl' or 'webpki' or null, got 'strict'"
+        self.assertEqual(list(violations("strict", wanted(Tls, "certificate_profile"))), [expected])
+
+
 class ShowTests(SynchronousTestCase):
     """How values are shown."""
 

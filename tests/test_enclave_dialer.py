@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.target import Origin
 from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import TLSSettings
 from tests.wire import WaitingEndpoint, split_head
 
 
@@ -16,7 +17,7 @@ class DialerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.relay = WaitingEndpoint()
-        self.dialer = Dialer(self.relay, TLSClient(min_version="TLSv1.3", verify=True, ca_file=None))
+        self.dialer = Dialer(self.relay, TLSClient(TLSSettings()))
 
     def test_https(self) -> None:
         """CONNECT with the request's id, then TLS: nothing else goes out."""

@@ -17,6 +17,7 @@ from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
 from nitroproxy.proxy.route import Dial, Forward, Local
 from nitroproxy.target import Origin
 from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import TLSSettings
 from tests.wire import OneHop, WaitingEndpoint, record, request
 
 
@@ -25,7 +26,7 @@ class EnclaveRouterTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.pool, self.site = OneHop().pool, Site(Resource())
-        tls = TLSClient(min_version="TLSv1.3", verify=True, ca_file=None)
+        tls = TLSClient(TLSSettings())
         self.dialer = Dialer(WaitingEndpoint(), tls)
 
     def router(self, *, allow_plaintext: bool) -> EnclaveRouter:

@@ -58,6 +58,14 @@ class DeadlinesTests(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual((called, self.clock.getDelayedCalls()), ([], []))
 
+    def test_stopped_for_good(self) -> None:
+        """What is set after the stop, by connections that end late, wakes nothing up."""
+        self.deadlines.stop()
+        self.deadlines.after(0.1, lambda: self.fired.append("late")).cancel()
+        self.deadlines.after(0.1, lambda: self.fired.append("late"))
+        self.clock.pump([TICK] * 10)
+        self.assertEqual((self.fired, self.clock.getDelayedCalls()), ([], []))
+
     def test_rests(self) -> None:
         """Without deadlines the reactor has nothing to wake up for."""
         self.deadlines.after(0.1, lambda: None)

@@ -122,7 +122,7 @@ class PinningTests(SynchronousTestCase):
             upstream = self.upstream_for(client)
             upstream.receive(answer(401, b"WWW-Authenticate: NTLM"))
             leave(client)
-            self.assertTrue(upstream.aborted)
+            self.assertTrue(upstream.disconnecting)
             upstream.settle()
             self.assertEqual(self.hop.pool.open, 0)
 
@@ -135,7 +135,7 @@ class PinningTests(SynchronousTestCase):
             lambda key, identity: self.hop.endpoint, self.hop.deadlines, PoolSettings(), end_is_proof=lambda key: False
         )
         self.upstream_for(client)
-        self.assertTrue(upstream.aborted)
+        self.assertTrue(upstream.disconnecting)
 
     def test_bounded(self) -> None:
         """A client that logs in everywhere has eight such connections at most; the oldest ends."""
@@ -146,7 +146,7 @@ class PinningTests(SynchronousTestCase):
         for number in range(9):
             wires.append(self.upstream_for(client, GET.replace(b"/thing", b"/%d" % number)))
             wires[-1].receive(answer(401, b"WWW-Authenticate: NTLM"))
-        self.assertEqual([wire.aborted for wire in wires], [True] + [False] * 8)
+        self.assertEqual([wire.disconnecting for wire in wires], [True] + [False] * 8)
 
     def test_told_to_the_client(self) -> None:
         """The 401 says that logins work through this proxy; the destination's own word for that is not passed on."""

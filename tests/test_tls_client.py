@@ -15,9 +15,11 @@ from twisted.internet.ssl import TLSVersion
 from twisted.trial.unittest import SynchronousTestCase
 
 import nitroproxy.tls.client
+import nitroproxy.tls.names
 from nitroproxy.demo.certificates import MAKE_BAD, ThrowAwayAuthority
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.tls.client import TLSClient, TrustError
+from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import ClientCertificateFiles, TLSFileError, TLSSettings
 from tests.tlsserver import ClientSide, ServerSide, TLSCase
 from tests.wire import Maker, WaitingEndpoint
 
@@ -85,17 +87,35 @@ class TLSTests(TLSCase):
         def broken(*arguments: object) -> None:
             raise TypeError("a bug")
 
-        self.patch(nitroproxy.tls.client, "verify_hostname", broken)
+        self.patch(nitroproxy.tls.names, "verify_service_identity", broken)
         self.assertIn("TypeError", await self.refused(Kind.TLS_CERTIFICATE_ERROR, port))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     async def test_callback_fails_closed(self) -> None:
-        """An exception inside OpenSSL's callback refuses too."""
+        """OpenSSL's callback accepts only what OpenSSL and the handshake accept; an exception in it refuses, too."""
 
-        class Forgiving:
-            """Has nothing that the callback needs."""
+        class Handshake:
+            """Forgives everything."""
 
-        good = nitroproxy.tls.client._note_chain_error
-        self.assertFalse(good(Forgiving(), None, 10, 0, 1))  # type: ignore[arg-type]
+            def certificate_verified(self, *arguments: object) -> object:
+                return self.answer
+
+            answer: object = True
+
+        class Connection:
+            """Has the handshake where the callback looks for it."""
+
+            wrappedProtocol = handshake = Handshake()
+
+            def get_app_data(self) -> object:
+                return self
+
+        verified: Any = nitroproxy.tls.client._certificate_verified
+        self.assertIs(verified(Connection(), None, 0, 0, 1), True)
+        self.assertIs(verified(Connection(), None, 10, 0, 0), False)
+        self.assertIs(verified(object(), None, 0, 0, 1), False)
+        Connection.handshake.answer = "yes"
+        self.assertIs(verified(Connection(), None, 0, 0, 1), False)
 
     async def test_minimum_version(self) -> None:
         """TLS 1.2 is refused unless it is allowed."""
@@ -104,7 +124,8 @@ class TLSTests(TLSCase):
             insecurelyLowerMinimumTo=TLSVersion.TLSv1_2,
             lowerMaximumSecurityTo=TLSVersion.TLSv1_2,
         )
-        await self.refused(Kind.TLS_ALERT_RECEIVED, port)
+        detail = await self.refused(Kind.TLS_ALERT_RECEIVED, port)
+        self.assertIn('set tls.min_version to "TLSv1.2"', detail)
         protocol = await self.connect(self.client(min_version="TLSv1.2"), port)
         await protocol.answered
         await self.close(protocol)
@@ -144,7 +165,7 @@ class TLSTests(TLSCase):
         await self.close(protocol)
 
     async def test_end_before_data(self) -> None:
-        """An end that comes before any data is told to the application's protocol."""
+        """An end that comes before any data reaches the application's protocol."""
         port = self.serve(self.authority.issue())
         self.patch(ServerSide, "dataReceived", lambda side, data: side.transport.loseConnection())
         protocol = await self.connect(self.client(), port)
@@ -153,7 +174,7 @@ class TLSTests(TLSCase):
         await self.server.connections[0].lost
 
     async def test_session_lifetime(self) -> None:
-        """A session is resumed for an hour after its certificate was seen, however often it was meanwhile."""
+        """A session is resumed for an hour after its certificate was seen, however often it was in between."""
         port = self.serve(self.authority.issue())
         time = 0.0
         resumed: list[bool] = []
@@ -165,7 +186,7 @@ class TLSTests(TLSCase):
         self.assertEqual(resumed, [False, True, True, False, True])
 
     async def test_not_tls(self) -> None:
-        """A server that does not speak TLS is told apart from a bad certificate."""
+        """A server that does not speak TLS fails as something else than a bad certificate."""
         port = reactor.listenTCP(0, self.server, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         error = await self.assertFailure(self.connect(self.client(), port), ProxyError)
@@ -190,19 +211,28 @@ class TLSTests(TLSCase):
 class SettingsTests(SynchronousTestCase):
     """What the client is made from, and how it gives up."""
 
-    def test_bad_ca_file(self) -> None:
-        """A CA file that is missing, empty or no certificate is named."""
-        path = Path(self.mktemp())
-        for content in (None, b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
-            if content is not None:
-                path.write_bytes(content)
-            error = self.assertRaises(TrustError, TLSClient, min_version="TLSv1.3", verify=True, ca_file=str(path))
-            self.assertIn(str(path), str(error))
+    def test_problems(self) -> None:
+        """Every file that cannot be used is named in one error, whichever setting names it."""
+        path = Path(self.mktemp()).absolute()
+        path.write_bytes(b"nonsense")
+        files = ClientCertificateFiles("/no/such/certificate", "/no/such/key")
+        settings = TLSSettings(
+            ca_file=str(path), extra_ca_file="/no/such/file", client_certificates={"a.example:443": files}
+        )
+        error = self.assertRaises(TLSFileError, TLSClient, settings)
+        self.assertEqual(
+            error.problems,
+            (
+                ("ca_file", f"{path}: holds no certificate in PEM"),
+                ("extra_ca_file", "/no/such/file: No such file or directory"),
+                ("client_certificates", "a.example:443: /no/such/certificate: No such file or directory"),
+            ),
+        )
 
     def start(self) -> tuple[Any, Deferred[Any]]:
         inner = WaitingEndpoint()
-        client = TLSClient(min_version="TLSv1.3", verify=True, ca_file=None)
-        connecting: Deferred[Any] = client.wrap(inner, "a.example").connect(Factory.forProtocol(ClientSide))
+        client = TLSClient(TLSSettings())
+        connecting: Deferred[Any] = client.wrap(inner, "a.example", 443).connect(Factory.forProtocol(ClientSide))
         return inner.accept(), connecting
 
     def test_cancel(self) -> None:
@@ -231,7 +261,7 @@ class SettingsTests(SynchronousTestCase):
     def test_inner_failure(self) -> None:
         """What the inner endpoint fails with passes through."""
         inner = WaitingEndpoint()
-        client = TLSClient(min_version="TLSv1.3", verify=True, ca_file=None)
-        connecting = client.wrap(inner, "a.example").connect(Factory.forProtocol(ClientSide))
+        client = TLSClient(TLSSettings())
+        connecting = client.wrap(inner, "a.example", 443).connect(Factory.forProtocol(ClientSide))
         inner.refuse(ProxyError(Kind.DNS_ERROR, "no"))
         self.assertIs(self.failureResultOf(connecting, ProxyError).value.kind, Kind.DNS_ERROR)

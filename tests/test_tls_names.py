@@ -1,78 +1,51 @@
-"""The name check of `nitroproxy.tls.client`: done once for a certificate and a host, and never less (S14, S15)."""
+"""`nitroproxy.tls.names`: whether a certificate is for a host, and what is said when it is not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from cryptography import x509
+from twisted.trial.unittest import SynchronousTestCase
 
-from service_identity.pyopenssl import verify_hostname
-
-import nitroproxy.tls.client
-from nitroproxy.demo.certificates import MAKE_BAD
-from nitroproxy.errors import Kind
-from tests.tlsserver import TLSCase
+from nitroproxy.tls.names import check_name, is_address
+from nitroproxy.tls.reasons import Refused
+from tests.tlsmemory import Authority
 
 
-class NameTests(TLSCase):
+class NameTests(SynchronousTestCase):
     """Certificates and hosts."""
 
-    def count_checks(self) -> list[str]:
-        """The hosts for which service-identity is asked from now on."""
-        checked: list[str] = []
-        genuine: Callable[..., None] = verify_hostname
+    def setUp(self) -> None:
+        self.authority = Authority()
 
-        def count(handle: Any, host: str) -> None:
-            checked.append(host)
-            genuine(handle, host)
+    def test_good(self) -> None:
+        """A name, a wildcard for one label, an address of either family; an underscore below a wildcard, too."""
+        certificate = self.authority.issue("a.example", "*.b.example", "192.0.2.1", "2001:db8::1").certificate
+        for host in ("a.example", "x.b.example", "x_y.b.example", "192.0.2.1", "2001:db8::1"):
+            check_name(certificate, host)
 
-        self.patch(nitroproxy.tls.client, "verify_hostname", count)
-        return checked
+    def test_other_name(self) -> None:
+        """A certificate for other names is refused with them, at most five."""
+        certificate = self.authority.issue(*(f"{letter}.example" for letter in "abcdefg")).certificate
+        for host in ("x.example", "192.0.2.1", "a.example.org", "x.a.example"):
+            error = self.assertRaises(Refused, check_name, certificate, host)
+            listed = "a.example, b.example, c.example, d.example, e.example and 2 more"
+            self.assertEqual(str(error), f"it is not for {host}, but for {listed}")
 
-    async def test_name_once(self) -> None:
-        """A certificate that is for the host is not parsed again, resumed or not; another one is."""
-        checked = self.count_checks()
-        client = self.client()
-        first, second = self.serve(self.authority.issue()), self.serve(self.authority.issue())
-        for port in (first, first, second, first):
-            await self.talk(client, port)
-        self.assertEqual(checked, ["localhost", "localhost"])
+    def test_no_names(self) -> None:
+        """Without a subjectAltName it is refused: the CN is never read (RFC 9525 section 2)."""
+        certificate = self.authority.issue(without=[x509.SubjectAlternativeName]).certificate
+        error = self.assertRaises(Refused, check_name, certificate, "server")
+        self.assertIn("its names cannot be used", str(error))
 
-    async def test_name_of_another_certificate(self) -> None:
-        """A wrong certificate is refused where a right one was seen before, and a right one for another host."""
-        client = self.client()
-        port = self.serve(self.authority.issue())
-        await self.talk(client, port)
-        wrong = self.serve(MAKE_BAD["wrong_name"](self.authority))
-        for place, host in ((wrong, "localhost"), (port, "other.example"), (port, "127.0.0.2")):
-            self.server.connections.clear()
-            detail = await self.refused(Kind.TLS_CERTIFICATE_ERROR, place, host, client=client)
-            self.assertIn(f"not for {host}", detail)
+    def test_hostile_name(self) -> None:
+        """What a certificate says reaches a message without control characters, and cut."""
+        hostile = x509.DNSName._init_without_validation("a\nb" + "c" * 70_000)
+        names = x509.SubjectAlternativeName([x509.RFC822Name("x@a.example"), hostile])
+        certificate = self.authority.issue(extra=[(names, False)]).certificate
+        error = self.assertRaises(Refused, check_name, certificate, "a.example")
+        self.assertNotIn("\n", str(error))
+        self.assertLess(len(str(error)), 300)
 
-    async def test_refusal_is_not_remembered(self) -> None:
-        """Only what passed is kept in mind: a wrong certificate is looked at each time, and refused each time."""
-        checked = self.count_checks()
-        client = self.client()
-        port = self.serve(MAKE_BAD["wrong_name"](self.authority))
-        for _ in range(2):
-            await self.refused(Kind.TLS_CERTIFICATE_ERROR, port, client=client)
-        self.assertEqual(checked, ["localhost", "localhost"])
-
-    async def test_names_are_forgotten(self) -> None:
-        """Of too many certificates the one that was not met for longest is forgotten."""
-        self.patch(nitroproxy.tls.client, "_NAMES", 2)
-        checked = self.count_checks()
-        client = self.client()
-        a, b, c = (self.serve(self.authority.issue()) for _ in range(3))
-        for port in (a, b, a, c, a, b):
-            await self.talk(client, port)
-        self.assertEqual(len(checked), 4)  # of a, b, c, and of b again
-
-    async def test_memory_fails_closed(self) -> None:
-        """A failure of the memory of names refuses, too (S14)."""
-        port = self.serve(self.authority.issue())
-
-        def broken(*arguments: object) -> None:
-            raise MemoryError
-
-        self.patch(nitroproxy.tls.client, "sha256", broken)
-        self.assertIn("MemoryError", await self.refused(Kind.TLS_CERTIFICATE_ERROR, port))
+    def test_addresses(self) -> None:
+        """Addresses are distinguished from names."""
+        hosts = ("192.0.2.1", "2001:db8::1", "a.example", "1.example")
+        self.assertEqual([is_address(host) for host in hosts], [True, True, False, False])

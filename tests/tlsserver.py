@@ -1,7 +1,9 @@
-"""A TLS server and a client of `nitroproxy.tls.client`, on real connections: for the tests of that module."""
+"""A TLS server and a client of `nitroproxy.tls.client` on real connections, for the tests of `nitroproxy.tls`."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from twisted.trial.unittest import TestCase
 from nitroproxy.demo.certificates import ServerIdentity, ThrowAwayAuthority
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import TLSSettings
 from tests.wire import Maker
 
 reactor: Any = global_reactor
@@ -105,15 +108,23 @@ class TLSCase(TestCase):
         self.addCleanup(port.stopListening)
         return port
 
-    def client(self, **settings: Any) -> TLSClient:
-        chosen: dict[str, Any] = {"min_version": "TLSv1.3", "verify": True, "ca_file": str(self.ca_file)} | settings
-        return TLSClient(**chosen)
+    def client(
+        self,
+        *,
+        shook_hands: Callable[[Kind | None, bool], object] = lambda error, resumed: None,
+        now: Callable[[], float] = lambda: 0.0,
+        wall: Callable[[], float] = time.time,
+        **settings: Any,
+    ) -> TLSClient:
+        """A client that trusts the test's authority, unless *settings* say otherwise."""
+        chosen = TLSSettings(**({"ca_file": str(self.ca_file)} | settings))
+        return TLSClient(chosen, shook_hands=shook_hands, now=now, wall=wall)
 
     def connect(
         self, client: TLSClient, port: Any, host: str = "localhost", factory: IProtocolFactory | None = None
     ) -> Deferred[Any]:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-        return client.wrap(endpoint, host).connect(factory or Maker(ClientSide))
+        return client.wrap(endpoint, host, port.getHost().port).connect(factory or Maker(ClientSide))
 
     async def close(self, protocol: ClientSide) -> None:
         assert protocol.transport is not None

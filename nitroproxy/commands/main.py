@@ -32,7 +32,7 @@ class ConfigOptions(DaemonOptions):
 
     synopsis = "[options]"
     longdesc = "Checks or prints the configuration that the daemons would use; prints it when not told which."
-    needs_trust_roots = True
+    reads_tls_files = True
 
     optFlags: ClassVar = [["schema", None, "Print the JSON Schema of the configuration file and exit."]]
 

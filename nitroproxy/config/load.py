@@ -1,7 +1,7 @@
 """Loads the configuration: file, environment and command line into `Settings`, with where each value came from.
 
 Precedence: command-line option > environment > file > default. Whatever is wrong, in whichever source, is found in one
-go, and told in one line each. The keys themselves are described in `settings`. Knows nothing of Twisted, and reads
+go, and reported in one line each. `schema` describes the keys. Knows nothing of Twisted, and reads
 nothing but the one file.
 """
 
@@ -46,7 +46,7 @@ __all__ = [
     "load",
 ]
 
-#: Where the configuration is when nobody says where.
+#: Where the configuration is by default.
 DEFAULT_PATH: Final = "/etc/nitroproxy/config.json"
 
 #: The environment variable that names it instead.
@@ -112,7 +112,7 @@ class Configuration:
         """Every key, its value as JSON, and its source."""
         for key in _TYPES:
             section, name = key.split(".")
-            value = json.dumps(getattr(getattr(self.settings, section), name))
+            value = json.dumps(msgspec.to_builtins(getattr(getattr(self.settings, section), name)))
             yield key, value, self.source_of(key)
         yield _DEBUG_MODE, json.dumps(self.debug_mode), self.source_of(_DEBUG_MODE)
 

@@ -15,6 +15,8 @@ from twisted.python import usage
 
 from nitroproxy import __version__
 from nitroproxy.config.load import DEFAULT_PATH, Configuration, ConfigurationError, load
+from nitroproxy.config.schema import Tls
+from nitroproxy.tls.settings import ClientCertificateFiles, TLSFileError, TLSSettings
 
 
 class Options(usage.Options):
@@ -31,10 +33,10 @@ class DaemonOptions(Options):
 
     :param environ: the environment; that of the process when None.
     :ivar configuration: what was loaded; there once the options have been parsed.
-    :cvar needs_trust_roots: what runs with the options needs them: --check-config loads them too.
+    :cvar reads_tls_files: the program reads the files that the section tls names, so --check-config does, too.
     """
 
-    needs_trust_roots: ClassVar[bool] = False
+    reads_tls_files: ClassVar[bool] = False
 
     optParameters: ClassVar[list[list[Any]]] = [
         ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
@@ -65,7 +67,8 @@ class DaemonOptions(Options):
     def open_log(self) -> int:
         """The descriptor that the daemon logs to: standard output, or the file that twistd was given.
 
-        :raises SystemExit: with 1 and one line, if there is no such place, or twistd was told of one that is not ours.
+        :raises SystemExit: with 1 and one line, if there is no such place, or twistd's options name a kind of log that
+            nitroproxy does not write.
         """
         twistd: Mapping[str, object] = self.parent or {"nodaemon": True}
         foreground = twistd.get("nodaemon") or twistd.get("debug")
@@ -95,22 +98,37 @@ class DaemonOptions(Options):
             print(table(self.configuration))
             raise SystemExit(0)
         if self["check-config"]:
-            self._check_trust_roots()
+            self._check_tls_files()
             print(f"configuration is valid: {self.configuration.path or 'defaults, without a file'}")
             raise SystemExit(0)
 
-    def _check_trust_roots(self) -> None:
-        tls = self.configuration.settings.tls
-        if not self.needs_trust_roots:
+    def _check_tls_files(self) -> None:
+        if not self.reads_tls_files:
             return
-        from nitroproxy.tls.client import TLSClient, TrustError
+        from nitroproxy.tls.client import TLSClient
 
         try:
-            TLSClient(min_version=tls.min_version, verify=tls.verify_certificates, ca_file=tls.ca_file)
-        except TrustError as error:
-            source = self.configuration.source_of("tls.ca_file")
-            sys.stderr.write(f"tls.ca_file: {error} (from {source})\n")
+            TLSClient(tls_settings(self.configuration.settings.tls))
+        except TLSFileError as error:
+            for key, text in error.problems:
+                source = self.configuration.source_of(f"tls.{key}")
+                sys.stderr.write(f"tls.{key}: {text} (from {source})\n")
             raise SystemExit(1) from None
+
+
+def tls_settings(tls: Tls) -> TLSSettings:
+    """What handshakes with destinations depend on in *tls*."""
+    return TLSSettings(
+        min_version=tls.min_version,
+        verify=tls.verify_certificates,
+        ca_file=tls.ca_file,
+        extra_ca_file=tls.extra_ca_file,
+        client_certificates={
+            pattern: ClientCertificateFiles(files.certificate_file, files.key_file)
+            for pattern, files in tls.client_certificates.items()
+        },
+        profile=tls.certificate_profile,
+    )
 
 
 def _end(line: str) -> NoReturn:

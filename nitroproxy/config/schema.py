@@ -1,7 +1,7 @@
 """What can be configured: every key with its type, limits, default and description, and the JSON Schema made of them.
 
-The structs here are plain values, handed to whoever needs them. Where a value comes from (file, environment, command
-line) is `config`'s business; this module knows nothing of it, nor of Twisted.
+The structs here are plain values. `load` finds out where a value comes from (file, environment, command line); this
+module knows neither that nor Twisted.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ def _pattern(text: str) -> None:
 def _seconds_by_pattern(given: float | dict[str, float]) -> None:
     if isinstance(given, dict):
         ByPattern(given, RESPONSE_TIMEOUT)
+
+
+def _by_pattern(given: dict[str, object]) -> None:
+    ByPattern(given, None)
 
 
 def _rule(expected: str, examine: Callable[[Any], object]) -> dict[str, Any]:
@@ -215,6 +219,18 @@ class Egress(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
 
 
+class ClientCertificate(Struct, frozen=True, forbid_unknown_fields=True):
+    """A certificate by which the enclave authenticates itself to a destination."""
+
+    certificate_file: Annotated[
+        _AbsolutePath, Meta(description="A PEM file: the certificate, then those that lead to its authority.")
+    ]
+    key_file: Annotated[
+        _AbsolutePath,
+        Meta(description="A PEM file: the private key, without a passphrase, out of reach of others (0600 or 0640)."),
+    ]
+
+
 class Tls(Struct, frozen=True, forbid_unknown_fields=True):
     """TLS from the enclave to the destination."""
 
@@ -230,6 +246,26 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True):
             description="A PEM file of the authorities to trust instead of the built-in ones; null: the built-in ones."
         ),
     ] = None
+    extra_ca_file: Annotated[
+        _AbsolutePath | None,
+        Meta(description="A PEM file of authorities to trust in addition to those of ca_file or the built-in ones."),
+    ] = None
+    certificate_profile: Annotated[
+        Literal["webpki", "openssl"] | None,
+        Meta(
+            description="What certificates must conform to. webpki: the rules of the public web, checked by two "
+            "implementations; openssl: OpenSSL's usual verification; null: webpki for the built-in authorities, "
+            "openssl for those of ca_file and extra_ca_file."
+        ),
+    ] = None
+    client_certificates: Annotated[
+        dict[str, ClientCertificate],
+        Meta(
+            description="Client certificates by host:port pattern, as in egress.allow; the most specific pattern "
+            "counts.",
+            extra=_rule("an object of host:port patterns, each with certificate_file and key_file", _by_pattern),
+        ),
+    ] = {}  # msgspec copies it
     allow_plaintext: Annotated[
         bool, Meta(description="Whether http:// destinations are allowed. The host reads and can change that traffic.")
     ] = False

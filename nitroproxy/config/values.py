@@ -1,6 +1,6 @@
-"""Values against the types of `settings`: what a text means as one, what is wrong with a value, how to show it.
+"""Checks values against the types of `schema`: what a text means as one, what is wrong with a value, how to show it.
 
-Knows nothing of sources and of what the keys are called.
+It does not know where values come from, nor what the keys are called.
 """
 
 from __future__ import annotations
@@ -45,12 +45,16 @@ def understand(text: str, wanted: Any) -> object:
 
 
 def plain(value: object, wanted: Any) -> object:
-    """*value*, as a dictionary if it is an object and the type *wanted* takes one. `violations` refuses an object in
-    which a name is there more than once; it stays as it is."""
+    """*value*, with dictionaries for its objects if the type *wanted* takes any. An object in which a name is there
+    more than once stays as it is: `violations` refuses it."""
     kind, _ = _taken_apart(inspect.type_info(wanted))
-    if not isinstance(value, Members) or _part(kind, inspect.DictType) is None or _repeated(value):
+    return value if _part(kind, inspect.DictType) is None else _deeply(value)
+
+
+def _deeply(value: object) -> object:
+    if not isinstance(value, Members) or _repeated(value):
         return value
-    return dict(value)
+    return {name: _deeply(item) for name, item in value}
 
 
 def _repeated(members: Members) -> list[str]:
@@ -61,10 +65,29 @@ def _repeated(members: Members) -> list[str]:
 def _members_wrong(members: dict[str, object], kind: inspect.DictType, wanted: Any) -> Iterator[str]:
     """What is wrong with each member of an object whose type is *kind*, part of *wanted*."""
     for name, value in members.items():
+        if isinstance(kind.value_type, inspect.StructType):
+            yield from (f"{show(name)}: {text}" for text in _fields_wrong(value, kind.value_type.cls))
+            continue
         try:
             msgspec.convert({name: value}, wanted)
         except msgspec.ValidationError:
             yield f"expected {_expectation(*_taken_apart(kind.value_type))} for {show(name)}, got {show(value)}"
+
+
+def _fields_wrong(value: object, struct: type[msgspec.Struct]) -> Iterator[str]:
+    """What is wrong with *value* where an object with the fields of *struct* is expected."""
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    if isinstance(value, Members):
+        yield from (f"expected each name once, got {show(name)} more than once" for name in _repeated(value))
+    elif not isinstance(value, dict):
+        yield f"expected an object of {' and '.join(fields)}, got {show(value)}"
+    else:
+        for name, item in value.items():
+            if name in fields:
+                yield from (f"{name}: {text}" for text in violations(item, fields[name].type))
+            else:
+                yield f"expected {' and '.join(fields)}, got {show(name)}"
+        yield from (f"{name} is missing" for name, field in fields.items() if field.required and name not in value)
 
 
 def violations(value: object, wanted: Any) -> Iterator[str]:
@@ -137,6 +160,9 @@ def _expectation(kind: inspect.Type, rule: Rule | None) -> str:
             return "a list of strings"
         case inspect.UnionType() if rule is not None and _part(kind, inspect.NoneType) is not None:
             return f"{rule.expected} or null"
+        case inspect.UnionType() if rule is None:
+            parts = [_expectation(part, None) for part in kind.types if not isinstance(part, inspect.NoneType)]
+            return " or ".join([*parts, "null"])
     return rule.expected if rule is not None else "a string"
 
 

@@ -13,9 +13,10 @@ from nitroproxy.tls.client import TLSClient
 
 
 class Dialer:
-    """Knows the way out of the enclave.
+    """Makes the endpoints of destinations.
 
     :param relay: the egress relay's endpoint.
+    :param tls: starts TLS with destinations.
     """
 
     def __init__(self, relay: IStreamClientEndpoint, tls: TLSClient) -> None:
@@ -28,7 +29,7 @@ class Dialer:
 
     @staticmethod
     def verifies_end(key: Hashable) -> bool:
-        """Whether an end of input from *key* is one that the destination meant: TLS says so (close_notify)."""
+        """Whether the end of input from *key* proves that the destination has ended it: TLS does (close_notify)."""
         return isinstance(key, Origin) and key.scheme == "https"
 
     def endpoint_for(self, key: Hashable, identity: Headers) -> IStreamClientEndpoint:
@@ -36,5 +37,5 @@ class Dialer:
         assert isinstance(key, Origin)
         tunnel = self.tunnel(key, identity)
         if key.scheme == "https":
-            return self._tls.wrap(tunnel, key.host)
+            return self._tls.wrap(tunnel, key.host, key.port)
         return tunnel

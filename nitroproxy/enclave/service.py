@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from nitroproxy import __version__
 from nitroproxy.config.load import Configuration
-from nitroproxy.config.options import DaemonOptions
+from nitroproxy.config.options import DaemonOptions, tls_settings
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import ListeningPlace, exit_with
 from nitroproxy.daemon.reload import Reloader, Unloadable
@@ -46,7 +46,8 @@ from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.telemetry.metrics import TLSMetrics, one_counter, pool_metrics
 from nitroproxy.telemetry.shipping import LogShipper, post_to
-from nitroproxy.tls.client import TLSClient, TrustError
+from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import TLSFileError
 
 _log: Final = Logger()
 _HOP: Final = "nitroproxy-enclave"
@@ -56,7 +57,7 @@ class Options(DaemonOptions):
     """Options of `twistd nitroproxy-enclave`."""
 
     longdesc = "The enclave side of nitroproxy: the proxy whose TLS starts inside the enclave."
-    needs_trust_roots = True
+    reads_tls_files = True
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Enclave:
     """What lasts as long as the daemon.
 
     :param log: the descriptor to log to.
-    :raises Unloadable: when the trust roots cannot be loaded.
+    :raises Unloadable: when a file that the section tls names cannot be used.
     """
 
     def __init__(self, reactor: Any, configuration: Configuration, log: int) -> None:
@@ -111,14 +112,9 @@ class _Enclave:
         failure = f"cannot reach the egress relay at {place}"
         relay = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, limits.buffer_bytes, self.connects)
         try:
-            tls = TLSClient(
-                min_version=settings.tls.min_version,
-                verify=settings.tls.verify_certificates,
-                ca_file=settings.tls.ca_file,
-                shook_hands=self.handshakes.shook_hands,
-            )
-        except TrustError as error:
-            raise Unloadable(f"tls.ca_file: {error}") from error
+            tls = TLSClient(tls_settings(settings.tls), shook_hands=self.handshakes.shook_hands)
+        except TLSFileError as error:
+            raise Unloadable(str(error)) from error
         dialer = Dialer(relay, tls)
         limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE, connections=enclave_places(settings))
         pool = Pool(dialer.endpoint_for, deadlines, limits_of_pool, end_is_proof=dialer.verifies_end)

@@ -50,6 +50,7 @@ class Deadlines:
         self._slots: dict[int, set[Deadline]] = {}
         self._turning: set[Deadline] = set()
         self._next: IDelayedCall | None = None
+        self._stopped = False
 
     def after(self, seconds: float, callback: Callable[[], object]) -> Deadline:
         """Call *callback* once *seconds* have passed, at most a tick late.
@@ -60,12 +61,13 @@ class Deadlines:
         slot = self._slots.get(tick)
         if slot is None:
             slot = self._slots[tick] = set()
-        if self._next is None:
+        if self._next is None and not self._stopped:
             self._next = self._clock.callLater(TICK, self._turn)
         return Deadline(slot, callback)
 
     def stop(self) -> None:
-        """Forget every deadline."""
+        """Forget every deadline, and those set from now on: the daemon ends."""
+        self._stopped = True
         self._slots = {}
         self._turning.clear()
         if self._next is not None:

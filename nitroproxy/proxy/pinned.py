@@ -56,7 +56,7 @@ class PinnedConnections:
         connection = self._connections.pop(key, None) if self._connections else None
         if connection is None or (connection.usable and connection.pool is pool):
             return connection
-        connection.forget()
+        connection.close()
         return None
 
     def keep(self, connection: UpstreamConnection) -> None:
@@ -65,10 +65,10 @@ class PinnedConnections:
             self._connections = {}
         self._connections[connection.key] = connection
         if len(self._connections) > _MOST:
-            self._connections.pop(next(iter(self._connections))).forget()
+            self._connections.pop(next(iter(self._connections))).close()
 
     def end(self) -> None:
         """End all: the client has gone."""
         connections, self._connections = self._connections, None
         for connection in (connections or {}).values():
-            connection.forget()
+            connection.close()

@@ -38,6 +38,8 @@ _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?i)(?:^|[,;])[ \t]*timeout[ \t]*=[ \
 #: Seconds before the end of that time in which a connection is not used any more: as long as a request may be on its
 #: way while the next hop closes.
 _KEEP_ALIVE_MARGIN: Final = 1.0
+#: Seconds that a connection without an exchange may take to end in order.
+_FAREWELL: Final = 1.0
 
 
 class ResponseReceiver(Interface):
@@ -79,6 +81,7 @@ class UpstreamConnection(Protocol):
         self._interim = 0
         self._side: Side | None = None
         self._paused = False
+        self._farewell: Deadline | None = None
         self.gone = False
 
     def begin(self, receiver: ResponseReceiver, method: bytes) -> None:
@@ -94,6 +97,15 @@ class UpstreamConnection(Protocol):
         self.pool.withdraw(self)
         if not self.gone:
             self.transport.abortConnection()
+
+    def close(self) -> None:
+        """End the connection, which carries no exchange, in order: TLS sends close_notify (RFC 8446 section 6.1), and
+        the next hop has a second to answer that."""
+        self.usable = False
+        self.pool.withdraw(self)
+        if not self.gone and self._farewell is None:
+            self.transport.loseConnection()
+            self._farewell = self.pool.forget_soon(self)
 
     def join(self, side: Side) -> None:
         """Become *side* of a tunnel, after a 101."""
@@ -182,17 +194,20 @@ class UpstreamConnection(Protocol):
         self.gone = True
         self.usable = False
         self.pool.lost(self)
+        if self._farewell is not None:
+            self._farewell.cancel()
         if self._side is not None:
             self._side.lost(reason)
         else:
-            self._input_ended(clean=reason.check(ConnectionDone) is not None)
+            self._input_ended(clean=reason.check(ConnectionDone) is not None, why=reason.value)
 
-    def _input_ended(self, *, clean: bool) -> None:
+    def _input_ended(self, *, clean: bool, why: object = None) -> None:
         if self._receiver is None:
             return
         try:
             if self._response is None:
-                raise ProxyError(Kind.CONNECTION_TERMINATED, "the connection ended before a response")
+                lost = ProxyError(Kind.CONNECTION_TERMINATED, "the connection ended before a response")
+                raise why if isinstance(why, ProxyError) else lost  # The transport knows of a TLS alert.
             self._reader.end_of_input(clean)
         except ProxyError as error:
             receiver, self._receiver = self._receiver, None
@@ -274,7 +289,7 @@ class Pool:
                 del self._idle[key]
             if connection.idle_until > self._deadlines.seconds():
                 return connection
-            connection.forget()
+            connection.close()
         return None
 
     def connect(self, key: Hashable, identity: Headers) -> Deferred[UpstreamConnection]:
@@ -285,7 +300,7 @@ class Pool:
         """
         connecting: Deferred[UpstreamConnection] = Deferred()
         most = self._settings.most
-        if self._open >= most and not self._drop_one_idle():
+        if self._open >= most and not self._drop_one_idle(at_once=True):
             connecting.errback(ProxyError(Kind.CONNECTION_LIMIT_REACHED, f"all {most} upstream connections are in use"))
             return connecting
         self._open += 1
@@ -324,11 +339,11 @@ class Pool:
         """Keep *connection* for another exchange, or end it when it is not worth keeping."""
         keep_for = min(self._settings.idle_timeout, connection.keep_for - _KEEP_ALIVE_MARGIN)
         if self._retired or keep_for <= 0:
-            connection.forget()
+            connection.close()
             return
         idle = self._idle.setdefault(connection.key, [])
         if len(idle) >= self._settings.most_idle:
-            idle.pop(0).forget()
+            idle.pop(0).close()
         connection.rest()
         connection.idle_until = self._deadlines.seconds() + keep_for
         idle.append(connection)
@@ -347,9 +362,13 @@ class Pool:
         now = self._deadlines.seconds()
         for idle in list(self._idle.values()):
             for connection in [one for one in idle if one.idle_until <= now]:
-                connection.forget()  # It leaves the pool by itself.
+                connection.close()  # It leaves the pool by itself.
         if self._idle:
             self._sweep_at_latest(min(one.idle_until for idle in self._idle.values() for one in idle))
+
+    def forget_soon(self, connection: UpstreamConnection) -> Deadline:
+        """Bound the time in which *connection* may end in order."""
+        return self._deadlines.after(_FAREWELL, connection.forget)
 
     def lost(self, connection: UpstreamConnection) -> None:
         """*connection* has ended."""
@@ -367,15 +386,15 @@ class Pool:
     def retire(self) -> None:
         """End the connections that no exchange uses, and from now on each one when its exchange is over."""
         self._retired = True
-        while self._drop_one_idle():
+        while self._drop_one_idle(at_once=False):
             pass
 
-    def _drop_one_idle(self) -> bool:
+    def _drop_one_idle(self, *, at_once: bool) -> bool:
         """End the oldest idle connection of the first key; False when there is none."""
         for key in self._idle:
             connection = self._idle[key].pop(0)
             if not self._idle[key]:
                 del self._idle[key]
-            connection.forget()
+            connection.forget() if at_once else connection.close()
             return True
         return False

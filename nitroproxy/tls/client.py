@@ -1,207 +1,141 @@
-"""TLS towards destinations: one context, trust roots, the name check, session resumption. It fails closed.
-
-The only module that knows OpenSSL and service-identity. A connection's protocol is made only after the handshake
-*and* the verification have succeeded, so nothing can be written before.
-"""
+"""TLS connections to destinations. A connection's protocol is made only after the handshake *and* the verification
+have succeeded (`handshake`), so nothing can be written before."""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import lru_cache
-from hashlib import sha256
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Any, Final
+from datetime import datetime
+from typing import TypeVar
 
-import certifi
 from OpenSSL import SSL, crypto
-from service_identity import CertificateError, VerificationError
-from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.errors import Kind
+from nitroproxy.tls.anchors import load_anchors
+from nitroproxy.tls.contexts import Contexts
+from nitroproxy.tls.handshake import Handshake
+from nitroproxy.tls.names import is_address
+from nitroproxy.tls.reasons import refusal
+from nitroproxy.tls.sessions import Sessions
+from nitroproxy.tls.settings import TLSFileError, TLSSettings
+from nitroproxy.tls.verification import Clocks, Verdict, Verifier
 
-_VERSIONS: Final = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
-#: Sessions kept for resumption, one for each host.
-_SESSIONS: Final = 1024
-#: Seconds after which a session is no longer resumed, so that a certificate is looked at again now and then.
-_SESSION_LIFETIME: Final = 3600
-#: Certificates kept in mind as being for a host.
-_NAMES: Final = 1024
-
-#: X509_V_ERR_* of OpenSSL (x509_vfy.h) in words; the rest are told by number.
-_CHAIN_ERRORS: Final = {
-    2: "its issuer's certificate is not known",
-    7: "its signature is wrong",
-    9: "it is not valid yet",
-    10: "it has expired",
-    18: "it is self-signed",
-    19: "a self-signed certificate in its chain is not trusted",
-    20: "its issuer is not trusted",
-    21: "it cannot be verified up to a trusted root",
-    23: "it has been revoked",
-    24: "a certificate in its chain is not an authority's",
-    26: "it is not for servers",
-}
-
-
-class TrustError(ValueError):
-    """The trust roots cannot be loaded; the message names the file and says why."""
+_T = TypeVar("_T")
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class TLSClient:
-    """Makes TLS connections to destinations.
+    """Makes TLS connections to destinations. A reload of the configuration makes a new one.
 
-    :param min_version: ``TLSv1.3`` or ``TLSv1.2``.
-    :param verify: whether certificates are verified at all.
-    :param ca_file: PEM file of trust roots; None for the bundle that comes with the certifi package.
-    :param shook_hands: told of each handshake that is over: the failure or None, and whether a session was resumed.
-    :param now: a clock, in seconds.
+    :param shook_hands: called after each handshake with the failure or None, and whether a session was resumed.
+    :param now: a monotonic clock, in seconds.
+    :param wall: the time of day, in seconds since the epoch.
+    :ivar verifies: whether certificates are verified at all.
     :ivar wrapping: puts TLS around handshakes.
-    :raises TrustError: when the roots cannot be loaded.
+    :raises TLSFileError: naming every file of *settings* that cannot be used.
     """
 
     def __init__(
         self,
+        settings: TLSSettings,
         *,
-        min_version: str,
-        verify: bool,
-        ca_file: str | None,
         shook_hands: Callable[[Kind | None, bool], object] = lambda error, resumed: None,
         now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.shook_hands = shook_hands
-        context = self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_min_proto_version(_VERSIONS[min_version])
-        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-        context.set_alpn_protos([b"http/1.1"])
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # An idle connection needs none: 41 KiB each instead of 70.
-        self.verifies = verify
-        if verify:
-            _load_roots(context, ca_file or certifi.where())
-            context.set_verify(SSL.VERIFY_PEER, _note_chain_error)
-        else:
-            context.set_verify(SSL.VERIFY_NONE)
-        self._now = now
-        self._names = _Names()
-        #: The last session with each host, and when its certificate was seen.
-        self._sessions: OrderedDict[str, tuple[SSL.Session, float]] = OrderedDict()
+        self.min_version = settings.min_version
+        self.verifies = settings.verify
+        self._clocks = Clocks(now, wall)
+        problems: list[tuple[str, str]] = []
+        anchors = _collecting(problems, lambda: load_anchors(settings)) or []
+        contexts = _collecting(problems, lambda: Contexts(settings, anchors, _certificate_verified))
+        if contexts is None or problems:
+            raise TLSFileError(problems)
+        self._contexts = contexts
+        self._verifier = Verifier(anchors, settings.profile, self._clocks) if settings.verify else None
+        self._sessions = Sessions(self._clocks)
         self.wrapping = _Wrapping(self, True, Factory())
 
-    def wrap(self, endpoint: IStreamClientEndpoint, host: str) -> IStreamClientEndpoint:
-        """An endpoint that connects *endpoint*, then starts TLS with *host* and verifies it.
-
-        Whoever connects limits the time for all of it.
+    def wrap(self, endpoint: IStreamClientEndpoint, host: str, port: int) -> IStreamClientEndpoint:
+        """An endpoint that connects *endpoint*, then starts TLS with *host* and verifies it. The time for all of it is
+        the caller's to limit, by cancelling.
 
         :param host: a DNS name in A-labels, or an IP address.
+        :param port: with *host* it chooses the client certificate.
         """
-        return _TLSEndpoint(self, endpoint, host)
+        return _TLSEndpoint(self, endpoint, host, port)
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """A new connection for a handshake, resuming the last session with its host if there is one.
+        """A new connection for a handshake, resuming the last session with its destination if there is one.
 
         See `IOpenSSLClientConnectionCreator`.
         """
         handshake = tlsProtocol.wrappedProtocol
-        assert isinstance(handshake, _Handshake)
-        connection = SSL.Connection(self._context, None)
+        assert isinstance(handshake, Handshake)
+        context, handshake.identity = self._contexts.find(handshake.host, handshake.port)
+        connection = SSL.Connection(context, None)
         connection.set_app_data(tlsProtocol)  # as Twisted does, for the verify callback
-        if not _is_address(handshake.host):
+        if not is_address(handshake.host):
             connection.set_tlsext_host_name(handshake.host.encode("ascii"))
-        session, verified = self._sessions.get(handshake.host, (None, 0.0))
-        # OpenSSL sees to a session's lifetime only where it keeps the sessions itself.
-        if session is not None and self._now() < verified + _SESSION_LIFETIME:
-            connection.set_session(session)
+        handshake.offered = self._sessions.find(handshake.host, handshake.port)
+        if handshake.offered is not None:
+            connection.set_session(handshake.offered.session)
         return connection
 
-    def verify_name(self, connection: SSL.Connection, host: str) -> None:
-        """The certificate must be for *host* (RFC 9525).
+    def verify(self, handshake: Handshake) -> Verdict:
+        """The verdict on what *handshake* proved. Called once, when it is over.
 
-        :raises ProxyError: unless it is; any exception at all refuses it.
+        :raises ProxyError: unless the certificate is accepted.
         """
-        try:
-            self._names.verify(connection, host)
-        except VerificationError as error:
-            raise _refusal(host, f"it is not for {host}") from error
-        except CertificateError as error:
-            raise _refusal(host, f"its names cannot be used: {error}") from error
-        except Exception as error:
-            raise _refusal(host, f"verifying it failed: {type(error).__name__}") from error
+        if self._verifier is None:
+            return self._clocks.verdict([])
+        if handshake.certificate_seen:
+            return self._verifier.verify(handshake.transport.getHandle(), handshake.host)
+        if handshake.offered is None:
+            raise refusal(handshake.host, "the destination sent none")
+        return handshake.offered.verdict
 
-    def remember(self, host: str, connection: SSL.Connection, *, resumed: bool) -> None:
-        """Keep *connection*'s session, with *host* verified, for the next one.
+    def check_name(self, certificate: crypto.X509, host: str) -> None:
+        """Check *certificate*'s name in the middle of a handshake. See `Verifier.check_name`."""
+        assert self._verifier is not None
+        self._verifier.check_name(certificate, host)
 
-        :param resumed: it took up an earlier session: its certificate is as old as that.
-        """
-        session = connection.get_session()
-        if session is not None:
-            verified = self._sessions[host][1] if resumed and host in self._sessions else self._now()
-            self._sessions[host] = session, verified
-            self._sessions.move_to_end(host)
-            if len(self._sessions) > _SESSIONS:
-                self._sessions.popitem(last=False)
+    def remember(self, handshake: Handshake, verdict: Verdict) -> None:
+        """Keep the session of *handshake* for the next one."""
+        self._sessions.keep(handshake.host, handshake.port, handshake.transport.getHandle(), verdict)
 
-
-class _Names:
-    """The name check, and which certificates have passed it for which host.
-
-    Whether a certificate is for a host depends on these two alone, so what passed once passes again. Its chain and its
-    dates are another matter: OpenSSL verifies them in every full handshake.
-    """
-
-    def __init__(self) -> None:
-        self._passed: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-
-    def verify(self, connection: SSL.Connection, host: str) -> None:
-        """Return if *connection*'s certificate is for *host*, raise anything if it is not."""
-        certificate = connection.get_peer_certificate()
-        if certificate is None:
-            raise CertificateError("there is none")
-        key = host, sha256(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)).digest()
-        if key in self._passed:
-            self._passed.move_to_end(key)
-            return
-        check = verify_ip_address if _is_address(host) else verify_hostname
-        check(connection, host)
-        self._passed[key] = None
-        if len(self._passed) > _NAMES:
-            self._passed.popitem(last=False)
+    def date(self) -> datetime:
+        """The time of day, for messages."""
+        return self._clocks.date()
 
 
-def _load_roots(context: SSL.Context, ca_file: str) -> None:
+def _collecting(problems: list[tuple[str, str]], load: Callable[[], _T]) -> _T | None:
+    """What *load* returns; or None, with what is wrong added to *problems*, so that one error names everything."""
     try:
-        if "-----BEGIN" not in Path(ca_file).read_text("ascii", errors="replace"):
-            raise TrustError(f"{ca_file}: holds no certificate in PEM")
-        context.load_verify_locations(ca_file)
-    except OSError as error:
-        raise TrustError(f"{ca_file}: {error.strerror}") from error
-    except SSL.Error as error:
-        raise TrustError(f"{ca_file}: holds no certificate that can be read") from error
+        return load()
+    except TLSFileError as error:
+        problems += error.problems
+        return None
 
 
-def _note_chain_error(connection: SSL.Connection, certificate: object, number: int, depth: int, ok: int) -> bool:
-    """OpenSSL's verify callback: notes the first error for the message; whatever happens here, no error is forgiven."""
+def _certificate_verified(
+    connection: SSL.Connection, certificate: crypto.X509, number: int, depth: int, ok: int
+) -> bool:
+    """OpenSSL's verify callback, for each certificate. Whatever happens here, no error is forgiven."""
     try:
         handshake = connection.get_app_data().wrappedProtocol
-        handshake.certificate_seen = True
-        if not ok and handshake.chain_error is None:
-            handshake.chain_error = _CHAIN_ERRORS.get(number, f"OpenSSL's verification error {number}")
-        return ok == 1
+        return handshake.certificate_verified(certificate, number, depth, ok == 1) is True and ok == 1
     except Exception:
         return False
 
@@ -214,7 +148,7 @@ class _Wrapping(TLSMemoryBIOFactory):
 
     protocol = TLSMemoryBIOProtocol
 
-    def around(self, handshake: _Handshake) -> TLSMemoryBIOProtocol:
+    def around(self, handshake: Handshake) -> TLSMemoryBIOProtocol:
         """A new connection's protocol."""
         return self.protocol(self, handshake)
 
@@ -223,10 +157,11 @@ class _Wrapping(TLSMemoryBIOFactory):
 class _TLSEndpoint:
     """See `TLSClient.wrap`."""
 
-    def __init__(self, client: TLSClient, endpoint: IStreamClientEndpoint, host: str) -> None:
+    def __init__(self, client: TLSClient, endpoint: IStreamClientEndpoint, host: str, port: int) -> None:
         self._client = client
         self._endpoint = endpoint
         self._host = host
+        self._port = port
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fails with `ProxyError` when TLS does, or as the inner endpoint does."""
@@ -238,7 +173,7 @@ class _TLSEndpoint:
                 handshake.give_up()
 
         result: Deferred[IProtocol] = Deferred(cancel)
-        handshake = _Handshake(self._client, self._host, protocolFactory, result)
+        handshake = Handshake(self._client, self._host, self._port, protocolFactory, result)
         connecting = self._endpoint.connect(_HandshakeFactory(self._client.wrapping, handshake))
         connecting.addErrback(lambda failure: None if result.called else result.errback(failure))
         return result
@@ -248,7 +183,7 @@ class _TLSEndpoint:
 class _HandshakeFactory:
     """Makes the TLS protocol around the one handshake."""
 
-    def __init__(self, wrapping: _Wrapping, handshake: _Handshake) -> None:
+    def __init__(self, wrapping: _Wrapping, handshake: Handshake) -> None:
         self._wrapping = wrapping
         self._handshake = handshake
 
@@ -261,97 +196,3 @@ class _HandshakeFactory:
 
     def doStop(self) -> None:
         """See `IProtocolFactory`."""
-
-
-@implementer(IHandshakeListener)
-class _Handshake(Protocol):
-    """Waits for the handshake, verifies, and only then makes the application's protocol. Leaves at the first data.
-
-    :ivar certificate_seen: the destination sent its certificate; where a session is resumed it does not.
-    :ivar chain_error: why OpenSSL refused the certificate's chain.
-    """
-
-    transport: Any
-
-    def __init__(self, client: TLSClient, host: str, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
-        self.host = host
-        self.certificate_seen = False
-        self.chain_error: str | None = None
-        self._client = client
-        self._factory = factory
-        self._result = result
-        self._inner: IProtocol | None = None
-
-    def handshakeCompleted(self) -> None:
-        """The handshake is done; what it proved is looked at now."""
-        if self._result.called:
-            return
-        try:
-            if self._client.verifies:
-                self._client.verify_name(self.transport.getHandle(), self.host)
-            inner = self._factory.buildProtocol(self.transport.getPeer())
-        except ProxyError as error:
-            self._failed(error)
-            return
-        if inner is None:
-            self._failed(ProxyError(Kind.INTERNAL_ERROR, "internal error: no protocol for the connection"))
-            return
-        self._inner = inner
-        self._client.shook_hands(None, self._client.verifies and not self.certificate_seen)
-        inner.makeConnection(self.transport)
-        self._result.callback(inner)
-
-    def dataReceived(self, data: bytes) -> None:
-        # TLS 1.3 tickets come after the handshake, ahead of the first data: now there is a session to keep.
-        assert self._inner is not None
-        self._client.remember(self.host, self.transport.getHandle(), resumed=not self.certificate_seen)
-        self.transport.wrappedProtocol = self._inner
-        del self._factory, self._result  # The connection may be idle for long: nothing of its beginning is kept.
-        self._inner.dataReceived(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._inner is not None:
-            self._inner.connectionLost(reason)
-        elif not self._result.called:
-            self._failed(self._explain(reason))
-
-    def _explain(self, reason: Failure) -> ProxyError:
-        if self.chain_error is not None:
-            return _refusal(self.host, self.chain_error)
-        if reason.check(SSL.Error):
-            arguments = reason.value.args if reason.value is not None else ()
-            texts = [str(entry[-1]) for entry in (arguments[0] if arguments else [])]
-            text = ", ".join(texts) or "no reason given"
-            if " alert " in f" {text} ":
-                return ProxyError(Kind.TLS_ALERT_RECEIVED, f"{self.host} ended the TLS handshake: {text}")
-            if "certificate verify failed" in text:
-                return _refusal(self.host, text)
-            return ProxyError(Kind.TLS_PROTOCOL_ERROR, f"the TLS handshake with {self.host} failed: {text}")
-        how = "closed" if reason.check(ConnectionDone) else "lost"
-        return ProxyError(
-            Kind.TLS_PROTOCOL_ERROR, f"the connection was {how} during the TLS handshake with {self.host}"
-        )
-
-    def give_up(self) -> None:
-        """Nobody waits for the connection any more."""
-        if self.transport is not None:
-            self.transport.abortConnection()
-
-    def _failed(self, error: ProxyError) -> None:
-        self.give_up()
-        if not self._result.called:
-            self._client.shook_hands(error.kind, False)
-            self._result.errback(error)
-
-
-def _refusal(host: str, why: str) -> ProxyError:
-    return ProxyError(Kind.TLS_CERTIFICATE_ERROR, f"the certificate of {host} is refused: {why}")
-
-
-@lru_cache(maxsize=_NAMES)
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
