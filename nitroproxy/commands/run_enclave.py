@@ -1,18 +1,22 @@
-"""Runs the enclave image on the parent instance: `nitroproxy run-enclave`, the main process of nitroproxy-eif.service.
+"""`nitroproxy run-enclave`: runs the enclave image on the parent instance, as nitroproxy-eif.service's main process.
 
-It starts the image with nitro-cli, says that it is ready when the enclave is RUNNING, ends with status 1 when the
-enclave ends, and terminates the enclave when it is told to stop itself.
+It starts the image with nitro-cli, notifies systemd when the enclave is RUNNING, ends with status 1 when the enclave
+ends, and terminates the enclave when it is stopped itself.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nitroproxy.commands.arguments import Subparsers, add_configuration_options, complain, load_configuration
 from nitroproxy.config.schema import Enclave
 from nitroproxy.daemon.systemd import Notifier
 
@@ -29,6 +33,41 @@ _WORDS: Final = 4000
 
 class NitroError(Exception):
     """nitro-cli failed; the message says at what and why."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``run-enclave`` to the command line."""
+    parser = subparsers.add_parser(
+        "run-enclave",
+        help="start the enclave image and stay while it runs",
+        description="Start the enclave image with nitro-cli as the configuration says (enclave.cid, enclave.cpu_count, "
+        "enclave.memory_mb), stay while it runs, and terminate it on SIGTERM or SIGINT.",
+        epilog="Exit status: 0 after SIGTERM or SIGINT, 1 if the enclave cannot be started or ends by itself.",
+    )
+    parser.add_argument("--eif", metavar="FILE", required=True, help="the enclave image")
+    parser.add_argument(
+        "--nitro-cli", metavar="PROGRAM", default="nitro-cli", help="the nitro-cli program (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--debug-mode", action="store_true", help="start it in debug mode: with a console, and without attestation"
+    )
+    add_configuration_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the enclave until it ends or a signal stops it; the exit status."""
+    enclave = load_configuration(arguments).settings.enclave
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stop.set())
+    notifier = Notifier(os.environ)
+    try:
+        cli = NitroCLI(arguments.nitro_cli)
+        supervise(cli, enclave, arguments.eif, debug=arguments.debug_mode, notifier=notifier, stop=stop)
+    except NitroError as error:
+        return complain(str(error))
+    return 0
 
 
 @dataclass(frozen=True)

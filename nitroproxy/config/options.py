@@ -1,7 +1,8 @@
-"""The command-line options that both daemons and the `nitroproxy config` command share.
+"""The command-line options of the two daemons, as twistd's plugins want them; and what ``--check-config`` and
+``--print-config`` do, which `nitroproxy config` does too.
 
-Parsing them loads the configuration. A bad one ends the process here, with its problems on standard error and nothing
-else: twistd would add its usage text to a UsageError.
+Parsing the options loads the configuration. A bad one ends the process here, with its problems on standard error and
+nothing else: twistd would add its usage text to a UsageError.
 """
 
 from __future__ import annotations
@@ -14,34 +15,27 @@ from typing import Any, ClassVar, NoReturn
 from twisted.python import usage
 
 from nitroproxy import __version__
-from nitroproxy.config.load import DEFAULT_PATH, Configuration, ConfigurationError, load
+from nitroproxy.config.load import DEFAULT_PATH, PATH_VARIABLE, Configuration, ConfigurationError, load
 
 
-class Options(usage.Options):
-    """Options of a program of ours: its version is not Twisted's."""
-
-    def opt_version(self) -> NoReturn:
-        """Display nitroproxy's version and exit."""
-        print(f"nitroproxy {__version__}")
-        raise SystemExit(0)
-
-
-class DaemonOptions(Options):
+class DaemonOptions(usage.Options):
     """The options of `twistd nitroproxy-host` and `twistd nitroproxy-enclave`.
 
     :param environ: the environment; that of the process when None.
-    :ivar configuration: what was loaded; there once the options have been parsed.
-    :cvar needs_trust_roots: what runs with the options needs them: --check-config loads them too.
+    :ivar configuration: what was loaded; set once the options have been parsed.
+    :cvar needs_trust_roots: the daemon verifies certificates, so ``--check-config`` loads the trust roots too.
+    :cvar internal: names of options that the daemon gives to its own processes, left out of the help.
     """
 
     needs_trust_roots: ClassVar[bool] = False
+    internal: ClassVar[frozenset[str]] = frozenset()
 
     optParameters: ClassVar[list[list[Any]]] = [
-        ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
+        ["config", "c", None, f"The configuration file. [default: ${PATH_VARIABLE}, or {DEFAULT_PATH} if it exists]"],
     ]
     optFlags: ClassVar = [
         ["check-config", None, "Check the configuration and exit: 0 if it is valid, 1 if it is not."],
-        ["print-config", None, "Print each key of the configuration, its value and where that came from, and exit."],
+        ["print-config", None, "Print each key of the configuration, its value and the source of the value, and exit."],
     ]
 
     configuration: Configuration
@@ -52,8 +46,22 @@ class DaemonOptions(Options):
         self._assignments: list[str] = []
 
     def opt_set(self, assignment: str) -> None:
-        """Set a key, as in host_proxy.port=8081; over the environment and the file. May be repeated."""
+        """Set a key, as in host_proxy.port=8081, overriding the environment and the file. May be repeated."""
         self._assignments.append(assignment)
+
+    def opt_version(self) -> NoReturn:
+        """Display nitroproxy's version and exit."""
+        print(f"nitroproxy {__version__}")
+        raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The help text, without the internal options."""
+        every = self.longOpt
+        self.longOpt = [name for name in every if name.removesuffix("=") not in self.internal]
+        try:
+            return super().getUsage(width)
+        finally:
+            self.longOpt = every
 
     def load(self) -> Configuration:
         """The configuration as the file, the environment and the command line now make it.
@@ -65,7 +73,7 @@ class DaemonOptions(Options):
     def open_log(self) -> int:
         """The descriptor that the daemon logs to: standard output, or the file that twistd was given.
 
-        :raises SystemExit: with 1 and one line, if there is no such place, or twistd was told of one that is not ours.
+        :raises SystemExit: with 1 and one line, if it cannot be opened, or twistd was given an option for its own log.
         """
         twistd: Mapping[str, object] = self.parent or {"nodaemon": True}
         foreground = twistd.get("nodaemon") or twistd.get("debug")
@@ -82,9 +90,9 @@ class DaemonOptions(Options):
             _end(f"--logfile {path}: {error.strerror}")
 
     def postOptions(self) -> None:
-        """Load the configuration; do what --check-config or --print-config ask for.
+        """Load the configuration; do what ``--check-config`` or ``--print-config`` asks for.
 
-        :raises SystemExit: with 1 if the configuration cannot be used, with 0 if no more than these was asked for.
+        :raises SystemExit: with 1 if the configuration cannot be used, with 0 after one of these options.
         """
         try:
             self.configuration = self.load()
@@ -95,22 +103,31 @@ class DaemonOptions(Options):
             print(table(self.configuration))
             raise SystemExit(0)
         if self["check-config"]:
-            self._check_trust_roots()
-            print(f"configuration is valid: {self.configuration.path or 'defaults, without a file'}")
+            check(self.configuration, trust_roots=self.needs_trust_roots)
             raise SystemExit(0)
 
-    def _check_trust_roots(self) -> None:
-        tls = self.configuration.settings.tls
-        if not self.needs_trust_roots:
-            return
-        from nitroproxy.tls.client import TLSClient, TrustError
 
-        try:
-            TLSClient(min_version=tls.min_version, verify=tls.verify_certificates, ca_file=tls.ca_file)
-        except TrustError as error:
-            source = self.configuration.source_of("tls.ca_file")
-            sys.stderr.write(f"tls.ca_file: {error} (from {source})\n")
-            raise SystemExit(1) from None
+def check(configuration: Configuration, *, trust_roots: bool) -> None:
+    """What ``--check-config`` does with a configuration that has been loaded: say that it is valid.
+
+    :param trust_roots: load the trust roots as the enclave's daemon does.
+    :raises SystemExit: with 1 and one line if they cannot be loaded.
+    """
+    if trust_roots:
+        _check_trust_roots(configuration)
+    print(f"configuration is valid: {configuration.path or 'defaults, without a file'}")
+
+
+def _check_trust_roots(configuration: Configuration) -> None:
+    from nitroproxy.tls.client import TLSClient, TrustError
+
+    tls = configuration.settings.tls
+    try:
+        TLSClient(min_version=tls.min_version, verify=tls.verify_certificates, ca_file=tls.ca_file)
+    except TrustError as error:
+        source = configuration.source_of("tls.ca_file")
+        sys.stderr.write(f"tls.ca_file: {error} (from {source})\n")
+        raise SystemExit(1) from None
 
 
 def _end(line: str) -> NoReturn:
