@@ -182,6 +182,8 @@ start_alone() {
             die "$name is running already; 'scripts/dev.sh restart' starts all anew"
         fi
     done
+    HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback "$venv/bin/nitroproxy" config --config etc/local.json \
+        >/dev/null || die "nothing was started: correct the variables named above"
     [ "$gateway" != "$loopback" ] || die "HOST_PROXY_PORT and ENCLAVE_PROXY_PORT are both $gateway; set one to another port"
     try_port HOST_PROXY_PORT "$gateway"
     try_port ENCLAVE_PROXY_PORT "$loopback"
