@@ -43,9 +43,9 @@ halt() {
     rm -f "$run/$name.pid"
 }
 
-# give_up NAME WHAT: ends the script with what happened to NAME, and its own last words.
+# give_up NAME WHAT: ends the script with what happened to NAME, and the last lines of its log that are no routine ones.
 give_up() {
-    tail -n 5 "$run/$1.log" | sed "s/^/  $1: /" >&2
+    { grep -vE '^[0-9]{4}-[0-9T:.-]+Z (info|debug) ' "$run/$1.log" || true; } | tail -n 5 | sed "s/^/  $1: /" >&2
     die "$1 $2; its log is ${kept:-$run}/$1.log"
 }
 
@@ -154,6 +154,8 @@ stop_stack() {
 keep() {
     rm -rf "$run/sockets" "$run"/work.* "$run"/*.pid
     mkdir -p "$root/.run"
+    exec 8>>"$root/.run/lock"
+    flock -w 60 8
     rm -rf "$root/.run/$1"
     mv -T "$run" "$root/.run/$1"
 }

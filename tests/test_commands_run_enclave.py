@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 import threading
+from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.commands import run_enclave
+from nitroproxy.commands.main import main
 from nitroproxy.commands.run_enclave import NitroCLI, NitroError, supervise
+from nitroproxy.config import load
 from nitroproxy.config.schema import Enclave
 from nitroproxy.daemon.systemd import Notifier
 
@@ -78,6 +84,22 @@ class EnclaveTests(SynchronousTestCase):
         self.assertEqual(set(looks), {"describe-enclaves"})
         self.assertEqual(last, "terminate-enclave --enclave-id i-1-enc1")
         self.assertEqual(self.told.messages[:2], ["READY=1", "STATUS=i-1-enc1 is running, CID 20"])
+
+    def test_command(self) -> None:
+        """The command starts the image as the configuration says; what goes wrong is one line and status 1."""
+        self.patch(load, "DEFAULT_PATH", self.mktemp())
+        self.patch(os, "environ", {"PATH": os.environ["PATH"]})
+        self.patch(signal, "signal", lambda number, handler: None)
+        self.states("RUNNING", None)
+        err = StringIO()
+        self.patch(sys, "stderr", err)
+        options = ["--eif", "/y.eif", "--nitro-cli", self.cli.program, "--debug-mode", "--set", "enclave.cid=21"]
+        self.assertEqual(main(["run-enclave", *options]), 1)
+        self.assertIn("nitroproxy: the enclave i-1-enc1 has ended", err.getvalue())
+        self.assertEqual(
+            self.calls()[0],
+            "run-enclave --eif-path /y.eif --enclave-cid 21 --cpu-count 2 --memory 512 --debug-mode",
+        )
 
     def test_does_not_start(self) -> None:
         """nitro-cli's own words say why; nothing is left to terminate."""

@@ -89,6 +89,15 @@ class SourceTests(LoadCase):
                     self.assertEqual(configuration.settings, Settings(), key)
                     self.assertEqual(configuration.source_of(key), source or path)
 
+    def test_cid_of_another(self) -> None:
+        """A CID that belongs to somebody else is refused with whose it is: 3, which guides name, is the parent's."""
+        for cid, whose in ((3, "the parent instance, where the host daemon runs"), (2, "hypervisor"), (1, "loopback")):
+            path = self.file({"enclave": {"cid": cid}})
+            [problem] = self.problems(path)
+            self.assertTrue(problem.startswith("enclave.cid: expected an integer 4..4294967294"), problem)
+            self.assertIn(f"got {cid} (from {path}): CID {cid} is ", problem)
+            self.assertIn(whose, problem)
+
     def test_later_option(self) -> None:
         """Of two options for one key the later one counts."""
         self.assertEqual(self.load(options=["enclave.cid=20", "enclave.cid=21"]).settings.enclave.cid, 21)
