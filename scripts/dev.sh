@@ -18,7 +18,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   pythons         do the same in a fresh copy with each Python from 3.11 to 3.14 that is installed
   test [NAME...]  run the trial suite, or the tests named
   load [STAGE...] trials of load and faults against the real daemons: thousands of clients, gigabytes, killed hops
-  soak [SECONDS]  load with faults on every hop, and what is left of it in the end [60]
+  soak [SECONDS]  load with faults on every hop; prints the memory and descriptors left at the end [60]
   fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
   clients [NAME...]
                   start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
@@ -85,8 +85,8 @@ lock_for() {
     flock "$4" -w 600 "$2" || die "another dev.sh that $1 did not end in 10 minutes; try again when it has"
 }
 
-# The environment is made anew when the lock has changed, the installation in it when the list of modules has. Commands
-# that use it share a lock; making it excludes them.
+# Makes the environment again when the lock file has changed, and the installation in it when the list of modules has.
+# Commands that use it share a file lock; making it excludes them.
 deps() {
     local python locked installed
     python=$(find_python)
@@ -179,7 +179,7 @@ start_alone() {
     local name gateway=${HOST_PROXY_PORT:-8080} loopback=${ENCLAVE_PROXY_PORT:-8081}
     for name in upstream enclave host-proxy; do
         if alive "$name"; then
-            die "$name is running already; 'scripts/dev.sh restart' starts all anew"
+            die "$name is running already; 'scripts/dev.sh restart' stops and starts all of them"
         fi
     done
     HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback "$venv/bin/nitroproxy" config --config etc/local.json \

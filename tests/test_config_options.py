@@ -137,7 +137,7 @@ class DaemonOptionsTests(Case):
         self.assertEqual(options["worker"], "1")
 
     def test_unknown_option(self) -> None:
-        """An option that does not exist is a usage error, for twistd to tell."""
+        """An option that does not exist is a usage error, which twistd reports."""
         self.assertRaises(usage.UsageError, DaemonOptions({}).parseOptions, ["--no-such"])
 
 
@@ -154,7 +154,7 @@ class TableTests(Case):
 
 
 class _TwistdOptions(app.ServerOptions):
-    """twistd's options with one plugin, whatever is installed."""
+    """twistd's options with one plugin, independent of what is installed."""
 
     subCommands: ClassVar = [["nitroproxy-host", None, DaemonOptions, "the host daemon"]]
 

@@ -65,14 +65,14 @@ class UnderstandTests(SynchronousTestCase):
 
 
 class ViolationsTests(SynchronousTestCase):
-    """What is told of values that are wrong."""
+    """The errors of wrong values."""
 
     def assert_told(self, section: type[msgspec.Struct], name: str, value: object, *expected: str) -> None:
-        """What is wrong with *value* is told as *expected*."""
+        """What is wrong with *value* is reported as *expected*."""
         self.assertEqual(list(violations(value, wanted(section, name))), list(expected))
 
     def test_integer(self) -> None:
-        """An integer outside its limits, or of another type, is told with the limits; at the limits it is right."""
+        """An integer outside its limits, or of another type, is reported with the limits; at the limits it is right."""
         expected = "expected an integer 1..65535, got "
         for value, shown in (
             (0, "0"),
@@ -87,7 +87,7 @@ class ViolationsTests(SynchronousTestCase):
             self.assert_told(HostProxy, "port", value)
 
     def test_lower_limit_only(self) -> None:
-        """A number without an upper limit is told without one."""
+        """A number without an upper limit is reported without one."""
         self.assert_told(Enclave, "memory_mb", 63, "expected an integer >= 64, got 63")
 
     def test_seconds(self) -> None:
@@ -104,7 +104,7 @@ class ViolationsTests(SynchronousTestCase):
         self.assert_told(Tls, "allow_plaintext", 1, "expected true or false, got 1")
 
     def test_choice(self) -> None:
-        """A word that is none of those that may stand there is told with them."""
+        """A word that is not one of the allowed ones is reported with them."""
         self.assert_told(Transport, "kind", "tcp", "expected 'unix' or 'vsock', got 'tcp'")
 
     def test_rules(self) -> None:
@@ -130,9 +130,9 @@ class ViolationsTests(SynchronousTestCase):
         self.assert_told(Enclave, "port", 4294967295, "expected an integer 1..4294967294, got 4294967295")
 
     def test_lists(self) -> None:
-        """Each wrong item of a list is told, and a list of something else as a whole."""
+        """Each wrong item of a list is reported, and a list of something else as a whole."""
         self.assert_told(Egress, "allow_addresses", ["10.0.0.0/8", "::1"])
-        told = list(violations(["10.0.0.1/8", "::1", "x"], wanted(Egress, "allow_addresses")))
+        reported = list(violations(["10.0.0.1/8", "::1", "x"], wanted(Egress, "allow_addresses")))
         self.assertEqual(
             [text.split(":")[0] for text in told],
             [
@@ -145,8 +145,8 @@ class ViolationsTests(SynchronousTestCase):
 
     def test_patterns(self) -> None:
         """A pattern that the policy refuses is refused, with the policy's reason."""
-        (told,) = violations(["*:443", "example.org:99999"], wanted(Egress, "allow"))
-        self.assertTrue(told.startswith("expected a host:port pattern, got 'example.org:99999': "), told)
+        (reported,) = violations(["*:443", "example.org:99999"], wanted(Egress, "allow"))
+        self.assertTrue(told.startswith("expected a host:port pattern, got 'example.org:99999': "), reported)
         self.assert_told(Egress, "deny", [])
 
 
@@ -205,7 +205,7 @@ class ShowTests(SynchronousTestCase):
     """How values are shown."""
 
     def test_one_line(self) -> None:
-        """A value takes one line, whatever is in it."""
+        """A value takes one line, with any content."""
         self.assertEqual(show("a\nb"), "'a\\nb'")
         self.assertEqual(show(["a\nb", None]), '["a\\nb", null]')
         self.assertEqual(show(Members([("a", 1)])), "an object")

@@ -17,12 +17,12 @@ from typing import Final
 
 from nitroproxy.commands.arguments import Subparsers, complain
 
-#: The directories of the programs and of the distributed files, in the units as they are distributed.
+#: The directories of the programs and of the distributed files, as the distributed units name them.
 _PROGRAMS: Final = "/opt/nitroproxy/bin"
 _SHARE: Final = "/opt/nitroproxy/share/nitroproxy"
-#: Where the digests of what was installed are kept: a file that differs from its digest has been edited.
+#: The digests of the installed files: a file that differs from its digest has been edited.
 _MANIFEST: Final = "var/lib/nitroproxy/installed.json"
-#: Files by where they come from, and where they go.
+#: The distributed files, and where each is installed.
 _FILES: Final = {
     "systemd/nitroproxy-host.service": "etc/systemd/system/nitroproxy-host.service",
     "systemd/nitroproxy-host.socket": "etc/systemd/system/nitroproxy-host.socket",
@@ -32,7 +32,7 @@ _FILES: Final = {
     "etc/config.json": "etc/nitroproxy/config.json",
     "etc/nitroproxy.env": "etc/nitroproxy/nitroproxy.env",
 }
-#: Modes, whatever the umask: the services' users read the configuration, systemd itself the environment.
+#: Modes, independent of the umask: the services' users read the configuration, systemd itself the environment.
 _DIRECTORY_MODE: Final = 0o755
 _MODE: Final = 0o644
 _MODES: Final = {"etc/nitroproxy/nitroproxy.env": 0o640}

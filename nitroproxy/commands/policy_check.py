@@ -80,7 +80,7 @@ def check_destination(text: str, settings: Settings, guard: AddressGuard, lookup
             guard.check(address)
     except ProxyError as error:
         return Verdict(text, error.kind, error.detail)
-    where = f", to port {origin.port} of " + (", ".join(addresses) or "whatever address its name has")
+    where = f", to port {origin.port} of " + (", ".join(addresses) or "any address that the name has")
     return Verdict(text, None, rule + where, tuple(addresses))
 
 

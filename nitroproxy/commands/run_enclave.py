@@ -25,14 +25,14 @@ _START_TIMEOUT: Final = 120.0
 _TIMEOUT: Final = 20.0
 #: Seconds between two looks at the enclave.
 _INTERVAL: Final = 2.0
-#: So many looks in a row may fail: nitro-cli asks every enclave's process, and one that is slow fails them all.
+#: How many looks in a row have to fail: nitro-cli asks the process of every enclave, and fails if one is slow.
 _FAILED_LOOKS: Final = 5
-#: How much of nitro-cli's own words is passed on, in characters.
+#: Characters of nitro-cli's error output that are passed on, at most.
 _WORDS: Final = 4000
 
 
 class NitroError(Exception):
-    """nitro-cli failed; the message says at what and why."""
+    """nitro-cli failed; the message says which command and why."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -95,7 +95,7 @@ class NitroCLI:
     def state(self, identity: str) -> str | None:
         """The state of the enclave (``RUNNING``, ``TERMINATING``, ``EMPTY``); None when there is no such enclave.
 
-        :raises NitroError: when nitro-cli does not say.
+        :raises NitroError: when nitro-cli fails or answers with something else.
         """
         answer = self._ask(["describe-enclaves"], _TIMEOUT)
         if not isinstance(answer, list):
@@ -139,8 +139,8 @@ def supervise(
 ) -> None:
     """Start the image and stay until *stop* is set, which ends the enclave.
 
-    :raises NitroError: when the image cannot be started, the enclave ends by itself, or nitro-cli does not say for long
-        whether it has.
+    :raises NitroError: when the image cannot be started, the enclave ends by itself, or nitro-cli fails to report its
+        state several times in a row.
     """
     identity = cli.run(enclave, eif, debug=debug)
     gone = False

@@ -1,7 +1,7 @@
 """What can be configured: every key with its type, limits, default and description, and the JSON Schema made of them.
 
-The structs here are plain values, handed to whoever needs them. Where a value comes from (file, environment, command
-line) is `config`'s business; this module knows nothing of it, nor of Twisted.
+The structs are plain values. This module knows neither where a value comes from (file, environment, command line:
+`load`) nor Twisted.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ RESPONSE_TIMEOUT: Final = 300.0
 
 @dataclass(frozen=True)
 class Rule:
-    """What a JSON Schema type cannot say about a value.
+    """A check that a JSON Schema type cannot express.
 
     :ivar expected: what the value should be, to follow the word "expected".
-    :ivar examine: raises ValueError, with or without a reason for a person, when the value is not that. Of a list it is
-        given each item.
+    :ivar examine: raises ValueError, with or without a reason for a person, when the value is not that. It is called
+        with each item of a list.
     """
 
     expected: str
@@ -325,7 +325,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Keys that are each right but do not go together.
+    """Keys whose values are valid one by one but not together.
 
     :ivar keys: all that are involved; the first is the one to change.
     :ivar reason: why its value cannot be, for a person; empty if *expected* says it all.
@@ -337,7 +337,7 @@ class Contradiction:
 
 
 def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradiction]:
-    """What in *settings* does not go together."""
+    """The keys of *settings* that contradict each other."""
     transport, enclave, egress = settings.transport, settings.enclave, settings.egress
     if enclave.cid < 4 and (enclave.cid == 3 or enclave.cid != transport.parent_cid):
         yield Contradiction(

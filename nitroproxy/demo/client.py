@@ -27,11 +27,11 @@ _LONGEST_PROBLEM: Final = 16 * 1024
 
 
 class DemoReactor(IReactorTCP, IReactorTime, IReactorPluggableNameResolver):
-    """What of a reactor the demonstration uses."""
+    """The interfaces of a reactor that the demonstration uses."""
 
 
 class Clock(Interface):
-    """Tells the time in seconds."""
+    """Returns the time in seconds."""
 
     def __call__(self) -> float: ...
 
@@ -169,7 +169,7 @@ class Client:
         return Answer(head, problem)
 
     def aside(self) -> Client:
-        """A client for what is not the case's own traffic, such as a look at the upstream's counters."""
+        """A client whose traffic does not count as the case's, such as for the upstream's counters."""
         return Client(self._gateway, Traffic())
 
     def took(self, milliseconds: float) -> None:

@@ -56,7 +56,7 @@ async def run_cases(
 async def run_case(
     gateway: Gateway, case: Case, setting: Setting, timeout: float
 ) -> tuple[CaseResult, Unreachable | None]:
-    """Try one case for at most *timeout* seconds; whatever happens becomes its result.
+    """Try one case for at most *timeout* seconds; every outcome becomes its result.
 
     :returns: the result, and what the case found to be unreachable, if that is why it failed.
     """
@@ -98,7 +98,7 @@ def _not_tried(case: Case, unreachable: Unreachable) -> CaseResult:
 
 
 def _expired(cancelled: object, timeout: float) -> NoReturn:
-    # What a cancelled request fails with depends on how far it had got.
+    # The failure of a cancelled request depends on how far the request had got.
     raise TimeoutError(f"not done within {timeout:g} s")
 
 
