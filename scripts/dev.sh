@@ -150,7 +150,7 @@ cmd_pythons() {
         fi
         rm -rf "$fresh/copy"
         mkdir "$fresh/copy"
-        git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$fresh/copy"
+        { git ls-files -z; git ls-files -z --deleted; } | sort -z | uniq -zu | xargs -0 cp --parents -t "$fresh/copy"
         if PYTHON=$python "$fresh/copy/scripts/dev.sh" local >"$fresh/log" 2>&1; then
             echo "$python: $(tail -n 2 "$fresh/log" | head -n 1)"
         else

@@ -134,6 +134,8 @@ class FakeGateway(Resource):
         if "redirects are followed" not in self.faults:
             [location] = parse_qs(query)["url"]
             request.setResponseCode(307)
+            if "redirects lead through the proxy" in self.faults:
+                location = f"/{location}"
             request.setHeader("location", location if "redirects are rewritten" not in self.faults else "/elsewhere")
         return b""
 
@@ -267,6 +269,11 @@ class CaseTests(TestCase):
             self.assertEqual((name, result.outcome), (name, Outcome.ERROR))
             reason = "nitroproxy-relay; error=dns_error" if name == "head" else "dns_error: no such name"
             self.assertEqual(result.detail, f"the target cannot be reached: 502 {reason}", name)
+
+    async def test_a_redirect_may_lead_through_the_proxy(self) -> None:
+        """A Location in path form is right too: host_proxy.rewrite_location makes it so."""
+        result, _ = await self.try_case("redirect", "redirects lead through the proxy")
+        self.assertEqual((result.outcome, result.detail), (Outcome.PASSED, "307 to /https://example.org/elsewhere?a=b"))
 
     async def test_a_public_target_gets_a_smaller_body(self) -> None:
         """Without the local upstream the large body goes to httpbin's own resources, and a change of it is seen."""

@@ -184,13 +184,14 @@ class StackTests(SynchronousTestCase):
 
     def test_a_lock(self) -> None:
         """A command waits for another one that holds the lock, says so, and goes on when that ends."""
-        path = self.run_directory / "lock"
-        code = f'source {DEV}; exec 9>>{path}; lock_for "is at work" 9 {path} -x; echo mine'
+        path, released = self.run_directory / "lock", self.run_directory / "released"
+        code = f'source {DEV}; exec 9>>{path}; lock_for "is at work" 9 {path} -x; test -e {released} && echo mine'
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             with subprocess.Popen(["bash", "-c", code], stdout=-1, stderr=-1, text=True) as waiting:
                 assert waiting.stdout is not None and waiting.stderr is not None
                 self.assertIn("waiting for another dev.sh that is at work", waiting.stderr.readline())
+                released.touch()
                 fcntl.flock(file, fcntl.LOCK_UN)
                 self.assertEqual(waiting.stdout.read(), "mine\n")
         self.assertEqual(waiting.returncode, 0)
