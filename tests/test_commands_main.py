@@ -52,7 +52,7 @@ class MainTests(SynchronousTestCase):
     def test_help(self) -> None:
         """--help lists every command."""
         self.assertEqual(self.exit_status("--help"), 0)
-        for name in ("status", "logs", "policy", "config", "demo", "install-units", "run-enclave"):
+        for name in ("status", "logs", "policy", "config", "demo", "install-units", "run-enclave", "attest"):
             self.assertRegex(self.out.getvalue(), rf"(?m)^ +{name}\s+[a-z]")
 
     def test_every_option_has_help(self) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from nitroproxy import __version__
-from nitroproxy.commands import config, demo, install_units, logs, policy, run_enclave, status
+from nitroproxy.commands import attest, config, demo, install_units, logs, policy, run_enclave, status
 from nitroproxy.commands.arguments import Parser
 
 #: The subcommands, in the order in which the help lists them.
-COMMANDS: Final = (status, logs, policy, config, demo, install_units, run_enclave)
+COMMANDS: Final = (status, logs, policy, config, demo, install_units, run_enclave, attest)
 
 _INTERRUPTED: Final = 130
 
