@@ -1,8 +1,8 @@
 """The nitroproxy command: what a person runs by hand. The daemons are twistd's.
 
 `main` is the command line: one tree of argparse parsers, to which each subcommand adds its own. A subcommand is a
-module with ``add_parser(subparsers)``, whose parser has a default for ``run``: a function that takes the parsed arguments
-and returns the exit status. To add one, write the module and name it in `main`.
+module with ``add_parser(subparsers)``, whose parser sets ``run``, a function that takes the parsed arguments and
+returns the exit status. To add one, write the module and name it in `main`.
 
 `config` checks or prints the configuration, `policy` says whether a URL may be reached (`policy_check` decides),
 `status` asks a running gateway for its health and counts (`gateway_status` reads them), `logs` shows what the daemons
