@@ -29,7 +29,8 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   stop            stop it
   restart         stop, then start
   status          what runs, on which ports, healthy or not; exit 1 unless all of it
-  logs [SERVICE]  follow the log of host-proxy, enclave or upstream; of all without a name
+  logs [SERVICE]  follow the log of host-proxy, enclave or upstream; without a name that of host-proxy, which has the
+                  enclave's lines, and of upstream
   lock            resolve the dependencies into requirements.lock, with those of developing into requirements-dev.lock
   clean           stop the stack; remove .venv, .run, .bench and what builds leave
   help            this text
@@ -254,7 +255,8 @@ cmd_logs() {
     local files=()
     case ${1:-} in
         host-proxy | enclave | upstream) files=("$run/$1.log") ;;
-        "") files=("$run/host-proxy.log" "$run/enclave.log" "$run/upstream.log") ;;
+        # The host's log has the enclave's lines.
+        "") files=("$run/host-proxy.log" "$run/upstream.log") ;;
         *)
             say "dev.sh: there is no service '$1'; there are host-proxy, enclave and upstream"
             exit 2

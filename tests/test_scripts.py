@@ -82,6 +82,18 @@ class DevTests(SynchronousTestCase):
         self.assertEqual(done.stdout.count("not running"), 3)
         self.assertEqual(self.run_script("stop").returncode, 0)
 
+    def test_logs(self) -> None:
+        """logs shows each line once: the host's log has the enclave's lines, whose own log is shown by name."""
+        (self.root / ".run").mkdir()
+        tail = self.root / "bin" / "tail"
+        tail.parent.mkdir()
+        tail.write_text('#!/bin/sh\nfor word; do echo "${word##*/}"; done\n')
+        tail.chmod(0o755)
+        path = f"{tail.parent.absolute()}:{os.environ['PATH']}"
+        for names, files in (([], ["host-proxy.log", "upstream.log"]), (["enclave"], ["enclave.log"])):
+            done = self.run_script("logs", *names, PATH=path)
+            self.assertEqual([word for word in done.stdout.split() if word.endswith(".log")], files, done.stderr)
+
     def test_unknown_service(self) -> None:
         """logs of an unknown service names the services."""
         done = self.run_script("logs", "nonsense")
