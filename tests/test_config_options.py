@@ -131,7 +131,7 @@ class DaemonOptionsTests(Case):
             internal = frozenset({"worker"})
 
         options = Own({})
-        self.assertNotIn("worker", str(options))
+        self.assertNotIn("--worker", str(options))
         self.assertIn("--config", str(options))
         options.parseOptions(["--worker", "1"])
         self.assertEqual(options["worker"], "1")
