@@ -65,14 +65,14 @@ class UnderstandTests(SynchronousTestCase):
 
 
 class ViolationsTests(SynchronousTestCase):
-    """What is told of values that are wrong."""
+    """The errors of wrong values."""
 
-    def assert_told(self, section: type[msgspec.Struct], name: str, value: object, *expected: str) -> None:
-        """What is wrong with *value* is told as *expected*."""
+    def assert_reported(self, section: type[msgspec.Struct], name: str, value: object, *expected: str) -> None:
+        """What is wrong with *value* is reported as *expected*."""
         self.assertEqual(list(violations(value, wanted(section, name))), list(expected))
 
     def test_integer(self) -> None:
-        """An integer outside its limits, or of another type, is told with the limits; at the limits it is right."""
+        """An integer outside its limits, or of another type, is reported with the limits; at the limits it is right."""
         expected = "expected an integer 1..65535, got "
         for value, shown in (
             (0, "0"),
@@ -82,72 +82,72 @@ class ViolationsTests(SynchronousTestCase):
             (8080.0, "8080.0"),
             (None, "null"),
         ):
-            self.assert_told(HostProxy, "port", value, expected + shown)
+            self.assert_reported(HostProxy, "port", value, expected + shown)
         for value in (1, 65535):
-            self.assert_told(HostProxy, "port", value)
+            self.assert_reported(HostProxy, "port", value)
 
     def test_lower_limit_only(self) -> None:
-        """A number without an upper limit is told without one."""
-        self.assert_told(Enclave, "memory_mb", 63, "expected an integer >= 64, got 63")
+        """A number without an upper limit is reported without one."""
+        self.assert_reported(Enclave, "memory_mb", 63, "expected an integer >= 64, got 63")
 
     def test_seconds(self) -> None:
         """Times are positive and finite; integers will do."""
         expected = "expected a number > 0 and <= 86400, got "
         for value, shown in ((0, "0"), (-1.5, "-1.5"), (float("inf"), "Infinity"), (float("nan"), "NaN"), ("1", "'1'")):
-            self.assert_told(Limits, "idle_timeout", value, expected + shown)
-        self.assert_told(Limits, "idle_timeout", 1)
-        self.assert_told(HostProxy, "retry_delay", 0)
-        self.assert_told(HostProxy, "retry_delay", -0.1, "expected a number 0..86400, got -0.1")
+            self.assert_reported(Limits, "idle_timeout", value, expected + shown)
+        self.assert_reported(Limits, "idle_timeout", 1)
+        self.assert_reported(HostProxy, "retry_delay", 0)
+        self.assert_reported(HostProxy, "retry_delay", -0.1, "expected a number 0..86400, got -0.1")
 
     def test_boolean(self) -> None:
         """A boolean is true or false and no number."""
-        self.assert_told(Tls, "allow_plaintext", 1, "expected true or false, got 1")
+        self.assert_reported(Tls, "allow_plaintext", 1, "expected true or false, got 1")
 
     def test_choice(self) -> None:
-        """A word that is none of those that may stand there is told with them."""
-        self.assert_told(Transport, "kind", "tcp", "expected 'hybrid' or 'unix' or 'vsock', got 'tcp'")
+        """A word that is not one of the allowed ones is reported with them."""
+        self.assert_reported(Transport, "kind", "tcp", "expected 'hybrid' or 'unix' or 'vsock', got 'tcp'")
 
     def test_rules(self) -> None:
         """Strings obey the rule of their key: paths are absolute, interfaces are addresses."""
-        self.assert_told(Transport, "directory", "run", "expected an absolute path, got 'run'")
-        self.assert_told(Transport, "directory", "/a\0b", "expected an absolute path, got '/a\\x00b'")
-        self.assert_told(Tls, "ca_file", "ca.pem", "expected an absolute path or null, got 'ca.pem'")
-        self.assert_told(HostProxy, "interface", "localhost", "expected an IP address, got 'localhost'")
+        self.assert_reported(Transport, "directory", "run", "expected an absolute path, got 'run'")
+        self.assert_reported(Transport, "directory", "/a\0b", "expected an absolute path, got '/a\\x00b'")
+        self.assert_reported(Tls, "ca_file", "ca.pem", "expected an absolute path or null, got 'ca.pem'")
+        self.assert_reported(HostProxy, "interface", "localhost", "expected an IP address, got 'localhost'")
         for section, name, value in (
             (Transport, "directory", "/run"),
             (Tls, "ca_file", None),
             (HostProxy, "interface", "::1"),
         ):
-            self.assert_told(section, name, value)
+            self.assert_reported(section, name, value)
 
     def test_vsock_ports(self) -> None:
         """9000 is nitro-cli's, the host's ports are unprivileged, and the wildcard port is none."""
         heartbeat = "got 9000: nitro-cli uses 9000 for the heartbeat of a starting enclave"
         for section in (Enclave, Egress):
-            self.assert_told(section, "port", 9000, f"expected a vsock port other than 9000, {heartbeat}")
-        self.assert_told(Egress, "port", 1023, "expected an integer 1024..4294967294, got 1023")
-        self.assert_told(Enclave, "port", 0, "expected an integer 1..4294967294, got 0")
-        self.assert_told(Enclave, "port", 4294967295, "expected an integer 1..4294967294, got 4294967295")
+            self.assert_reported(section, "port", 9000, f"expected a vsock port other than 9000, {heartbeat}")
+        self.assert_reported(Egress, "port", 1023, "expected an integer 1024..4294967294, got 1023")
+        self.assert_reported(Enclave, "port", 0, "expected an integer 1..4294967294, got 0")
+        self.assert_reported(Enclave, "port", 4294967295, "expected an integer 1..4294967294, got 4294967295")
 
     def test_lists(self) -> None:
-        """Each wrong item of a list is told, and a list of something else as a whole."""
-        self.assert_told(Egress, "allow_addresses", ["10.0.0.0/8", "::1"])
-        told = list(violations(["10.0.0.1/8", "::1", "x"], wanted(Egress, "allow_addresses")))
+        """Each wrong item of a list is reported, and a list of something else as a whole."""
+        self.assert_reported(Egress, "allow_addresses", ["10.0.0.0/8", "::1"])
+        reported = list(violations(["10.0.0.1/8", "::1", "x"], wanted(Egress, "allow_addresses")))
         self.assertEqual(
-            [text.split(":")[0] for text in told],
+            [text.split(":")[0] for text in reported],
             [
                 "expected a network such as 10.0.0.0/8, got '10.0.0.1/8'",
                 "expected a network such as 10.0.0.0/8, got 'x'",
             ],
         )
-        self.assert_told(Egress, "allow", "*:443", "expected a list of strings, got '*:443'")
-        self.assert_told(Egress, "allow", [443], "expected a list of strings, got [443]")
+        self.assert_reported(Egress, "allow", "*:443", "expected a list of strings, got '*:443'")
+        self.assert_reported(Egress, "allow", [443], "expected a list of strings, got [443]")
 
     def test_patterns(self) -> None:
         """A pattern that the policy refuses is refused, with the policy's reason."""
-        (told,) = violations(["*:443", "example.org:99999"], wanted(Egress, "allow"))
-        self.assertTrue(told.startswith("expected a host:port pattern, got 'example.org:99999': "), told)
-        self.assert_told(Egress, "deny", [])
+        (reported,) = violations(["*:443", "example.org:99999"], wanted(Egress, "allow"))
+        self.assertTrue(reported.startswith("expected a host:port pattern, got 'example.org:99999': "), reported)
+        self.assert_reported(Egress, "deny", [])
 
 
 class ByPatternTests(SynchronousTestCase):
@@ -265,7 +265,7 @@ class ShowTests(SynchronousTestCase):
     """How values are shown."""
 
     def test_one_line(self) -> None:
-        """A value takes one line, whatever is in it."""
+        """A value takes one line, with any content."""
         self.assertEqual(show("a\nb"), "'a\\nb'")
         self.assertEqual(show(["a\nb", None]), '["a\\nb", null]')
         self.assertEqual(show(Members([("a", 1)])), "an object")

@@ -45,7 +45,10 @@ REQUESTS = [
     (b"GET / HTTP/1.1\r\n\r\n", "no Host field"),
     (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "the Host field"),
     (HEAD + b"Expect: s3cret\r\n\r\n", "the Expect field"),
-    (b"GET /?q=\xe4\xb8\xad HTTP/1.1\r\nHost: a\r\n\r\n", "the request target holds the byte 0xe4"),
+    (
+        b"GET /?q=\xe4\xb8\xad HTTP/1.1\r\nHost: a\r\n\r\n",
+        "the request target is not ASCII: percent-encode the UTF-8 bytes",
+    ),
     (b"GET s3cret HTTP/1.1\r\nHost: a\r\n\r\n", "the request target is malformed"),
     (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", "'HTTP/1.2'"),
     (b"GET /s3cret s3cret HTTP/1.1\r\nHost: a\r\n\r\n", "the request line has 4 parts"),

@@ -84,6 +84,22 @@ class RequestTests(SynchronousTestCase):
                 expected = (*(case[key].encode("latin-1") for key in ("method", "target", "body")), case["keep_alive"])
                 self.assertEqual(seen, expected, case["name"])
 
+    def test_what_to_encode(self) -> None:
+        """A target with bytes that no target may hold says how to write them, and never repeats the query."""
+        for target, words in (
+            ("/https://a.example/?q=中文", "percent-encode the UTF-8 bytes of path and query, as in %E4%B8%AD"),
+            ("/é", "percent-encode"),
+            ("bücher.example:443", "A-labels (xn--)"),
+            ("/x?q=a b", "a space in a target is %20"),
+            ("/x?q=a\tb", "a tab, which is %09"),
+        ):
+            reader = RequestReader(Limits())
+            reader.feed(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            error = self.assertRaises(ProxyError, reader.read_head)
+            self.assertIs(error.kind, Kind.MALFORMED_REQUEST)
+            self.assertIn(words, error.detail)
+            self.assertNotRegex(error.detail, "q=|中")
+
     def test_long_target(self) -> None:
         """A target over the limit is 414, whether it comes in one piece or in many (S7)."""
         for size, kind in ((16385, Kind.TARGET_TOO_LONG), (70000, Kind.TARGET_TOO_LONG)):

@@ -1,8 +1,7 @@
 """Loads the configuration: file, environment and command line into `Settings`, with where each value came from.
 
-Precedence: command-line option > environment > file > default. Whatever is wrong, in whichever source, is found in one
-go, and reported in one line each. `schema` describes the keys. Knows nothing of Twisted, and reads
-nothing but the one file.
+Precedence: command-line option > environment > file > default. All errors of all sources are found in one pass and
+reported in one line each. `schema` describes the keys. This module knows nothing of Twisted and reads only that file.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ __all__ = [
     "load",
 ]
 
-#: Where the configuration is by default.
+#: The configuration file, if neither an option nor the environment names one.
 DEFAULT_PATH: Final = "/etc/nitroproxy/config.json"
 
-#: The environment variable that names it instead.
+#: The environment variable that names another one.
 PATH_VARIABLE: Final = "NITROPROXY_CONFIG"
 
 _DEBUG_MODE: Final = "DEBUG_MODE"
@@ -90,7 +89,7 @@ class Configuration:
     """A valid configuration.
 
     :ivar debug_mode: whether DEBUG_MODE is true.
-    :ivar path: the file that was read; None when there is none and no file was asked for.
+    :ivar path: the file that was read; None if no file was named and the default one does not exist.
     :ivar sources: where each key's value came from, for those that are not at their default.
     """
 
@@ -127,7 +126,7 @@ class _Given:
 
 
 def load(path: str | None, *, options: Sequence[str] = (), environ: Mapping[str, str]) -> Configuration:
-    """The configuration that the sources make together.
+    """The configuration that the sources make.
 
     :param path: the file; None for the one that NITROPROXY_CONFIG names, or else `DEFAULT_PATH` if it exists.
     :param options: assignments from the command line, ``section.key=value``; of two for one key the later one wins.
@@ -167,8 +166,9 @@ def load(path: str | None, *, options: Sequence[str] = (), environ: Mapping[str,
     for contradiction in contradictions(settings, bool(debug_mode)):
         if doubtful.isdisjoint(contradiction.keys):
             key = contradiction.keys[0]
+            reason = f": {contradiction.reason}" if contradiction.reason else ""
             problems.append(
-                f"{key}: expected {contradiction.expected}, got {values[key]} (from {found.source_of(key)})"
+                f"{key}: expected {contradiction.expected}, got {values[key]} (from {found.source_of(key)}){reason}"
             )
     if problems:
         raise ConfigurationError(problems)
@@ -176,7 +176,7 @@ def load(path: str | None, *, options: Sequence[str] = (), environ: Mapping[str,
 
 
 def _debug_mode(environ: Mapping[str, str], problems: list[str]) -> bool | None:
-    """Whether DEBUG_MODE is on; None if it cannot be understood."""
+    """Whether DEBUG_MODE is on; None if its value is invalid."""
     text = environ.get(_DEBUG_MODE) or "false"
     mode = BOOLEANS.get(text.strip().lower())
     if mode is None:
@@ -187,8 +187,8 @@ def _debug_mode(environ: Mapping[str, str], problems: list[str]) -> bool | None:
 def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterator[_Given]:
     for variable, key in _VARIABLES.items():
         text = environ.get(variable)
-        # An empty variable counts as absent, as is the custom; but for a list it could be meant as an empty one, and is
-        # refused when it is checked: an allow list must not fall back to the default by mistake.
+        # An empty variable counts as absent, as is the custom. For a list it could be meant as an empty one; it is
+        # refused later, as an allow list must not fall back to the default by mistake.
         if text or (text is not None and takes_list(_TYPES[key])):
             yield _Given(key, understand(text, _TYPES[key]), f"env {variable}")
     known = (*_VARIABLES, PATH_VARIABLE)
@@ -234,7 +234,7 @@ def _from_file(path: str, problems: list[str]) -> Iterator[_Given]:
 
 
 def _unique(members: Members, prefix: str, source: str, problems: list[str]) -> Iterator[tuple[str, object]]:
-    """The members, and a problem for each name that is there more than once (RFC 8259 section 4)."""
+    """The members, and a problem for each name that occurs more than once (RFC 8259 section 4)."""
     seen: set[str] = set()
     for name, value in members:
         if name in seen:
@@ -245,7 +245,7 @@ def _unique(members: Members, prefix: str, source: str, problems: list[str]) -> 
 
 
 def _shown_key(name: str) -> str:
-    """A name that somebody made up, for a message: as it is if it could be a key, else quoted."""
+    """An unknown name for a message: quoted unless it could be a key."""
     return name if name.replace(".", "_").isidentifier() else repr(name)
 
 

@@ -1,7 +1,7 @@
 """What can be configured: every key with its type, limits, default and description, and the JSON Schema made of them.
 
-The structs here are plain values. `load` finds out where a value comes from (file, environment, command line); this
-module knows neither that nor Twisted.
+The structs are plain values. This module knows neither where a value comes from (file, environment, command line:
+`load`) nor Twisted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ _UNIX_PATH_BYTES: Final = 107
 #: On the host, nitro-cli takes this vsock port for the heartbeat of a starting enclave.
 _HEARTBEAT_PORT: Final = 9000
 
+#: Who has the vsock CIDs below 4 (vsock(7); 3 is Nitro's own): for the error that refuses one of them for an enclave.
+_RESERVED_CIDS: Final = {
+    1: "CID 1 is this machine's own loopback",
+    2: "CID 2 is the hypervisor's host",
+    3: "CID 3 is the parent instance, where the host daemon runs; the enclave's is the one that it is started with, as "
+    "in nitro-cli run-enclave --enclave-cid 16",
+}
+
 
 #: Seconds that a response may take where nothing else is configured.
 RESPONSE_TIMEOUT: Final = 300.0
@@ -31,11 +39,11 @@ RESPONSE_TIMEOUT: Final = 300.0
 
 @dataclass(frozen=True)
 class Rule:
-    """What a JSON Schema type cannot say about a value.
+    """A check that a JSON Schema type cannot express.
 
     :ivar expected: what the value should be, to follow the word "expected".
-    :ivar examine: raises ValueError, with or without a reason for a person, when the value is not that. Of a list it is
-        given each item.
+    :ivar examine: raises ValueError, with or without a reason for a person, when the value is not that. It is called
+        with each item of a list.
     """
 
     expected: str
@@ -360,22 +368,25 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Keys that are each right but do not go together.
+    """Keys whose values are valid one by one but not together.
 
     :ivar keys: all that are involved; the first is the one to change.
+    :ivar reason: why its value cannot be, for a person; empty if *expected* says it all.
     """
 
     keys: tuple[str, ...]
     expected: str
+    reason: str = ""
 
 
 def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradiction]:
-    """What in *settings* does not go together."""
+    """The keys of *settings* that contradict each other."""
     transport, enclave, egress = settings.transport, settings.enclave, settings.egress
     if enclave.cid < 4 and (enclave.cid == 3 or enclave.cid != transport.parent_cid):
         yield Contradiction(
             ("enclave.cid", "transport.parent_cid"),
             "an integer 4..4294967294, or 1 or 2 if that is also transport.parent_cid",
+            _RESERVED_CIDS[enclave.cid],
         )
     if settings.logging.port == egress.port:
         yield Contradiction(("logging.port", "egress.port"), "another port than egress.port")

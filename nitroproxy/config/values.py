@@ -1,6 +1,6 @@
-"""Checks values against the types of `schema`: what a text means as one, what is wrong with a value, how to show it.
+"""Values and the types of `schema`: reads a value from text, checks one, shows one in a message.
 
-It does not know where values come from, nor what the keys are called.
+It knows nothing of sources and of the names of keys.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SHOWN_CHARACTERS: Final = 80
 
 
 def understand(text: str, wanted: Any) -> object:
-    """The value that *text*, from the environment or the command line, means where the type *wanted* is expected.
+    """The value that *text*, from the environment or the command line, stands for where the type *wanted* is expected.
 
-    A string may be bare, and so may the items of a list, between commas; all else is JSON. A text that means nothing
-    is returned as it is, for `violations` to refuse.
+    A string may be bare, and so may the items of a list, between commas; everything else is JSON. A text that is not
+    valid is returned unchanged, for `violations` to refuse.
     """
     text = text.strip()
     kind, _ = _taken_apart(inspect.type_info(wanted))
@@ -91,7 +91,7 @@ def _fields_wrong(value: object, struct: type[msgspec.Struct]) -> Iterator[str]:
 
 
 def violations(value: object, wanted: Any) -> Iterator[str]:
-    """What is wrong with *value* where the type *wanted* is expected: ``expected …, got …``."""
+    """The ways in which *value* is not of the type *wanted*: ``expected …, got …``."""
     kind, rule = _taken_apart(inspect.type_info(wanted))
     of_objects = _part(kind, inspect.DictType)
     if of_objects is not None and isinstance(value, Members):

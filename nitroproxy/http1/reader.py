@@ -23,6 +23,7 @@ from nitroproxy.http1.faults import longest_field, misshapen_line, odd_byte, sho
 from nitroproxy.http1.framing import HeadFields, offered_protocols
 from nitroproxy.http1.headers import members
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Limits, Request, Response
+from nitroproxy.target import NOT_ASCII
 
 _HEAD_END: Final = b"\r\n\r\n"
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -204,12 +205,15 @@ class RequestReader(_Reader):
         start_line = head[: head.index(b"\r\n")]
         parts = start_line.split(b" ")
         if len(parts) != 3 or not parts[1]:
-            raise self._fail(
-                self._blame, f"the request line has {len(parts)} parts, not three: method, target, version"
-            )
+            detail = f"the request line has {len(parts)} parts, not three: method, target, version"
+            raise self._fail(self._blame, f"{detail}; a space in a target is %20")
         method, target, version = parts
         if len(target) > self._limits.target_bytes:
             raise self._fail(Kind.TARGET_TOO_LONG, f"the request target is over {self._limits.target_bytes} bytes")
+        if not target.isascii():
+            raise self._fail(self._blame, NOT_ASCII)
+        if b"\t" in target:
+            raise self._fail(self._blame, "the request target holds a tab, which is %09 there")
         if version not in (b"HTTP/1.1", b"HTTP/1.0"):
             raise self._fail(self._blame, f"the protocol version {shown(version)} is not HTTP/1.1 or HTTP/1.0")
         fields = self._parse(head, httptools.HttpRequestParser)

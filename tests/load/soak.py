@@ -216,7 +216,7 @@ async def soak(seconds: float, seed: int | None = None) -> None:
     print(f"  seed {seed}", flush=True)
     chance = random.Random(seed)
     verdicts: Counter[Verdict] = Counter()
-    async with Stack("limits.idle_timeout=3", "limits.response_timeout=3", "limits.connect_timeout=3") as stack:
+    async with Stack(*(f"limits.{name}_timeout=3" for name in ("idle", "tunnel", "response", "connect"))) as stack:
         descriptors = await warm(stack)
         for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream):
             proxy.choose = lambda: _choose(chance)
