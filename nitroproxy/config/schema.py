@@ -1,7 +1,7 @@
 """What can be configured: every key with its type, limits, default and description, and the JSON Schema made of them.
 
-The structs here are plain values, handed to whoever needs them. Where a value comes from (file, environment, command
-line) is `config`'s business; this module knows nothing of it, nor of Twisted.
+The structs here are plain values, handed to the modules that use them. Where a value comes from (file, environment,
+command line) is `config`'s business; this module knows nothing of it, nor of Twisted.
 """
 
 from __future__ import annotations
@@ -269,9 +269,9 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     response_timeout: Annotated[
         _Seconds | dict[str, _Seconds],
         Meta(
-            description="Seconds from the end of a request to its response's head. Or an object of host:port patterns "
-            f"(as in egress.allow; * alone: every other destination, else {RESPONSE_TIMEOUT:g}) and seconds, of which "
-            'the most specific counts: {"*": 300, "api.example:443": 900}.',
+            description="Seconds from the end of a request to its response's head. By destination: an object of "
+            'host:port patterns and seconds, such as {"*": 300, "api.example:443": 900}. The most specific pattern '
+            f"counts; where none matches, it is {RESPONSE_TIMEOUT:g}.",
             extra=_rule("seconds, or an object of host:port patterns and seconds", _seconds_by_pattern),
         ),
     ] = RESPONSE_TIMEOUT
