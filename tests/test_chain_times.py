@@ -107,7 +107,7 @@ class WaitingTests(TimesCase):
             await client.until(b"echo question")
 
     async def test_silent_tunnel(self) -> None:
-        """A tunnel in which it is nobody's turn ends, and the log says why."""
+        """A tunnel in which no answer is outstanding ends, and the log says why."""
         events = self.events()
         client = await self.tunnel(self.loopback)
         await client.ended
@@ -124,7 +124,7 @@ class DrainTests(TimesCase):
         return ensureDeferred(super().setUp())
 
     async def drained(self, role: str, port: int) -> None:
-        """A request by way of *port* gets its answer although *role*'s daemon is stopped meanwhile."""
+        """A request by way of *port* gets its answer although *role*'s daemon is stopped in between."""
         destination: Any = self.upstream_resource
         waiting = ensureDeferred(self.late(port))
         await destination.asked

@@ -56,7 +56,7 @@ class PlaceTests(SynchronousTestCase):
             self.assertEqual(place, shown)
 
     def test_unix(self) -> None:
-        """UNIX sockets stand in for both, in directories that nobody else may enter."""
+        """UNIX sockets stand in for both, in directories that no other user may enter."""
         directory = Path(self.mktemp())
         settings = Settings(transport=Transport(kind="unix", directory=str(directory)))
         _, served = hop_server(MemoryReactorClock(), settings, "enclave", 5000)
@@ -110,7 +110,7 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(pool_settings(settings.limits, HOP_FIELDS).limits, inner)
 
     def test_patience(self) -> None:
-        """The nearer a hop is to the destination the less it waits; nobody waits longer than is configured."""
+        """The nearer a hop is to the destination the less it waits; no hop waits longer than is configured."""
         limits = Limits(connect_timeout=10.0, response_timeout={"*": 60.0, "api.example:443": 900.0})
         settings = Settings(limits=limits)
         gateway = listener_settings(settings)

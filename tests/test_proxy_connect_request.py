@@ -58,7 +58,7 @@ class ConnectRequestTests(SynchronousTestCase):
         self.assertEqual((record.error, record.ended_by), (Kind.CONNECTION_TIMEOUT, End.FAILED))
 
     def test_client_gone(self) -> None:
-        """A client that leaves meanwhile ends the attempt, once, and its record says so."""
+        """A client that leaves ends the attempt, once, and its record says so."""
         self.client.receive(CONNECT)
         self.client.lose()
         self.assertEqual(self.destination.cancelled, 1)

@@ -327,6 +327,15 @@ class RetryTests(SynchronousTestCase):
         fresh.receive(OK)
         self.assertTrue(client.take().endswith(b"ok"))
 
+    def test_connection_that_has_answered(self) -> None:
+        """A kept-alive connection that dies after a 1xx was not stale: the request was seen and is not repeated."""
+        hop, client, upstream = self.kept_alive()
+        client.receive(GET)
+        upstream.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        upstream.lose()
+        self.assertEqual(hop.endpoint.waiting, [])
+        self.assertIn(b"connection_terminated", client.take())
+
     def test_post_is_never_sent_twice(self) -> None:
         """A POST that may have been seen is answered 502 instead."""
         hop, client, upstream = self.kept_alive()

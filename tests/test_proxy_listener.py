@@ -232,7 +232,7 @@ class DrainTests(SynchronousTestCase):
         self.assertEqual((record.error, record.client_gone, record.status), (Kind.DRAINING, False, 0))
 
     def test_abort(self) -> None:
-        """What is aborted before the time is over is told of likewise, whether the drain has begun or not."""
+        """What is aborted before the time is over is recorded in the same way, whether the drain has begun or not."""
         for drains_before in (True, False):
             hop = OneHop()
             notes = hop.factory.observer = Notes()
@@ -247,7 +247,7 @@ class DrainTests(SynchronousTestCase):
             self.assertFalse(self.successResultOf(done or hop.factory.drain(30.0)))
             self.assertEqual([(record.error, record.client_gone) for record in notes.records], [(Kind.DRAINING, False)])
 
-    def test_abort_of_what_nobody_uses(self) -> None:
+    def test_abort_of_what_is_unused(self) -> None:
         """Aborting what is idle, or a tunnel in reserve, breaks nothing off; a tunnel in use is broken off."""
         for quiet, complete in ((6.0, True), (4.0, False)):
             destination = WaitingEndpoint()
@@ -304,8 +304,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(len(self.notes.records), 1)
 
     def test_client_that_stops_reading(self) -> None:
-        """A client that reads no more of its response is the client's doing too; nobody says that the response
-        stopped."""
+        """A client that stops reading its response counts as gone; the response has not failed."""
         upstream = self.ask()
         upstream.receive(OK[:-1])
         assert self.client.producer is not None

@@ -181,9 +181,9 @@ class _Handshake(Protocol):
     def _read_refusal(self, response: Response) -> None:
         self._refusal += self._reader.read_body()
         if self._reader.complete or len(self._refusal) > _LONGEST_REFUSAL or response.content_length == UNTIL_CLOSE:
-            told = read_problem(self._refusal)
+            reported = read_problem(self._refusal)
             detail = f"the next proxy answered CONNECT with {response.status}"
-            self._failed(told or ProxyError(Kind.HTTP_PROTOCOL_ERROR, detail))
+            self._failed(reported or ProxyError(Kind.HTTP_PROTOCOL_ERROR, detail))
 
     def _failed(self, error: ProxyError) -> None:
         if self._inner is None and not self._result.called:

@@ -52,6 +52,9 @@ class _Lease(enum.Enum):
     PINNED = enum.auto()
 
 
+_NEW, _POOLED, _PINNED = _Lease
+
+
 class Exchange:
     """Drives one forwarded request; reports the outcome to its client. See `ClientExchange` for who calls it."""
 
@@ -73,7 +76,7 @@ class Exchange:
         self._settings = settings
         self._deadlines = deadlines
         self._progress = Progress(client, record, settings, deadlines, self._late)
-        self._lease = _Lease.PINNED if carries_login(request.fields) else _Lease.NEW
+        self._lease = _PINNED if carries_login(request.fields) else _NEW
         self._connection: UpstreamConnection | None = None
         self._connecting: Deferred[UpstreamConnection] | None = None
         self._retry: Deadline | None = None
@@ -86,12 +89,12 @@ class Exchange:
         pool, key = self._route.pool, self._route.key
         connection = self._client.pinned.take(pool, key)
         if connection is not None:
-            self._lease = _Lease.PINNED
-        elif self._lease is not _Lease.PINNED:
+            self._lease = _PINNED
+        elif self._lease is not _PINNED:
             # What logs a connection in never goes where it might be sent a second time, elsewhere.
             connection = pool.take_idle(key)
             if connection is not None:
-                self._lease = _Lease.POOLED
+                self._lease = _POOLED
         if connection is not None:
             self._send_head(connection)
         else:
@@ -99,8 +102,8 @@ class Exchange:
 
     def _connect(self) -> None:
         self._retry = None
-        if self._lease is _Lease.POOLED:
-            self._lease = _Lease.NEW
+        if self._lease is _POOLED:
+            self._lease = _NEW
         identity = trace_headers(self._record.request_id, self._record.traceparent)
         self._connecting = self._route.pool.connect(self._route.key, identity)
         self._connecting.addCallbacks(self._connected, self._connect_failed)
@@ -197,7 +200,7 @@ class Exchange:
         if b"proxy-status" in response.fields.values:
             self._heed_proxy_status(response)
         if offers_login(response.fields):
-            self._lease = _Lease.PINNED
+            self._lease = _PINNED
         self._client.answering(response.status)
         if self._progress.request is not SENT:
             # It may end before the request does, and the connection then ends with it: the head is the last place to
@@ -229,7 +232,7 @@ class Exchange:
         if connection is not None:
             if not (reusable and complete):
                 connection.forget()
-            elif self._lease is _Lease.PINNED:
+            elif self._lease is _PINNED:
                 connection.rest()
                 self._client.pinned.keep(connection)
             else:
@@ -258,7 +261,7 @@ class Exchange:
     def response_failed(self, error: ProxyError) -> None:
         """The connection was lost or broke the protocol."""
         progress = self._progress
-        stale = self._lease is _Lease.POOLED and error.kind is Kind.CONNECTION_TERMINATED
+        stale = self._lease is _POOLED and error.kind is Kind.CONNECTION_TERMINATED
         sent_whole = progress.request is SENT and self._request.content_length == 0
         if stale and sent_whole and progress.response is NONE and self._request.method in _IDEMPOTENT:
             self._connection = None
