@@ -2,7 +2,7 @@
 
 Pure. Anything that two parsers could read differently is refused (RFC 3986, RFC 9112 section 3.2): userinfo,
 backslashes, percent-encoded hosts, odd spellings of addresses. A request-target is ASCII, so an internationalized host
-is in A-labels there; `normalize_host` takes U-labels too, for what people write: the policy and the command line.
+is in A-labels there; `normalize_host` takes U-labels too, for the policy and the command line, which people write.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "h
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: Scheme, authority, and what follows it, in the path form and in the absolute form.
 _PATH_FORM: Final = re.compile(rb"/(https?|wss?):/{1,2}(?!/)([^/?#]*)(.*)", re.DOTALL | re.IGNORECASE)
+#: The path form of clients that percent-encode each colon of a path, although none needs it (RFC 3986 section 3.3), as
+#: pip and boto3 do: scheme, host, port, and what follows.
+_ENCODED_PATH_FORM: Final = re.compile(
+    rb"/(https?|wss?)%3A/{1,2}(?!/)([^/?#:%]*)(?:%3A([0-9]*))?((?:[/?#].*)?)", re.DOTALL | re.IGNORECASE
+)
 #: What starts like the path form and is not: a mistake, not a page of ours.
-_NEARLY_PATH_FORM: Final = re.compile(rb"/+(?:https?|wss?):", re.IGNORECASE)
+_NEARLY_PATH_FORM: Final = re.compile(rb"/+(?:https?|wss?)(?::|%3A)", re.IGNORECASE)
 _ABSOLUTE_FORM: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _AUTHORITY: Final = re.compile(rb"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 _PATH: Final = re.compile(rb"[!$-\[\]_a-z|~^`{}\"<>]*")
@@ -90,17 +95,26 @@ def parse_target(method: bytes, raw: bytes) -> Target | None:
     :raises ProxyError: `Kind.INVALID_TARGET`, saying what is wrong; never with the query string.
     """
     if not raw.isascii():
-        _refuse("it is not ASCII: an internationalized host is sent in A-labels (xn--), all else percent-encoded")
+        _refuse(
+            "it is not ASCII: an internationalized host is sent in A-labels (xn--), all else percent-encoded in UTF-8"
+        )
     if method == b"CONNECT":
         return _connect_target(raw)
     match = _PATH_FORM.fullmatch(raw) or _ABSOLUTE_FORM.fullmatch(raw)
     if match is None:
+        if encoded := _ENCODED_PATH_FORM.fullmatch(raw):
+            scheme, host, port, path = encoded.groups()
+            return _target(method, scheme, host if port is None else b"%b:%b" % (host, port), path)
         if _NEARLY_PATH_FORM.match(raw):
             _refuse("a URL in the path must be /https://host/path")
         if raw.startswith(b"/") or (method == b"OPTIONS" and raw == b"*"):
             return None
         _refuse("it is neither a path nor an http(s) URL")
     scheme, authority, path = match.groups()
+    return _target(method, scheme, authority, path)
+
+
+def _target(method: bytes, scheme: bytes, authority: bytes, path: bytes) -> Target:
     origin = _origin(scheme.lower(), authority)
     if _PATH.fullmatch(path) is None:
         if b"#" in path:

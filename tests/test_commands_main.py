@@ -1,24 +1,32 @@
-"""Tests of `nitroproxy.commands.main`."""
+"""Tests of `nitroproxy.commands.main`: the tree, and what holds for every subcommand."""
 
 from __future__ import annotations
 
-import errno
-import json
+import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from io import StringIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import nitroproxy.commands.status
-import nitroproxy.demo.main
 from nitroproxy import __version__
-from nitroproxy.commands.main import Options, main
-from nitroproxy.commands.status import Status
+from nitroproxy.commands import status
+from nitroproxy.commands.main import COMMANDS, build_parser, main
 from nitroproxy.config import load
-from nitroproxy.config.schema import json_schema
+
+#: Runs the command in a process of its own.
+COMMAND = [sys.executable, "-c", "import sys; from nitroproxy.commands.main import main; sys.exit(main())"]
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """*parser* and those below it."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from parsers(below)
 
 
 class MainTests(SynchronousTestCase):
@@ -33,134 +41,73 @@ class MainTests(SynchronousTestCase):
         self.patch(sys, "stderr", self.err)
 
     def exit_status(self, *argv: str) -> object:
-        """The status that the command ends with in its options."""
+        """The status with which parsing *argv* ends the command."""
         return self.assertRaises(SystemExit, main, argv).code
 
     def test_version(self) -> None:
-        """--version prints nitroproxy's version, before and after a command."""
-        commands = [name for name, *_ in Options.subCommands]
-        for argv in ([], ["policy", "check"], *([command] for command in commands)):
-            self.assertEqual(self.exit_status(*argv, "--version"), 0)
-        self.assertEqual(self.out.getvalue(), f"nitroproxy {__version__}\n" * (len(commands) + 2))
+        """--version prints nitroproxy's version."""
+        self.assertEqual(self.exit_status("--version"), 0)
+        self.assertEqual(self.out.getvalue(), f"nitroproxy {__version__}\n")
 
     def test_help(self) -> None:
-        """--help tells the commands."""
+        """--help lists every command."""
         self.assertEqual(self.exit_status("--help"), 0)
-        self.assertIn("demo", self.out.getvalue())
-        self.assertIn("config", self.out.getvalue())
+        for name in ("status", "logs", "policy", "config", "demo", "install-units", "run-enclave", "attest"):
+            self.assertRegex(self.out.getvalue(), rf"(?m)^ +{name}\s+[a-z]")
 
-    def test_print(self) -> None:
-        """`config` prints the configuration, with or without being told to."""
-        self.assertEqual(self.exit_status("config", "--set", "enclave.cid=20"), 0)
-        once = self.out.getvalue()
-        self.assertRegex(once, r"(?m)^enclave\.cid +20 +option --set$")
-        self.assertEqual(self.exit_status("config", "--print-config", "--set", "enclave.cid=20"), 0)
-        self.assertEqual(self.out.getvalue(), once * 2)
+    def test_every_option_has_help(self) -> None:
+        """Every option and argument of every parser has a help text, and every parser can be formatted."""
+        found = list(parsers(build_parser()))
+        self.assertGreater(len(found), len(COMMANDS))
+        for parser in found:
+            self.assertIn(parser.prog, parser.format_help())
+            lacking = [
+                action.dest
+                for action in parser._actions
+                if not action.help and not isinstance(action, argparse._SubParsersAction)
+            ]
+            self.assertEqual((parser.prog, lacking), (parser.prog, []))
 
-    def test_check(self) -> None:
-        """`config --check-config` checks, and only that."""
-        self.assertEqual(self.exit_status("config", "--check-config"), 0)
-        self.assertEqual(self.out.getvalue(), "configuration is valid: defaults, without a file\n")
-        self.assertEqual(self.exit_status("config", "--check-config", "--set", "enclave.cid=x"), 1)
-        self.assertEqual(len(self.err.getvalue().splitlines()), 1)
-        self.assertEqual(self.exit_status("config", "--check-config", "--set", "tls.ca_file=/no/such/file"), 1)
-        self.assertIn("tls.ca_file: /no/such/file: No such file", self.err.getvalue())
-
-    def test_schema(self) -> None:
-        """`config --schema` prints the JSON Schema, also where the configuration is bad."""
-        self.assertEqual(self.exit_status("config", "--schema", "--set", "enclave.cid=x"), 0)
-        self.assertEqual(self.out.getvalue(), json_schema())
-
-    def test_demo(self) -> None:
-        """`demo` gets the rest of the command line as it is, and its status is the command's."""
-        seen: list[Sequence[str]] = []
-
-        def run(argv: Sequence[str]) -> int:
-            seen.append(argv)
-            return 1
-
-        self.patch(nitroproxy.demo.main, "run", run)
-        self.assertEqual(main(["demo", "--proxy", "http://127.0.0.1:8080", "--help"]), 1)
-        self.assertEqual(seen, [["--proxy", "http://127.0.0.1:8080", "--help"]])
-
-    def test_policy_check(self) -> None:
-        """`policy check` says of each URL what would become of it, by the configuration; status 1 if one may not."""
-        rules = ["--set", 'egress.allow=["10.0.0.0/8:443"]', "--set", "egress.allow_addresses=10.0.0.0/8"]
-        self.assertEqual(main(["policy", "check", *rules, "https://10.0.0.1/"]), 0)
-        self.assertIn("allowed: by '10.0.0.0/8:443'", self.out.getvalue())
-        self.assertEqual(main(["policy", "check", *rules, "https://10.0.0.1/", "https://a.example/"]), 1)
-        self.assertIn("403 destination_not_allowed", self.out.getvalue())
-
-    def test_policy_check_json(self) -> None:
-        """--json gives the same as a document, --no-lookup does without the resolver."""
-        self.assertEqual(main(["policy", "check", "--json", "--no-lookup", "https://nowhere.invalid/"]), 0)
-        [found] = json.loads(self.out.getvalue())
-        self.assertTrue(found["allowed"])
-
-    def journalctl(self, *argv: str) -> list[str]:
-        """The command that `nitroproxy logs` becomes."""
-        became: list[list[str]] = []
-
-        def execvp(file: str, command: list[str]) -> None:
-            became.append(command)
-            raise OSError(errno.ENOENT, "none here")
-
-        self.patch(os, "execvp", execvp)
-        self.assertEqual(main(["logs", *argv]), 1)
-        return became[0]
-
-    def test_logs(self) -> None:
-        """The last lines, or those of one request: of that and no other, and not newest first, as --lines would."""
-        self.assertIn("--lines=200", self.journalctl())
-        command = self.journalctl("--request-id", "a.c-5", "--follow")
-        self.assertFalse([argument for argument in command if argument.startswith("--lines")])
-        self.assertTrue({"--follow", "--case-sensitive=true"} < set(command))
-        [pattern] = [argument.removeprefix("--grep=") for argument in command if argument.startswith("--grep=")]
-        for line in ("x id=a.c-5", "x id=a.c-5 opened_by=b", "x opened_by=a.c-5 y", '{"request_id":"a.c-5","x":1}'):
-            self.assertRegex(line, pattern)
-        for line in ("x id=a.c-55", "x id=ba.c-5", "x id=a.c-5-1", "x id=abc-5", "x id=A.C-5", "x id=0.a.c-5"):
-            self.assertNotRegex(line, pattern)
-
-    def test_status_of(self) -> None:
-        """`status` asks the gateway that the configuration has, or the one it is given, whatever the configuration."""
-        asked: list[str] = []
-
-        def look(url: str) -> Status:
-            asked.append(url)
-            return Status(url, True, status="pass")
-
-        self.patch(nitroproxy.commands.status, "look", look)
-        self.patch(os, "environ", {"HOST_PROXY_PORT": "9090"})
-        for options in (
-            [],
-            ["--set", "host_proxy.interface=0.0.0.0"],
-            ["--set", "host_proxy.interface=::1", "--set", "host_proxy.port=1"],
-            ["--url", "http://10.0.0.1:80/", "--set", "enclave.cid=x"],
-        ):
-            self.assertEqual(main(["status", *options]), 0)
-        self.assertEqual(
-            asked, ["http://127.0.0.1:9090", "http://127.0.0.1:9090", "http://[::1]:1", "http://10.0.0.1:80"]
-        )
-
-    def test_nobody_reads(self) -> None:
-        """Output that nobody reads to its end is no error to tell."""
-        command = [sys.executable, "-c", "import sys; from nitroproxy.commands.main import main; sys.exit(main())"]
-        reader, writer = os.pipe()
-        os.close(reader)
-        done = subprocess.run([*command, "config"], check=False, stdout=writer, stderr=subprocess.PIPE)
-        os.close(writer)
-        self.assertEqual((done.returncode, done.stderr), (1, b""))
+    def test_every_command_runs(self) -> None:
+        """Every parser without subcommands says what to run."""
+        for parser in parsers(build_parser()):
+            if not any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
+                self.assertTrue(callable(parser.get_default("run")), parser.prog)
 
     def test_bad_usage(self) -> None:
         """No command, one that does not exist or an unknown option is status 2, with the usage on standard error."""
         for argv in (
             *([], ["nonsense"], ["--nonsense"], ["config", "--nonsense"], ["config", "nonsense"]),
-            *(["policy"], ["policy", "check"], ["policy", "nonsense"], ["policy", "check", "a:1", "--json"]),
-            *(["status", "--interval", interval] for interval in ("-1", "0", "nan", "inf", "x")),
+            *(["policy"], ["policy", "check"], ["policy", "nonsense"], ["config", "--schema", "--check-config"]),
+            *(["run-enclave"], ["logs", "--lines", "x"], ["logs", "--unit", "x"], ["status", "--check-config"]),
+            *(["status", "--interval", interval] for interval in ("-1", "0", "nan", "inf", "x", "86401")),
         ):
             self.err.truncate(0)
             self.err.seek(0)
-            self.assertEqual(main(argv), 2, argv)
-            self.assertTrue(self.err.getvalue().startswith("nitroproxy: "))
-            self.assertIn("Usage: nitroproxy", self.err.getvalue())
+            self.assertEqual(self.exit_status(*argv), 2, argv)
+            self.assertTrue(self.err.getvalue().startswith("usage: nitroproxy"), self.err.getvalue())
+            self.assertRegex(self.err.getvalue(), r"\nnitroproxy.*: error: ")
         self.assertEqual(self.out.getvalue(), "")
+
+    def test_interrupted(self) -> None:
+        """Ctrl-C ends a command with 130 and without a traceback."""
+
+        def interrupt(arguments: argparse.Namespace) -> int:
+            raise KeyboardInterrupt
+
+        self.patch(status, "run", interrupt)
+        self.assertEqual(main(["status"]), 130)
+
+    def test_closed_pipe(self) -> None:
+        """A reader that closes the pipe early, as head does, is no error to report."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([*COMMAND, "config"], check=False, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        self.assertEqual((done.returncode, done.stderr), (1, b""))
+
+    def test_light(self) -> None:
+        """The help and the completion need no reactor, TLS or HTTP library."""
+        code = "import sys; from nitroproxy.commands.main import build_parser; build_parser(); print(*sys.modules)"
+        loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+        self.assertEqual({"twisted", "OpenSSL", "treq", "httptools"} & set(loaded), set())

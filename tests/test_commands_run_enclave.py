@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 import threading
+from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.commands import run_enclave
+from nitroproxy.commands.main import main
 from nitroproxy.commands.run_enclave import NitroCLI, NitroError, check_image, supervise
+from nitroproxy.config import load
 from nitroproxy.config.schema import Enclave
 from nitroproxy.daemon.systemd import Notifier
 from nitroproxy.image.layout import Kind
@@ -32,7 +38,7 @@ true
 RUNNING = json.dumps([{"EnclaveID": "i-1-enc1", "State": "RUNNING"}])
 
 
-class Told(Notifier):
+class RecordingNotifier(Notifier):
     """A service manager that remembers, and may do something then."""
 
     def __init__(self, stop: threading.Event) -> None:
@@ -57,7 +63,7 @@ class EnclaveTests(SynchronousTestCase):
         (self.directory / "started").write_text(json.dumps({"EnclaveID": "i-1-enc1", "EnclaveCID": 20}))
         self.cli = NitroCLI(str(program))
         self.stop = threading.Event()
-        self.told = Told(self.stop)
+        self.notifier = RecordingNotifier(self.stop)
         self.patch(run_enclave, "_INTERVAL", 0.01)
 
     def states(self, *states: str | None) -> None:
@@ -66,7 +72,7 @@ class EnclaveTests(SynchronousTestCase):
 
     def run_it(self) -> None:
         settings = Enclave(cid=20, memory_mb=1024, cpu_count=4)
-        supervise(self.cli, settings, "/x.eif", debug=False, notifier=self.told, stop=self.stop)
+        supervise(self.cli, settings, "/x.eif", debug=False, notifier=self.notifier, stop=self.stop)
 
     def calls(self) -> list[str]:
         return (self.directory / "calls").read_text().splitlines()
@@ -79,7 +85,24 @@ class EnclaveTests(SynchronousTestCase):
         self.assertEqual(first, "run-enclave --eif-path /x.eif --enclave-cid 20 --cpu-count 4 --memory 1024")
         self.assertEqual(set(looks), {"describe-enclaves"})
         self.assertEqual(last, "terminate-enclave --enclave-id i-1-enc1")
-        self.assertEqual(self.told.messages[:2], ["READY=1", "STATUS=i-1-enc1 is running, CID 20"])
+        self.assertEqual(self.notifier.messages[:2], ["READY=1", "STATUS=i-1-enc1 is running, CID 20"])
+
+    def test_command(self) -> None:
+        """The command starts the image as the configuration says; what goes wrong is one line and status 1."""
+        self.patch(load, "DEFAULT_PATH", self.mktemp())
+        self.patch(os, "environ", {"PATH": os.environ["PATH"]})
+        self.patch(signal, "signal", lambda number, handler: None)
+        self.states("RUNNING", None)
+        err = StringIO()
+        self.patch(sys, "stderr", err)
+        self.patch(run_enclave, "check_image", lambda eif, memory_mib, *, any_kernel: None)
+        options = ["--eif", "/y.eif", "--nitro-cli", self.cli.program, "--debug-mode", "--set", "enclave.cid=21"]
+        self.assertEqual(main(["run-enclave", *options]), 1)
+        self.assertIn("nitroproxy: the enclave i-1-enc1 has ended", err.getvalue())
+        self.assertEqual(
+            self.calls()[0],
+            "run-enclave --eif-path /y.eif --enclave-cid 21 --cpu-count 2 --memory 512 --debug-mode",
+        )
 
     def test_does_not_start(self) -> None:
         """nitro-cli's own words say why; nothing is left to terminate."""
@@ -100,25 +123,25 @@ class EnclaveTests(SynchronousTestCase):
         """nitro-cli may fail to say how the enclave is a few times in a row; a healthy enclave does not end by it."""
         lines = ["fails"] * 4 + [RUNNING] + ["fails"] * 4 + [RUNNING, "[]"]
         (self.directory / "states").write_text("\n".join(lines) + "\n")
-        self.told = Told(threading.Event())
+        self.notifier = RecordingNotifier(threading.Event())
         self.assertIn("i-1-enc1 has ended", str(self.assertRaises(NitroError, self.run_it)))
         self.assertEqual(self.calls()[1:], ["describe-enclaves"] * 11)
 
     def test_fails_for_good(self) -> None:
         """An enclave of which nothing can be learned any more is terminated, without asking once more."""
         (self.directory / "states").write_text(RUNNING + "\n" + "fails\n" * 20)
-        self.told = Told(threading.Event())
+        self.notifier = RecordingNotifier(threading.Event())
         self.assertIn("[ E11 ]", str(self.assertRaises(NitroError, self.run_it)))
         self.assertEqual(self.calls()[1:], ["describe-enclaves"] * 6 + ["terminate-enclave --enclave-id i-1-enc1"])
 
     def test_dies(self) -> None:
         """An enclave that ends by itself ends the service with an error."""
         self.states("RUNNING", "RUNNING", None)
-        told, self.told = self.told, Told(threading.Event())
+        notifier, self.notifier = self.notifier, RecordingNotifier(threading.Event())
         error = self.assertRaises(NitroError, self.run_it)
         self.assertIn("i-1-enc1 has ended", str(error))
-        self.assertIn("READY=1", self.told.messages)
-        self.assertEqual(told.messages, [])
+        self.assertIn("READY=1", self.notifier.messages)
+        self.assertEqual(notifier.messages, [])
 
     def test_strange_answers(self) -> None:
         """A nitro-cli that is missing, cannot be run or answers strangely is named."""

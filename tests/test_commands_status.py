@@ -1,121 +1,91 @@
-"""The status of the running stack, asked of a server of the test's own."""
+"""Tests of `nitroproxy status`, as a command."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.commands.status import look, render, watch
+from nitroproxy.commands import gateway_status
+from nitroproxy.commands.gateway_status import Status
+from nitroproxy.commands.main import main
+from nitroproxy.config import load
 
-HEALTH = {
-    "status": "fail",
-    "checks": {"host": [{"status": "pass"}], "enclave": [{"status": "fail", "output": "does not answer"}]},
-}
-METRICS = """# TYPE process_start_time_seconds gauge
-process_start_time_seconds{role="host"} 1000
-# TYPE nitroproxy_requests_total counter
-nitroproxy_requests_total{role="host",hop="nitroproxy-host",method="GET",code="2xx"} 5
-nitroproxy_requests_total{role="host",hop="nitroproxy-host",method="GET",code="5xx"} 2
-nitroproxy_requests_total{role="host",hop="nitroproxy-relay",method="CONNECT",code="2xx"} 100
-# TYPE nitroproxy_bytes_total counter
-nitroproxy_bytes_total{role="host",hop="nitroproxy-host",direction="sent",kind="request"} 2048
-"""
+
+class Terminal(StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
 
 
 class StatusTests(SynchronousTestCase):
-    """What is shown of what the gateway says."""
+    """Which gateway is asked, and how the answers are shown."""
 
     def setUp(self) -> None:
-        self.pages: dict[str, tuple[int, str]] = {
-            "/health": (503, json.dumps(HEALTH)),
-            "/metrics": (200, METRICS),
-        }
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler(lambda: self.pages))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-        self.url = f"http://127.0.0.1:{server.server_port}"
+        """Standard output is caught, no gateway is asked, and the second pause is interrupted."""
+        self.patch(load, "DEFAULT_PATH", self.mktemp())
+        self.patch(os, "environ", {"HOST_PROXY_PORT": "9090"})
+        self.asked: list[str] = []
+        self.pauses: list[float] = []
+        self.status = "pass"
+        self.patch(gateway_status, "look", self.look)
+        self.patch(time, "sleep", self.sleep)
 
-    def test_failing(self) -> None:
-        """Each layer with why it fails, and the traffic of each daemon since it started."""
-        status = look(self.url)
-        self.assertFalse(status.good)
-        lines = render(status, 1000 + 3 * 3600 + 61).splitlines()
-        self.assertEqual(lines[0], f"{self.url}: fail")
-        self.assertEqual(lines[1].split(), ["ok", "host"])
-        self.assertEqual(lines[2].split(None, 2), ["FAIL", "enclave", "does not answer"])
-        self.assertIn("host: up 3h 1m, 7 requests, 0 errors, 0 connections, 0 B in, 2.0 KiB out", lines[3])
-        self.assertEqual(json.loads(json.dumps(status.to_dict()))["layers"]["enclave"]["status"], "fail")
+    def look(self, url: str) -> Status:
+        """A status without layers."""
+        self.asked.append(url)
+        return Status(url, True, status=self.status)
 
-    def test_warning(self) -> None:
-        """A warning is no failure."""
-        self.pages["/health"] = (200, json.dumps({**HEALTH, "status": "warn"}))
-        self.assertTrue(look(self.url).good)
-
-    def test_several_processes(self) -> None:
-        """A daemon of several processes is up since its first one began, whichever was started again meanwhile."""
-        several = METRICS.replace('{role="host"} 1000', '{role="host",worker="1"} 3000') + (
-            'process_start_time_seconds{role="host",worker="supervisor"} 1000\n'
-        )
-        self.pages["/metrics"] = (200, several)
-        self.assertEqual(look(self.url).up_since, {"host": 1000})
-
-    def test_without_metrics(self) -> None:
-        """Without metrics the layers are shown all the same."""
-        self.pages["/metrics"] = (500, "nonsense{")
-        self.assertEqual(len(render(look(self.url), 0).splitlines()), 3)
-
-    def test_not_there(self) -> None:
-        """Nobody, or somebody else, at that address."""
-        self.pages["/health"] = (200, "hello")
-        for url, words in (
-            (self.url, "what answers is not the gateway"),
-            ("http://127.0.0.1:1", "the gateway does not answer: Connection refused"),
-            ("http://127.0.0.1:x", "the gateway does not answer: nonnumeric port: 'x'"),
-        ):
-            status = look(url)
-            self.assertFalse(status.reachable or status.good)
-            self.assertEqual(render(status, 0), f"{url}: {words}")
-
-    def test_watch(self) -> None:
-        """It is looked again and again: on a cleared screen for a person, one document a line for a machine."""
-        self.patch(time, "sleep", self.interrupt)
-        for as_json in (False, True):
-            out = StringIO()
-            self.patch(sys, "stdout", out)
-            self.looks = 0
-            self.assertRaises(KeyboardInterrupt, watch, self.url, 1.0, as_json=as_json)
-            if as_json:
-                self.assertEqual([json.loads(line)["status"] for line in out.getvalue().splitlines()], ["fail", "fail"])
-            else:
-                self.assertEqual(out.getvalue().count("\x1b[H\x1b[2J" + self.url), 2)
-
-    def interrupt(self, seconds: float) -> None:
-        """Sleep no second, and end after two looks."""
-        self.looks += 1
-        if self.looks == 2:
+    def sleep(self, seconds: float) -> None:
+        """Note the pause; interrupt at the second one."""
+        self.pauses.append(seconds)
+        if len(self.pauses) == 2:
             raise KeyboardInterrupt
 
+    def output(self, *argv: str, status: int = 0, stream: StringIO | None = None) -> str:
+        """What ``status`` with *argv* prints."""
+        self.patch(sys, "stdout", stream or StringIO())
+        self.assertEqual(main(["status", *argv]), status)
+        out: StringIO = sys.stdout  # type: ignore[assignment]
+        return out.getvalue()
 
-def handler(pages: Callable[[], dict[str, tuple[int, str]]]) -> type[BaseHTTPRequestHandler]:
-    """A request handler that serves *pages*."""
+    def test_which(self) -> None:
+        """The gateway that the configuration has is asked, or the one given, with any configuration."""
+        for options in (
+            [],
+            ["--set", "host_proxy.interface=0.0.0.0"],
+            ["--set", "host_proxy.interface=::1", "--set", "host_proxy.port=1"],
+            ["--url", "http://10.0.0.1:80/", "--set", "enclave.cid=x"],
+        ):
+            self.output(*options)
+        expected = ["http://127.0.0.1:9090", "http://127.0.0.1:9090", "http://[::1]:1", "http://10.0.0.1:80"]
+        self.assertEqual(self.asked, expected)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            code, body = pages()[self.path]
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def test_exit_status(self) -> None:
+        """A failing layer is status 1, in both forms."""
+        self.status = "fail"
+        self.output(status=1)
+        self.assertEqual(json.loads(self.output("--json", status=1))["status"], "fail")
 
-        def log_message(self, *arguments: object) -> None:
-            """Nothing."""
+    def test_watch_on_a_terminal(self) -> None:
+        """A terminal is cleared before each look; the pause is the one asked for."""
+        shown = self.output("--watch", "--interval", "3", stream=Terminal())
+        self.assertEqual(shown.count("\x1b[H\x1b[2Jhttp://127.0.0.1:9090: pass"), 2)
+        self.assertEqual(self.pauses, [3, 3])
 
-    return Handler
+    def test_watch_in_a_pipe(self) -> None:
+        """A pipe or file gets no control sequences, and an empty line between the blocks."""
+        shown = self.output("--watch")
+        self.assertNotIn("\x1b", shown)
+        self.assertEqual(len(shown.split("\n\n")), 3)
+
+    def test_watch_as_json(self) -> None:
+        """--json gives one document a line, on a terminal too."""
+        lines = self.output("--watch", "--json", stream=Terminal()).splitlines()
+        self.assertEqual([json.loads(line)["status"] for line in lines], ["pass", "pass"])

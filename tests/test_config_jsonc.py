@@ -30,7 +30,7 @@ class ParseTests(SynchronousTestCase):
 
 
 class ReadTests(SynchronousTestCase):
-    """What is told of a file that cannot be read."""
+    """The errors of files that cannot be read."""
 
     def complaint(self, content: bytes) -> str:
         """What `read` says of a file with *content*, less the file's name."""
@@ -55,7 +55,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(message, f"{path}: cannot be read: Is a directory")
 
     def test_position(self) -> None:
-        """A syntax error is told with its line and column, in a file with comments too."""
+        """A syntax error is reported with its line and column, in a file with comments too."""
         self.assertEqual(self.complaint(b'{\n  "a": }'), ":2:8: unexpected '}'")
         self.assertEqual(self.complaint(b'// c\n{\n  "a": 1\n  "b": 2\n}'), ":4:3: unexpected '\"'")
 
@@ -64,16 +64,16 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(self.complaint(b'{"a": "x\n"}'), ":1:9: unexpected '\\n'")
 
     def test_end(self) -> None:
-        """A file that ends too early is told as such."""
+        """A file that ends too early is reported as such."""
         self.assertEqual(self.complaint(b'{"a": 1'), ":1:8: unexpected end of input")
 
     def test_empty(self) -> None:
-        """An empty file is refused: nobody means that."""
+        """An empty file is refused, as no one means that."""
         for content in (b"", b"\xef\xbb\xbf \n"):
             self.assertEqual(self.complaint(content), ": is empty")
 
     def test_not_utf8(self) -> None:
-        """Bytes that are not UTF-8 are told with their position."""
+        """Bytes that are not UTF-8 are reported with their position."""
         self.assertEqual(self.complaint(b'{"a": "\xff"}'), ": not UTF-8 at byte 7")
 
     def test_too_deep(self) -> None:

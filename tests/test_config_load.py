@@ -89,6 +89,15 @@ class SourceTests(LoadCase):
                     self.assertEqual(configuration.settings, Settings(), key)
                     self.assertEqual(configuration.source_of(key), source or path)
 
+    def test_cid_of_another(self) -> None:
+        """A CID that has another owner is refused with the owner's name: 3 is the parent instance's."""
+        for cid, whose in ((3, "the parent instance, where the host daemon runs"), (2, "hypervisor"), (1, "loopback")):
+            path = self.file({"enclave": {"cid": cid}})
+            [problem] = self.problems(path)
+            self.assertTrue(problem.startswith("enclave.cid: expected an integer 4..4294967294"), problem)
+            self.assertIn(f"got {cid} (from {path}): CID {cid} is ", problem)
+            self.assertIn(whose, problem)
+
     def test_later_option(self) -> None:
         """Of two options for one key the later one counts."""
         self.assertEqual(self.load(options=["enclave.cid=20", "enclave.cid=21"]).settings.enclave.cid, 21)
@@ -124,7 +133,7 @@ class SourceTests(LoadCase):
         self.assertEqual(self.load(environ={"NITROPROXY_EGRESS_ALLOW": "[]"}).settings.egress.allow, ())
 
     def test_other_variables(self) -> None:
-        """Variables that are not ours are nobody's business."""
+        """Variables of other programs are ignored."""
         self.assertEqual(self.load(environ={"PATH": "/bin", "ENCLAVE_CIDS": "x"}).settings, Settings())
 
     def test_unknown_key_has_no_source(self) -> None:
@@ -195,14 +204,14 @@ class DebugModeTests(LoadCase):
     def test_unverified_certificates(self) -> None:
         """Certificates may go unverified only when it is on."""
         path = self.file({"tls": {"verify_certificates": False}})
-        told = f"tls.verify_certificates: expected true, as DEBUG_MODE is not true, got false (from {path})"
-        self.assertEqual(self.problems(path), (told,))
-        self.assertEqual(self.problems(path, environ={"DEBUG_MODE": "false"}), (told,))
+        reported = f"tls.verify_certificates: expected true, as DEBUG_MODE is not true, got false (from {path})"
+        self.assertEqual(self.problems(path), (reported,))
+        self.assertEqual(self.problems(path, environ={"DEBUG_MODE": "false"}), (reported,))
         self.assertFalse(self.load(path, environ={"DEBUG_MODE": "true"}).settings.tls.verify_certificates)
 
 
 class ProblemTests(LoadCase):
-    """What is told of configurations that cannot be used."""
+    """The errors of configurations that cannot be used."""
 
     def test_example(self) -> None:
         """A problem names key, expectation, value and source."""
@@ -212,7 +221,7 @@ class ProblemTests(LoadCase):
         )
 
     def test_all_at_once(self) -> None:
-        """All that is wrong in all sources is told in one go, also what a source of higher precedence hides."""
+        """All that is wrong in all sources is reported at once, also what a source of higher precedence hides."""
         path = self.file(
             {
                 "host_proxy": {"port": "8080"},
@@ -288,14 +297,14 @@ class ProblemTests(LoadCase):
         self.assertEqual(self.problems(path), (f"{path}: expected an object, got null",))
 
     def test_contradiction_names_its_source(self) -> None:
-        """What contradicts another key is told with the source of the key to change."""
+        """What contradicts another key is reported with the source of the key to change."""
         self.assertEqual(
             self.problems(environ={"NITROPROXY_LOGGING_PORT": "5001"}),
             ("logging.port: expected another port than egress.port, got 5001 (from env NITROPROXY_LOGGING_PORT)",),
         )
 
     def test_no_contradiction_with_what_is_wrong(self) -> None:
-        """A key that is wrong in itself is not told to contradict another."""
+        """A key that is wrong by itself is not reported as contradicting another."""
         self.assertEqual(
             self.problems(options=["egress.port=x", "logging.port=5001"]),
             ("egress.port: expected an integer 1024..4294967294, got 'x' (from option --set)",),

@@ -164,8 +164,21 @@ class DaemonOptionsTests(Case):
             self.assertTrue(first.startswith("logging.level: "), first)
             self.assertTrue(second.startswith("enclave.cid: "), second)
 
+    def test_internal_options(self) -> None:
+        """The help leaves out what the daemon gives to its own processes, which is taken all the same."""
+
+        class Own(DaemonOptions):
+            optParameters: ClassVar = [["worker", None, None, "Which worker to be."]]
+            internal = frozenset({"worker"})
+
+        options = Own({})
+        self.assertNotIn("--worker", str(options))
+        self.assertIn("--config", str(options))
+        options.parseOptions(["--worker", "1"])
+        self.assertEqual(options["worker"], "1")
+
     def test_unknown_option(self) -> None:
-        """An option that does not exist is a usage error, for twistd to tell."""
+        """An option that does not exist is a usage error, which twistd reports."""
         self.assertRaises(usage.UsageError, DaemonOptions({}).parseOptions, ["--no-such"])
 
 
@@ -182,7 +195,7 @@ class TableTests(Case):
 
 
 class _TwistdOptions(app.ServerOptions):
-    """twistd's options with one plugin, whatever is installed."""
+    """twistd's options with one plugin, independent of what is installed."""
 
     subCommands: ClassVar = [["nitroproxy-host", None, DaemonOptions, "the host daemon"]]
 

@@ -52,6 +52,10 @@ class FakeGateway(Resource):
         url = request.uri[1:].decode()
         self.requests.append(url)
         parts = urlsplit(url)
+        if "the enclave is dead" in self.faults:
+            return self._problem(request, 503, "enclave_unavailable", "not there")
+        if "the target is dead" in self.faults and url.startswith(TARGET):
+            return self._problem(request, 502, "dns_error", "no such name")
         trapped = {LOCAL.url(name): name for name in BAD_CERTIFICATES}.get(f"{parts.scheme}://{parts.netloc}")
         if trapped is not None:
             return self._trap(request, trapped)
@@ -72,7 +76,7 @@ class FakeGateway(Resource):
             return b"reached"
         return self._problem(request, 502, "tls_certificate_error")
 
-    def _problem(self, request: Request, status: int, error: str) -> bytes:
+    def _problem(self, request: Request, status: int, error: str, detail: str = "refused") -> bytes:
         if "refusals are plain" in self.faults:
             request.setResponseCode(status)
             return b"refused"
@@ -80,7 +84,9 @@ class FakeGateway(Resource):
             error = "internal_error"
         request.setResponseCode(500 if "refusals have another status" in self.faults else status)
         request.setHeader("content-type", "application/problem+json")
-        return json.dumps({"type": f"urn:nitroproxy:error:{error}", "status": status, "error": error}).encode()
+        request.setHeader("proxy-status", f"nitroproxy-relay; error={error}")
+        document = {"type": f"urn:nitroproxy:error:{error}", "status": status, "error": error, "detail": detail}
+        return b"" if request.method == b"HEAD" else json.dumps(document).encode()
 
     def _json_answer(self, request: Request, answer: object) -> bytes:
         request.setHeader("content-type", "text/plain" if "types are lost" in self.faults else "application/json")
@@ -128,6 +134,8 @@ class FakeGateway(Resource):
         if "redirects are followed" not in self.faults:
             [location] = parse_qs(query)["url"]
             request.setResponseCode(307)
+            if "redirects lead through the proxy" in self.faults:
+                location = f"/{location}"
             request.setHeader("location", location if "redirects are rewritten" not in self.faults else "/elsewhere")
         return b""
 
@@ -211,7 +219,8 @@ class CaseTests(TestCase):
         self.addCleanup(gateway.close)
         refused = {bad: LOCAL.url(bad) for bad in BAD_CERTIFICATES} if upstream else {}
         setting = Setting(TARGET, upstream, refused, CANARY)
-        return await run_case(gateway, CASES[name], setting, timeout), fake
+        result, _ = await run_case(gateway, CASES[name], setting, timeout)
+        return result, fake
 
     async def test_all_pass_through_a_good_gateway(self) -> None:
         """Every case passes when each answer is right, so that a failure means something."""
@@ -251,6 +260,20 @@ class CaseTests(TestCase):
                 result, _ = await self.try_case(name, wrong)
                 seen = (name, wrong, result.outcome)
                 self.assertIn(seen, [(name, wrong, Outcome.FAILED), (name, wrong, Outcome.ERROR)], result.detail)
+
+    async def test_each_case_gives_the_proxy_s_reason(self) -> None:
+        """A case that the proxy refuses gives its reason: from the document, also where the body is streamed, or from
+        Proxy-Status for HEAD, which has no body."""
+        for name in (case.name for case in ANSWERED_CASES):
+            result, _ = await self.try_case(name, "the target is dead")
+            self.assertEqual((name, result.outcome), (name, Outcome.ERROR))
+            reason = "nitroproxy-relay; error=dns_error" if name == "head" else "dns_error: no such name"
+            self.assertEqual(result.detail, f"the target cannot be reached: 502 {reason}", name)
+
+    async def test_a_redirect_may_lead_through_the_proxy(self) -> None:
+        """A Location in path form is right too: host_proxy.rewrite_location makes it so."""
+        result, _ = await self.try_case("redirect", "redirects lead through the proxy")
+        self.assertEqual((result.outcome, result.detail), (Outcome.PASSED, "307 to /https://example.org/elsewhere?a=b"))
 
     async def test_a_public_target_gets_a_smaller_body(self) -> None:
         """Without the local upstream the large body goes to httpbin's own resources, and a change of it is seen."""

@@ -1,4 +1,4 @@
-"""The demonstration's command line: its options, its exit status and the files it writes."""
+"""Whole runs of the demonstration: the exit status, the console and the files that it writes."""
 
 from __future__ import annotations
 
@@ -9,101 +9,14 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
-from nitroproxy.demo.main import demonstrate, parse
+from nitroproxy.demo.main import demonstrate
 from nitroproxy.demo.report_text import Console
-from nitroproxy.demo.upstream_file import BAD_CERTIFICATES, read_upstream_file, write_upstream_file
-from tests.test_demo_cases import CASES, LOCAL, TARGET, FakeGateway, reactor, serve
+from tests.test_commands_demo import parse
+from tests.test_demo_cases import TARGET, FakeGateway, reactor, serve
 
 _CLOSED_PORT: Final = "http://127.0.0.1:1"
-
-
-class ParseTests(SynchronousTestCase):
-    """The options."""
-
-    def refused(self, *argv: str) -> str:
-        """What is written to stderr when *argv* is bad usage."""
-        stderr = io.StringIO()
-        with contextlib.redirect_stderr(stderr):
-            stop = self.assertRaises(SystemExit, parse, argv)
-        self.assertEqual(stop.code, 2)
-        return stderr.getvalue()
-
-    def test_the_defaults_are_a_local_gateway_and_httpbin(self) -> None:
-        """Without options all cases are tried on httpbin.org through the gateway's default address."""
-        options = parse([])
-        self.assertEqual((options.proxy, options.setting.target), ("http://127.0.0.1:8080", "https://httpbin.org"))
-        self.assertEqual([case.name for case in options.cases], list(CASES))
-        self.assertEqual((options.setting.upstream, options.setting.refused_urls, options.files), (None, {}, {}))
-
-    def test_bad_usage_is_refused(self) -> None:
-        """What cannot be meant ends with status 2 and says what was wrong."""
-        for argv, word in (
-            (["--proxy", "https://127.0.0.1:8080"], "http://host"),
-            (["--proxy", "http://"], "http://host"),
-            (["--proxy", "http://127.0.0.1:99999"], "http://host"),
-            (["--target", "httpbin.org"], "https://host"),
-            (["--target", "https://httpbin.org/?x=1"], "https://host"),
-            (["--timeout", "0"], "seconds"),
-            (["--timeout", "nan"], "seconds"),
-            (["--timeout", "soon"], "seconds"),
-            (["--only", "nothing"], "invalid choice"),
-            (["--refusals", "odd=https://a.test"], "'odd' is not one of"),
-            (["--refusals", "expired=http://a.test"], "https://host"),
-            (["--upstream", "/nonexistent/upstream.json"], "--upstream"),
-            (["--json", "/nonexistent/report.json"], "no directory"),
-            (["surplus"], "surplus"),
-        ):
-            self.assertIn(word, self.refused(*argv), argv)
-
-    def test_only_keeps_the_order_of_the_table(self) -> None:
-        """--only can be given more than once and does not change the order."""
-        self.assertEqual([case.name for case in parse(["--only", "head", "--only", "get"]).cases], ["get", "head"])
-
-    def test_each_run_has_a_canary_of_its_own(self) -> None:
-        """Two runs never share a canary."""
-        self.assertNotEqual(parse([]).setting.canary, parse([]).setting.canary)
-
-    def test_the_list_names_every_case(self) -> None:
-        """--list prints each case and ends with status 0."""
-        stdout = io.StringIO()
-        with contextlib.redirect_stdout(stdout):
-            self.assertFalse(self.assertRaises(SystemExit, parse, ["--list"]).code)
-        self.assertEqual([line.split()[0] for line in stdout.getvalue().splitlines()], list(CASES))
-
-    def test_the_local_upstream_brings_its_targets(self) -> None:
-        """--upstream takes the target and all bad servers from the file, and allows no others beside them."""
-        path = Path(self.mktemp())
-        write_upstream_file(path, LOCAL)
-        setting = parse(["--upstream", str(path)]).setting
-        self.assertEqual((setting.upstream, setting.target), (LOCAL, "https://localhost:1"))
-        self.assertEqual(setting.refused_urls, {name: LOCAL.url(name) for name in BAD_CERTIFICATES})
-        self.assertIn("leave out", self.refused("--upstream", str(path), "--target", TARGET))
-
-    def test_bad_servers_of_a_deployment_are_options(self) -> None:
-        """--refusals names a server that must be refused."""
-        setting = parse(["--refusals", "expired=https://expired.badssl.test/"]).setting
-        self.assertEqual(setting.refused_urls, {"expired": "https://expired.badssl.test"})
-
-
-class UpstreamFileTests(SynchronousTestCase):
-    """The file of the local upstream."""
-
-    def test_what_is_written_is_read(self) -> None:
-        """The file holds all that was written and leaves no other file behind."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        write_upstream_file(directory / "upstream.json", LOCAL)
-        self.assertEqual(read_upstream_file(directory / "upstream.json"), LOCAL)
-        self.assertEqual([path.name for path in directory.iterdir()], ["upstream.json"])
-
-    def test_another_file_is_refused(self) -> None:
-        """What is not such a file is refused with its name."""
-        path = Path(self.mktemp())
-        for text in ("", "{}", "[]", '{"https": "443"}', "{"):
-            path.write_text(text)
-            self.assertIn(str(path), str(self.assertRaises(ValueError, read_upstream_file, path)))
 
 
 class DemonstrateTests(TestCase):
@@ -149,6 +62,29 @@ class DemonstrateTests(TestCase):
         )
         self.assertEqual(status, 1)
         self.assertIn("1 passed, 1 failed", self.output.getvalue())
+
+    async def test_a_dead_target_is_one_line(self) -> None:
+        """Where the target cannot be reached, the cases that need it are one row with the reason, not one each; the
+        others are tried. Programs still see every case."""
+        path = self.directory / "r.json"
+        fake = FakeGateway("the target is dead")
+        status = await self.demonstrate("--proxy", serve(self, fake), "--target", TARGET, "--json", str(path))
+        self.assertEqual(status, 1)
+        shown = self.output.getvalue()
+        self.assertEqual(shown.count("dns_error"), 1)
+        self.assertIn("the target cannot be reached: 502 dns_error: no such name", shown)
+        self.assertRegex(shown, r"(?m)^post_json … streaming +skipped .* not tried, as the target cannot be reached$")
+        self.assertRegex(shown, r"(?m)^denied_plaintext +passed")
+        self.assertNotIn("concurrent requests:", shown)
+        self.assertEqual(len(json.loads(path.read_text())["cases"]), 20)
+        self.assertEqual(len([url for url in fake.requests if url.startswith(TARGET)]), 1)
+
+    async def test_a_dead_enclave_is_one_line(self) -> None:
+        """Where the enclave cannot be reached, no case can pass, and only one is tried."""
+        fake = FakeGateway("the enclave is dead")
+        self.assertEqual(await self.demonstrate("--proxy", serve(self, fake), "--target", TARGET), 1)
+        self.assertIn("the enclave cannot be reached: 503 enclave_unavailable: not there", self.output.getvalue())
+        self.assertEqual(len(fake.requests), 1)
 
     async def test_a_proxy_that_is_not_there_is_one_line(self) -> None:
         """Without a proxy there is one line that says so, no case is tried and the status is 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -57,6 +58,19 @@ class ResultsTests(SynchronousTestCase):
             [report(*some).succeeded for some in ((passed, skipped), (passed, failed), (passed, lost), (skipped,), ())],
             [True, False, False, False, False],
         )
+
+    def test_percentiles_need_all_of_the_requests(self) -> None:
+        """The durations of a case that failed are not shown as if they were those of all its requests."""
+        self.assertEqual(report(result("many", Outcome.PASSED, "", 2.0, 1.0)).concurrent_latencies, (1.0, 2.0))
+        self.assertEqual(report(result("many", Outcome.FAILED, "", 1.0)).concurrent_latencies, ())
+
+    def test_not_tried_is_one_row(self) -> None:
+        """Neighbours that were not tried for one reason are one row; those skipped for reasons of their own are not."""
+        blocked = [replace(result(name, Outcome.SKIPPED, "no target"), not_tried=True) for name in ("b", "c", "d")]
+        alone = [result(name, Outcome.SKIPPED, "no server") for name in ("e", "f")]
+        rows = report(result("a"), *blocked, *alone, blocked[0]).rows
+        self.assertEqual([row.name for row in rows], ["a", "b … d", "e", "f", "b"])
+        self.assertEqual(rows[1].title, "3 cases.")
 
     def test_the_summary_shows_what_was_skipped(self) -> None:
         """The summary counts each outcome by itself."""
@@ -179,6 +193,21 @@ class HTMLTests(SynchronousTestCase):
     def test_it_draws_a_bar_for_each_tried_case_and_each_latency(self) -> None:
         """The charts have a bar for each case that was tried and one for each concurrent request."""
         self.assertEqual(_Page(as_html(ALL)).tags.count("rect"), 4 + 3)
+
+    def test_failures_come_first(self) -> None:
+        """The failures are the first rows, and the cases stand before the charts."""
+        text = _Page(as_html(ALL)).text
+        order = [
+            text.index(word)
+            for word in ("badA title", "lostA title", "goodA title", "concurrent requests", "Time per case")
+        ]
+        self.assertEqual(order, sorted(order))
+
+    def test_it_fits_a_narrow_screen(self) -> None:
+        """Below 600 px each case is a card, whose values carry the names of the columns."""
+        page = as_html(ALL)
+        self.assertIn("@media (max-width: 600px)", page)
+        self.assertEqual([name for name, _ in _Page(page).attributes].count("data-label"), 3 * len(ALL.rows))
 
     def test_it_fits_light_and_dark_screens(self) -> None:
         """The page names both colour schemes."""

@@ -125,6 +125,17 @@ class EnclaveTests(SynchronousTestCase):
         health = self.successResultOf(examining)
         self.assertEqual((health.checks["workers"].status, health.status), ("warn", "warn"))
 
+    def test_unknown_verification(self) -> None:
+        """Only the enclave says that it verifies certificates; that this host's configuration does not is a warning."""
+        for verifies, expected in ((True, None), (False, "warn")):
+            examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=verifies)
+            examining: Deferred[Health] = Deferred.fromCoroutine(examine())
+            self.answer(b"no document")
+            health = self.successResultOf(examining)
+            self.assertEqual(health.checks["enclave"].status, "fail")
+            found = health.checks.get("tls_verification")
+            self.assertEqual(found and found.status, expected)
+
     def test_health_too_long(self) -> None:
         """A health document has a limit too: the enclave fails."""
         examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=True)

@@ -27,6 +27,10 @@ ACCEPTED = [
     (b"https://[2001:DB8:0:0::1]/", b"https://[2001:db8::1]/"),
     (b"https://under_score.example/", b"https://under_score.example/"),
     (b"https://xn--bcher-kva.example/", b"https://xn--bcher-kva.example/"),
+    (b"/https%3A/pypi.org/simple/x/", b"https://pypi.org/simple/x/"),
+    (b"/https%3a//localhost%3A8443/bucket/a%3Ab?q=%3A", b"https://localhost:8443/bucket/a%3Ab?q=%3A"),
+    (b"/WSS%3A//a.example?q", b"https://a.example/?q"),
+    (b"/http%3A//a.example%3A443", b"http://a.example:443/"),
 ]
 LOCAL = [b"/", b"/health", b"/health/live", b"/metrics", b"/httpx://a", b"//host/path", b"/x?u=https://a/"]
 REFUSED = [
@@ -36,6 +40,16 @@ REFUSED = [
     b"/https:///x",
     b"/https:x",
     b"//https://a.example/",
+    b"/https%3A",
+    b"/https%3A//",
+    b"/https%3A///a.example/",
+    b"/https%3A%2F%2Fa.example/",
+    b"/https%3A//a.example%3A/",
+    b"/https%3A//a.example%3Ax/",
+    b"/https%3A//a.example:443/",
+    b"/https%3A//user%3Apw@a.example/",
+    b"/https%3A//a%2Eexample/",
+    b"/https%3A//%5B::1%5D/",
     b"///http:/a.example/",
     b"https://",
     b"https:///x",

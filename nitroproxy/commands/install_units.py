@@ -1,9 +1,10 @@
-"""Puts units, configuration and system users in place: `nitroproxy install-units`. A file that somebody has edited is
+"""`nitroproxy install-units`: puts units, configuration and the system user in place. A file that has been edited is
 never overwritten: the new one is put beside it.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: The directories of the programs and of the distributed files, in the units as they are distributed.
+from nitroproxy.commands.arguments import Subparsers, complain
+
+#: The directories of the programs and of the distributed files, as the distributed units name them.
 _PROGRAMS: Final = "/opt/nitroproxy/bin"
 _SHARE: Final = "/opt/nitroproxy/share/nitroproxy"
-#: Where the digests of what was installed are kept: a file that differs from its digest has been edited.
+#: The digests of the installed files: a file that differs from its digest has been edited.
 _MANIFEST: Final = "var/lib/nitroproxy/installed.json"
-#: Files by where they come from, and where they go.
+#: The distributed files, and where each is installed.
 _FILES: Final = {
     "systemd/nitroproxy-host.service": "etc/systemd/system/nitroproxy-host.service",
     "systemd/nitroproxy-host.socket": "etc/systemd/system/nitroproxy-host.socket",
@@ -29,19 +32,50 @@ _FILES: Final = {
     "etc/config.json": "etc/nitroproxy/config.json",
     "etc/nitroproxy.env": "etc/nitroproxy/nitroproxy.env",
 }
-#: Modes, whatever the umask: the services' users read the configuration, systemd itself the environment.
+#: Modes, independent of the umask: the services' users read the configuration, systemd itself the environment.
 _DIRECTORY_MODE: Final = 0o755
 _MODE: Final = 0o644
 _MODES: Final = {"etc/nitroproxy/nitroproxy.env": 0o640}
 
 
 class InstallError(Exception):
-    """Something could not be put in place; the message names it."""
+    """A file could not be put in place; the message names it."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``install-units`` to the command line."""
+    parser = subparsers.add_parser(
+        "install-units",
+        help="install systemd units, configuration and the system user",
+        description="Put the systemd units, the configuration and the system user's definition in place. An edited "
+        "file is left alone; the new one is written beside it, with .new added to its name.",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIRECTORY",
+        type=Path,
+        default=Path("/"),
+        help="install below this directory, such as the root of an image that is being built (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Install; the exit status."""
+    try:
+        for placed in install_units(source_directory(), arguments.root, Path(sys.executable).parent):
+            note = f"; edited, left alone: the new one is {placed.path}.new" if placed.outcome == "edited" else ""
+            print(f"{placed.outcome:9}  {placed.path}{note}")
+        _write_plugin_cache()
+    except InstallError as error:
+        return complain(str(error))
+    print("next: systemd-sysusers; systemctl daemon-reload; systemctl enable --now nitroproxy-host")
+    return 0
 
 
 @dataclass(frozen=True)
 class Placed:
-    """What became of one file.
+    """The outcome for one file.
 
     :ivar outcome: ``new``, ``unchanged``, ``updated``, or ``edited``: it was left alone, and the new one is beside it.
     """
@@ -50,22 +84,32 @@ class Placed:
     outcome: str
 
 
+def _write_plugin_cache() -> None:
+    """Have Twisted write its list of plugins (dropin.cache) now, where it is missing or stale: it would try at each
+    start of a daemon, whose sandbox or read-only root does not let it.
+    """
+    import twisted.plugins
+    from twisted.plugin import getCache
+
+    getCache(twisted.plugins)
+
+
 def source_directory() -> Path:
-    """Where the distributed files are: beside an installed package's data, or in the source tree.
+    """The directory of the distributed files: an installed package's data, or the source tree.
 
     :raises InstallError: when they are in neither.
     """
     for candidate in (Path(sys.prefix) / "share" / "nitroproxy", Path(__file__).resolve().parents[2]):
         if (candidate / "systemd" / "nitroproxy-host.service").exists():
             return candidate
-    raise InstallError("the units are not where the package should have put them; install it anew")
+    raise InstallError("the package's unit files are missing; install nitroproxy again")
 
 
 def install_units(source: Path, root: Path, programs: Path) -> Iterator[Placed]:
     """Put every file in place.
 
     :param source: see `source_directory`.
-    :param root: what stands for / .
+    :param root: the directory to take for / .
     :param programs: the directory of `twistd` and `nitroproxy`.
     :raises InstallError: naming the file that could not be read or written.
     """
@@ -78,7 +122,7 @@ def install_units(source: Path, root: Path, programs: Path) -> Iterator[Placed]:
         }
         for place, content in contents.items():
             placed = _place(content, root / place, _MODES.get(place, _MODE), installed.get(place))
-            # After each file: whoever is interrupted finds a manifest that knows of those before.
+            # After each file, so that the manifest of an interrupted installation is right.
             if installed.get(place) != _digest(content):
                 installed[place] = _digest(content)
                 _write((json.dumps(installed, indent=2) + "\n").encode(), manifest, _MODE)
@@ -97,7 +141,7 @@ def _installed(manifest: Path) -> dict[str, str]:
     except ValueError:
         installed = None
     if not isinstance(installed, dict):
-        raise InstallError(f"{manifest}: is damaged; remove it, and files of other versions count as edited")
+        raise InstallError(f"{manifest}: is damaged; remove it, and files of other versions will count as edited")
     return installed
 
 
@@ -116,7 +160,7 @@ def _place(content: bytes, path: Path, mode: int, digest: str | None) -> Placed:
 
 
 def _write(content: bytes, path: Path, mode: int) -> None:
-    """All of it or nothing: a file of the same name is there, whole, until the new one is."""
+    """Replace *path* as a whole: a reader, or a crash, sees the old file or the new one."""
     _make_directory(path.parent)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

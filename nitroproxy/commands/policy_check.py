@@ -1,7 +1,7 @@
 """What would become of a request: the enclave's and the relay's decisions, without sending anything.
 
-`nitroproxy policy check` prints it. The decisions are those of `target`, `policy` and the settings, asked in the order
-in which a request meets them.
+`policy` prints it. The decisions are those of `target`, of the package's `policy` and of the settings, asked in the
+order in which a request meets them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from nitroproxy.target import Origin, normalize_host, parse_target
 
 #: What stands before a URL's host, its host, and what stands behind it. Matches any text.
 _HOST: Final = re.compile(r"((?:[^/:]*://)?)([^/?#:@]*)(.*)", re.DOTALL)
+#: A host without a port: a name, an IPv4 address, or an IPv6 address in brackets.
+_HOST_ALONE: Final = re.compile(r"[^:/?#\[\]@]+|\[[^\]]*\]")
+_DEFAULT_PORT: Final = 443
 
 #: A name to its addresses; raises OSError when it has none.
 Lookup = Callable[[str], Sequence[str]]
@@ -26,10 +29,10 @@ Lookup = Callable[[str], Sequence[str]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome for one URL.
+    """The outcome for one destination.
 
-    :ivar url: as it was asked about.
-    :ivar error: the kind of failure the client would be told, or None when the request would go out.
+    :ivar url: the URL or host, as it was asked about.
+    :ivar error: the kind of failure the client would be shown, or None when the request would go out.
     :ivar reason: why, in one sentence.
     :ivar addresses: those that would be dialled, if they were looked up.
     """
@@ -57,15 +60,16 @@ class Verdict:
         }
 
 
-def check_url(url: str, settings: Settings, guard: AddressGuard, lookup: Lookup | None) -> Verdict:
-    """What would become of a request for *url*.
+def check_destination(text: str, settings: Settings, guard: AddressGuard, lookup: Lookup | None) -> Verdict:
+    """What would become of a request for *text*.
 
-    :param url: a URL, or ``host:port`` for a CONNECT; its host may be in U-labels, for which a client sends A-labels.
+    :param text: a URL, ``host:port`` as CONNECT names it, or a host, which means its port 443; a host may be in
+        U-labels, for which a client sends A-labels.
     :param guard: the relay's address guard.
-    :param lookup: for names; None: only what can be said without.
+    :param lookup: resolves names; None: decide without the addresses of names.
     """
     try:
-        origin = _origin(url)
+        origin = _origin(text)
         if origin.scheme == "http" and not settings.tls.allow_plaintext:
             raise ProxyError(Kind.PLAINTEXT_DESTINATION, "http destinations are off (tls.allow_plaintext)")
         policy = Policy(settings.egress.allow, settings.egress.deny)
@@ -75,13 +79,13 @@ def check_url(url: str, settings: Settings, guard: AddressGuard, lookup: Lookup 
         for address in addresses:
             guard.check(address)
     except ProxyError as error:
-        return Verdict(url, error.kind, error.detail)
-    where = f", to {', '.join(addresses)}" if addresses else ", whatever its addresses are"
-    return Verdict(url, None, rule + where, tuple(addresses))
+        return Verdict(text, error.kind, error.detail)
+    where = f", to port {origin.port} of " + (", ".join(addresses) or "any address that the name has")
+    return Verdict(text, None, rule + where, tuple(addresses))
 
 
-def _origin(url: str) -> Origin:
-    match = _HOST.fullmatch(url)
+def _origin(text: str) -> Origin:
+    match = _HOST.fullmatch(text)
     assert match is not None
     start, host, rest = match.groups()
     if not host.isascii():
@@ -89,10 +93,12 @@ def _origin(url: str) -> Origin:
             host = normalize_host(host)
         except ValueError as error:
             raise ProxyError(Kind.INVALID_TARGET, str(error)) from error
+    if not start and _HOST_ALONE.fullmatch(f"{host}{rest}"):
+        rest += f":{_DEFAULT_PORT}"
     raw = f"{start}{host}{rest}".encode()
-    target = parse_target(b"GET", raw) if "://" in url else parse_target(b"CONNECT", raw)
+    target = parse_target(b"GET", raw) if start else parse_target(b"CONNECT", raw)
     if target is None:
-        raise ProxyError(Kind.INVALID_TARGET, "it is neither a URL nor host:port")
+        raise ProxyError(Kind.INVALID_TARGET, "it is neither a URL, nor host:port, nor a host")
     return target.origin
 
 

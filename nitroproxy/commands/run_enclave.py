@@ -1,12 +1,15 @@
-"""Runs the enclave image on the parent instance: `nitroproxy run-enclave`, the main process of nitroproxy-eif.service.
+"""`nitroproxy run-enclave`: runs the enclave image on the parent instance, as nitroproxy-eif.service's main process.
 
-It starts the image with nitro-cli, says that it is ready when the enclave is RUNNING, ends with status 1 when the
-enclave ends, and terminates the enclave when it is told to stop itself.
+It starts the image with nitro-cli, notifies systemd when the enclave is RUNNING, ends with status 1 when the enclave
+ends, and terminates the enclave when it is stopped itself.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from nitroproxy.commands.arguments import Subparsers, add_configuration_options, complain, load_configuration
 from nitroproxy.config.schema import Enclave
 from nitroproxy.daemon.systemd import Notifier
 from nitroproxy.image.documents import is_for_emulator
@@ -26,14 +30,51 @@ _START_TIMEOUT: Final = 120.0
 _TIMEOUT: Final = 20.0
 #: Seconds between two looks at the enclave.
 _INTERVAL: Final = 2.0
-#: So many looks in a row may fail: nitro-cli asks every enclave's process, and one that is slow fails them all.
+#: How many looks in a row have to fail: nitro-cli asks the process of every enclave, and fails if one is slow.
 _FAILED_LOOKS: Final = 5
-#: How much of nitro-cli's own words is passed on, in characters.
+#: Characters of nitro-cli's error output that are passed on, at most.
 _WORDS: Final = 4000
 
 
 class NitroError(Exception):
-    """nitro-cli failed; the message says at what and why."""
+    """nitro-cli failed; the message says which command and why."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``run-enclave`` to the command line."""
+    parser = subparsers.add_parser(
+        "run-enclave",
+        help="start the enclave image and stay while it runs",
+        description="Start the enclave image with nitro-cli as the configuration says (enclave.cid, enclave.cpu_count, "
+        "enclave.memory_mb), stay while it runs, and terminate it on SIGTERM or SIGINT.",
+        epilog="Exit status: 0 after SIGTERM or SIGINT, 1 if the enclave cannot be started or ends by itself.",
+    )
+    parser.add_argument("--eif", metavar="FILE", required=True, help="the enclave image")
+    parser.add_argument(
+        "--nitro-cli", metavar="PROGRAM", default="nitro-cli", help="the nitro-cli program (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--debug-mode", action="store_true", help="start it in debug mode: with a console, and without attestation"
+    )
+    parser.add_argument("--any-kernel", action="store_true", help="start it even if it was built for the emulator")
+    add_configuration_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the enclave until it ends or a signal stops it; the exit status."""
+    enclave = load_configuration(arguments).settings.enclave
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: stop.set())
+    notifier = Notifier(os.environ)
+    try:
+        check_image(Path(arguments.eif), enclave.memory_mb, any_kernel=arguments.any_kernel)
+        cli = NitroCLI(arguments.nitro_cli)
+        supervise(cli, enclave, arguments.eif, debug=arguments.debug_mode, notifier=notifier, stop=stop)
+    except NitroError as error:
+        return complain(str(error))
+    return 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +102,7 @@ class NitroCLI:
     def state(self, identity: str) -> str | None:
         """The state of the enclave (``RUNNING``, ``TERMINATING``, ``EMPTY``); None when there is no such enclave.
 
-        :raises NitroError: when nitro-cli does not say.
+        :raises NitroError: when nitro-cli fails or answers with something else.
         """
         answer = self._ask(["describe-enclaves"], _TIMEOUT)
         if not isinstance(answer, list):
@@ -129,8 +170,8 @@ def supervise(
 ) -> None:
     """Start the image and stay until *stop* is set, which ends the enclave.
 
-    :raises NitroError: when the image cannot be started, the enclave ends by itself, or nitro-cli does not say for long
-        whether it has.
+    :raises NitroError: when the image cannot be started, the enclave ends by itself, or nitro-cli fails to report its
+        state several times in a row.
     """
     identity = cli.run(enclave, eif, debug=debug)
     gone = False

@@ -1,172 +1,80 @@
-"""How the running stack is, for a terminal: `nitroproxy status`. Asks the gateway for its health and metrics."""
+"""`nitroproxy status`: shows how the running stack is. `gateway_status` asks the gateway."""
 
 from __future__ import annotations
 
-import http.client
+import argparse
+import contextlib
 import json
+import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from prometheus_client.parser import text_string_to_metric_families
+from nitroproxy.commands.arguments import Subparsers, add_configuration_options, load_configuration, seconds
 
-#: Seconds that the gateway may take: it answers for the enclave within one.
-_TIMEOUT: Final = 3.0
-_MARKS: Final = {"pass": "ok", "warn": "WARN", "fail": "FAIL"}
+#: Seconds between two requests of ``--watch``, at most.
+_LONGEST_INTERVAL: Final = 86400.0
+_CLEAR_SCREEN: Final = "\x1b[H\x1b[2J"
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the way out."""
-
-    name: str
-    status: str
-    output: str
-
-
-@dataclass(frozen=True)
-class Status:
-    """What was found.
-
-    :ivar reachable: whether the gateway answered at all; if not, *problem* says why.
-    :ivar up_since: when each daemon started, in seconds since the epoch, by role.
-    :ivar totals: counts since then, by name.
-    """
-
-    url: str
-    reachable: bool
-    problem: str = ""
-    status: str = "fail"
-    layers: Sequence[Layer] = ()
-    up_since: Mapping[str, float] = field(default_factory=dict)
-    totals: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing fails."""
-        return self.reachable and self.status != "fail"
-
-    def to_dict(self) -> dict[str, object]:
-        """For a machine."""
-        return {
-            "url": self.url,
-            "reachable": self.reachable,
-            "problem": self.problem,
-            "status": self.status,
-            "layers": {layer.name: {"status": layer.status, "output": layer.output} for layer in self.layers},
-            "up_since": dict(self.up_since),
-            "totals": dict(self.totals),
-        }
+def add_parser(subparsers: Subparsers) -> None:
+    """Add ``status`` to the command line."""
+    parser = subparsers.add_parser(
+        "status",
+        help="show the health of each layer, and the traffic",
+        description="Ask the gateway for the health of each layer from the host to the internet, and for the traffic.",
+        epilog="Exit status: 0 if no layer fails, 1 if one does or the gateway does not answer.",
+    )
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="the gateway (default: host_proxy.interface and host_proxy.port of the configuration)",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON document; with --watch one a line")
+    parser.add_argument("-w", "--watch", action="store_true", help="ask again and again until interrupted")
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=seconds(_LONGEST_INTERVAL),
+        default=2.0,
+        help="pause between two requests of --watch (default: %(default)g)",
+    )
+    add_configuration_options(parser)
+    parser.set_defaults(run=run)
 
 
-def look(url: str) -> Status:
-    """Ask the gateway at *url*."""
-    try:
-        document: Any = json.loads(_get(f"{url}/health"))
-        layers = [
-            Layer(name, str(entries[0]["status"]), str(entries[0].get("output", "")))
-            for name, entries in document["checks"].items()
-        ]
-        status = str(document["status"])
-    except (OSError, http.client.HTTPException) as error:
-        return Status(url, False, f"the gateway does not answer: {_reason(error)}")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return Status(url, False, "what answers is not the gateway")
-    since, totals = _counts(url)
-    return Status(url, True, "", status, layers, since, totals)
+def run(arguments: argparse.Namespace) -> int:
+    """Show the status; the exit status. The configuration is loaded only if it is needed to find the gateway."""
+    from nitroproxy.commands.gateway_status import look, render
 
-
-def _counts(url: str) -> tuple[dict[str, float], dict[str, float]]:
-    since: dict[str, float] = {}
-    totals: dict[str, float] = {}
-    try:
-        families = list(text_string_to_metric_families(_get(f"{url}/metrics")))
-    except (OSError, http.client.HTTPException, ValueError):
-        return since, {}
-    for family in families:
-        for sample in family.samples:
-            labels = sample.labels
-            if sample.name == "process_start_time_seconds":
-                # Of several processes the first has been there all the time.
-                since[labels["role"]] = min(sample.value, since.get(labels["role"], sample.value))
-            if labels.get("hop") not in ("nitroproxy-host", "nitroproxy-enclave"):
-                continue
-            if sample.name in ("nitroproxy_requests_total", "nitroproxy_errors_total", "nitroproxy_connections_open"):
-                name = sample.name.removeprefix("nitroproxy_").removesuffix("_total")
-                totals[f"{labels['role']}_{name}"] = totals.get(f"{labels['role']}_{name}", 0.0) + sample.value
-            elif sample.name == "nitroproxy_bytes_total":
-                name = f"{labels['role']}_{labels['direction']}_bytes"
-                totals[name] = totals.get(name, 0.0) + sample.value
-    return since, totals
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
-        error = error.reason
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-def _get(url: str) -> str:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=_TIMEOUT) as answer:
-            return str(answer.read().decode("utf-8"))
-    except urllib.error.HTTPError as error:
-        return error.read().decode("utf-8")
-
-
-def render(status: Status, now: float) -> str:
-    """For a person.
-
-    :param now: seconds since the epoch.
-    """
-    if not status.reachable:
-        return f"{status.url}: {status.problem}"
-    lines = [f"{status.url}: {status.status}"]
-    for layer in status.layers:
-        mark = _MARKS.get(layer.status, layer.status)
-        lines.append(f"  {mark:4}  {layer.name:17} {layer.output}".rstrip())
-    for role, since in status.up_since.items():
-        counts = {
-            name: int(status.totals.get(f"{role}_{name}", 0))
-            for name in ("requests", "errors", "connections_open", "received_bytes", "sent_bytes")
-        }
-        lines.append(
-            f"  {role}: up {_duration(now - since)}, {counts['requests']} requests, {counts['errors']} errors, "
-            f"{counts['connections_open']} connections, {_size(counts['received_bytes'])} in, "
-            f"{_size(counts['sent_bytes'])} out"
-        )
-    return "\n".join(lines)
+    url = arguments.url.rstrip("/") if arguments.url else _gateway(arguments)
+    if arguments.watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            watch(url, arguments.interval, as_json=arguments.json)
+        return 0
+    status = look(url)
+    print(json.dumps(status.to_dict(), indent=2) if arguments.json else render(status, time.time()))
+    return 0 if status.good else 1
 
 
 def watch(url: str, interval: float, *, as_json: bool) -> None:
-    """Show the status again and again until interrupted: on a cleared screen, or as one JSON document a line.
+    """Show the status again and again until interrupted: one JSON document a line; on a terminal, a cleared screen; in
+    a pipe or file, one block after the other with an empty line between them.
 
-    :param interval: seconds between two looks.
+    :param interval: seconds between two requests.
+    :raises KeyboardInterrupt: when the user interrupts it, which is how it ends.
     """
+    from nitroproxy.commands.gateway_status import look, render
+
+    before, after = (_CLEAR_SCREEN, "") if sys.stdout.isatty() else ("", "\n")
     while True:
         status = look(url)
-        shown = json.dumps(status.to_dict()) if as_json else f"\x1b[H\x1b[2J{render(status, time.time())}"
+        now = time.time()
+        shown = json.dumps(status.to_dict()) if as_json else f"{before}{render(status, now)}{after}"
         print(shown, flush=True)
         time.sleep(interval)
 
 
-def _duration(seconds: float) -> str:
-    whole = max(int(seconds), 0)
-    days, rest = divmod(whole, 86400)
-    hours, rest = divmod(rest, 3600)
-    minutes, rest = divmod(rest, 60)
-    if days:
-        return f"{days}d {hours}h"
-    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+def _gateway(arguments: argparse.Namespace) -> str:
+    gateway = load_configuration(arguments).settings.host_proxy
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.interface, gateway.interface)  # noqa: S104
+    return f"http://[{host}]:{gateway.port}" if ":" in host else f"http://{host}:{gateway.port}"

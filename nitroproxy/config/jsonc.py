@@ -1,6 +1,6 @@
-"""Reads a file of JSON with comments, losing nothing: members of one name are kept apart, errors keep their position.
+"""Reads a file of JSON with comments. Members of the same name are all kept, and errors have their position.
 
-Knows nothing of what the file is for.
+It knows nothing of the file's purpose.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import json5
 
 
 class Members(list[tuple[str, object]]):
-    """A JSON object's members in their order, those of the same name too."""
+    """A JSON object's members in their order, including those of the same name."""
 
 
 class UnreadableError(Exception):
-    """The file cannot be read; the text, one line, says which file, where in it, and why."""
+    """The file cannot be read; the message is one line with the file, the position and the reason."""
 
 
 def read(path: str) -> object:
-    """What the file at *path* says; objects are `Members`.
+    """The content of the file at *path*; objects are `Members`.
 
     JSON is read as such (RFC 8259). What is not JSON is read as JSON5, for comments and trailing commas.
 
-    :raises UnreadableError: if there is no such file, or it is neither.
+    :raises UnreadableError: if the file does not exist or is neither.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -44,7 +44,7 @@ def read(path: str) -> object:
 
 
 def parse(text: str) -> object:
-    """What *text* says; objects are `Members`.
+    """The value that *text* stands for; objects are `Members`.
 
     :raises ValueError: if it is neither JSON nor JSON5.
     :raises RecursionError: if it is nested too deeply.
@@ -56,7 +56,7 @@ def parse(text: str) -> object:
 
 
 def _position_and_reason(message: str) -> str:
-    """json5's account of an error as ``:line:column: reason``, the form that editors know."""
+    """json5's message as ``:line:column: reason``, the form that editors know."""
     match = re.fullmatch(r'<string>:(\d+) Unexpected (?:"(.+)"|(.+)) at column (\d+)', message, re.DOTALL)
     if match is None:
         return f": {message}"

@@ -167,8 +167,9 @@ def load(path: str | None, *, options: Sequence[str] = (), environ: Mapping[str,
     for contradiction in contradictions(settings, bool(debug_mode)):
         if doubtful.isdisjoint(contradiction.keys):
             key = contradiction.keys[0]
+            reason = f": {contradiction.reason}" if contradiction.reason else ""
             problems.append(
-                f"{key}: expected {contradiction.expected}, got {values[key]} (from {found.source_of(key)})"
+                f"{key}: expected {contradiction.expected}, got {values[key]} (from {found.source_of(key)}){reason}"
             )
     if problems:
         raise ConfigurationError(problems)

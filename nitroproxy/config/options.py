@@ -14,32 +14,25 @@ from typing import Any, ClassVar, NoReturn
 from twisted.python import usage
 
 from nitroproxy import __version__
-from nitroproxy.config.load import DEFAULT_PATH, Configuration, ConfigurationError, load
+from nitroproxy.config.load import DEFAULT_PATH, PATH_VARIABLE, Configuration, ConfigurationError, load
 from nitroproxy.config.schema import Tls
 from nitroproxy.tls.settings import ClientCertificateFiles, TLSFileError, TLSSettings
 
 
-class Options(usage.Options):
-    """Options of a program of ours: its version is not Twisted's."""
-
-    def opt_version(self) -> NoReturn:
-        """Display nitroproxy's version and exit."""
-        print(f"nitroproxy {__version__}")
-        raise SystemExit(0)
-
-
-class DaemonOptions(Options):
+class DaemonOptions(usage.Options):
     """The options of `twistd nitroproxy-host` and `twistd nitroproxy-enclave`.
 
     :param environ: the environment; that of the process when None.
     :ivar configuration: what was loaded; there once the options have been parsed.
     :cvar reads_tls_files: the program reads the files that the section tls names, so --check-config does, too.
+    :cvar internal: names of options that the daemon gives to its own processes, left out of the help.
     """
 
     reads_tls_files: ClassVar[bool] = False
+    internal: ClassVar[frozenset[str]] = frozenset()
 
     optParameters: ClassVar[list[list[Any]]] = [
-        ["config", "c", None, f"The configuration file. [default: {DEFAULT_PATH}, if there is one]"],
+        ["config", "c", None, f"The configuration file. [default: ${PATH_VARIABLE}, or {DEFAULT_PATH} if it exists]"],
     ]
     optFlags: ClassVar = [
         ["check-config", None, "Check the configuration and exit: 0 if it is valid, 1 if it is not."],
@@ -52,6 +45,20 @@ class DaemonOptions(Options):
         super().__init__()
         self._environ = os.environ if environ is None else environ
         self._assignments: list[str] = []
+
+    def opt_version(self) -> NoReturn:
+        """Display nitroproxy's version and exit."""
+        print(f"nitroproxy {__version__}")
+        raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The help text, without the internal options."""
+        every = self.longOpt
+        self.longOpt = [name for name in every if name.removesuffix("=") not in self.internal]
+        try:
+            return super().getUsage(width)
+        finally:
+            self.longOpt = every
 
     def opt_set(self, assignment: str) -> None:
         """Set a key, as in host_proxy.port=8081; over the environment and the file. May be repeated."""
@@ -98,22 +105,30 @@ class DaemonOptions(Options):
             print(table(self.configuration))
             raise SystemExit(0)
         if self["check-config"]:
-            self._check_tls_files()
-            print(f"configuration is valid: {self.configuration.path or 'defaults, without a file'}")
+            check(self.configuration, tls_files=self.reads_tls_files)
             raise SystemExit(0)
 
-    def _check_tls_files(self) -> None:
-        if not self.reads_tls_files:
-            return
-        from nitroproxy.tls.client import TLSClient
 
-        try:
-            TLSClient(tls_settings(self.configuration.settings.tls))
-        except TLSFileError as error:
-            for key, text in error.problems:
-                source = self.configuration.source_of(f"tls.{key}")
-                sys.stderr.write(f"tls.{key}: {text} (from {source})\n")
-            raise SystemExit(1) from None
+def check(configuration: Configuration, *, tls_files: bool) -> None:
+    """What ``--check-config`` does with a configuration that has been loaded: say that it is valid.
+
+    :param tls_files: read the files that the section tls names, as the enclave's daemon does.
+    :raises SystemExit: with 1 and a line for each file that cannot be used.
+    """
+    if tls_files:
+        _check_tls_files(configuration)
+    print(f"configuration is valid: {configuration.path or 'defaults, without a file'}")
+
+
+def _check_tls_files(configuration: Configuration) -> None:
+    from nitroproxy.tls.client import TLSClient
+
+    try:
+        TLSClient(tls_settings(configuration.settings.tls))
+    except TLSFileError as error:
+        for key, text in error.problems:
+            sys.stderr.write(f"tls.{key}: {text} (from {configuration.source_of(f'tls.{key}')})\n")
+        raise SystemExit(1) from None
 
 
 def tls_settings(tls: Tls) -> TLSSettings:

@@ -28,6 +28,14 @@ _HEARTBEAT_PORT: Final = 9000
 #: Seconds that a response may take where nothing else is configured.
 RESPONSE_TIMEOUT: Final = 300.0
 
+#: Who has the vsock CIDs below 4 (vsock(7); 3 is Nitro's own): for the error that refuses one of them for an enclave.
+_RESERVED_CIDS: Final = {
+    1: "CID 1 is this machine's own loopback",
+    2: "CID 2 is the hypervisor's host",
+    3: "CID 3 is the parent instance, where the host daemon runs; the enclave's is the one that it is started with, as "
+    "in nitro-cli run-enclave --enclave-cid 16",
+}
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -363,10 +371,12 @@ class Contradiction:
     """Keys that are each right but do not go together.
 
     :ivar keys: all that are involved; the first is the one to change.
+    :ivar reason: why its value cannot be, for a person; empty if *expected* says it all.
     """
 
     keys: tuple[str, ...]
     expected: str
+    reason: str = ""
 
 
 def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradiction]:
@@ -376,6 +386,7 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
         yield Contradiction(
             ("enclave.cid", "transport.parent_cid"),
             "an integer 4..4294967294, or 1 or 2 if that is also transport.parent_cid",
+            _RESERVED_CIDS[enclave.cid],
         )
     if settings.logging.port == egress.port:
         yield Contradiction(("logging.port", "egress.port"), "another port than egress.port")

@@ -1,10 +1,10 @@
 """The demonstration: requests through a running proxy, checked, timed and reported.
 
-`main` is the command line; `cases` are the requests, `client` sends them, `runner` puts them in order, `results`
-holds the outcome, `report_text`, `report_files` and `report_html` show it. `upstream` is a separate program for
-development: httpbin behind TLS on this machine, with listeners whose certificates must be refused (`certificates`,
-`upstream_site`); it announces its addresses in a file (`upstream_file`). `refusals` knows what each of those
-listeners shows.
+`main` runs it; `cases` are the requests, `client` sends them, `runner` runs them one after the other, `results` holds
+the outcome; `report_text`, `report_files` and `report_html` show it, the last with the charts of `report_charts`.
+`refusals` are the cases that a proxy must refuse. `upstream` is a separate program for development: httpbin behind TLS
+on this machine (`upstream_site`), with listeners whose certificates must be refused (`certificates`); it announces its
+addresses in a file (`upstream_file`).
 
 Nothing here is part of a daemon, and no daemon imports it.
 """

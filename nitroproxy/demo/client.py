@@ -1,7 +1,7 @@
 """Requests through the proxy in the path form, ``<proxy>/<target URL>``, with treq, and a count of what went over.
 
-It knows no case. Redirects are not followed, requests are not repeated and bodies are never kept whole unless a case
-asks for that.
+It knows no case. Redirects are not followed, requests are not repeated, and a body is kept whole only if a case asks
+for that, or if it is a problem document.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from twisted.web.http_headers import Headers
 
 _MOST_CONNECTIONS: Final = 64
 _IDLE_SECONDS: Final = 15
+_PROBLEM: Final = "application/problem+json"
+#: Bytes of a problem document, at most.
+_LONGEST_PROBLEM: Final = 16 * 1024
 
 
 class DemoReactor(IReactorTCP, IReactorTime, IReactorPluggableNameResolver):
-    """What of a reactor the demonstration uses."""
+    """The interfaces of a reactor that the demonstration uses."""
 
 
 class Clock(Interface):
-    """Tells the time in seconds."""
+    """Returns the time in seconds."""
 
     def __call__(self) -> float: ...
 
@@ -58,10 +61,18 @@ class Head:
         """The last value of the header *name*, or an empty string."""
         return (self.headers.getRawHeaders(name) or [""])[-1]
 
+    @property
+    def is_problem(self) -> bool:
+        """Whether the body is a problem document (RFC 9457)."""
+        return self.header("Content-Type").partition(";")[0].strip().lower() == _PROBLEM
+
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole, small answer."""
+    """An answer.
+
+    :ivar body: the whole body if it was fetched, or if it is a problem document; empty if it went to a collector.
+    """
 
     head: Head
     body: bytes
@@ -118,8 +129,8 @@ class Client:
     ) -> Answer:
         """Send one request for *url* through the proxy and collect the answer."""
         pieces: list[bytes] = []
-        head = await self.transfer(method, url, pieces.append, headers=headers, body=body)
-        return Answer(head, b"".join(pieces))
+        answer = await self.transfer(method, url, pieces.append, headers=headers, body=body)
+        return Answer(answer.head, b"".join(pieces))
 
     async def transfer(
         self,
@@ -129,14 +140,18 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-    ) -> Head:
+    ) -> Answer:
         """Send one request for *url* through the proxy; *collector* gets each piece of the answer as it arrives.
 
         The request body is sent piece by piece, no faster than the proxy takes it.
         """
+        problem = b""
 
         def collect(data: bytes) -> None:
+            nonlocal problem
             self._traffic.size += len(data)
+            if head.is_problem:
+                problem = (problem + data)[:_LONGEST_PROBLEM]
             collector(data)
 
         response = await self._gateway.http.request(
@@ -149,11 +164,12 @@ class Client:
         )
         self._traffic.status = response.code
         self._traffic.size += len(body)
+        head = Head(response.code, response.headers)
         await response.collect(collect)
-        return Head(response.code, response.headers)
+        return Answer(head, problem)
 
     def aside(self) -> Client:
-        """A client for what is not the case's own traffic, such as a look at the upstream's counters."""
+        """A client whose traffic does not count as the case's, such as for the upstream's counters."""
         return Client(self._gateway, Traffic())
 
     def took(self, milliseconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from nitroproxy.demo.cases import Case, Setting, Skipped, Unexpected, expect, expect_status
+from nitroproxy.demo.cases import Case, Needs, Setting, Skipped, Unexpected, expect, expect_status
 from nitroproxy.demo.client import Answer, Client
 from nitroproxy.demo.upstream_file import BAD_CERTIFICATES, BYTES_RECEIVED_PATH
 from nitroproxy.errors import Kind
@@ -49,7 +49,7 @@ def bad_certificate(name: str) -> Case:
     async def refused(client: Client, setting: Setting) -> str:
         url = setting.refused_urls.get(name)
         if url is None:
-            raise Skipped(f"no such server is known: use --upstream, or --refusals {name}=URL")
+            raise Skipped(f"no such server was named: use --upstream, or --refusals {name}=URL")
         before = await _bytes_received(client, setting, name)
         answer = await client.fetch(
             "POST",
@@ -65,7 +65,7 @@ def bad_certificate(name: str) -> Case:
         return f"502 {error}, and the server received 0 application bytes"
 
     refused.__doc__ = f"A server is refused because {BAD_CERTIFICATES[name]}."
-    return Case(f"refused_{name}", refused)
+    return Case(f"refused_{name}", refused, Needs.UPSTREAM)
 
 
 async def _bytes_received(client: Client, setting: Setting, name: str) -> int | None:
@@ -92,7 +92,7 @@ def _expect_problem(answer: Answer, status: int, kinds: Collection[Kind]) -> str
 #: In the order in which they are tried.
 REFUSED_CASES: Final = (
     *(bad_certificate(name) for name in BAD_CERTIFICATES),
-    Case("denied_address", denied_address),
-    Case("denied_port", denied_port),
-    Case("denied_plaintext", denied_plaintext),
+    Case("denied_address", denied_address, Needs.NOTHING),
+    Case("denied_port", denied_port, Needs.NOTHING),
+    Case("denied_plaintext", denied_plaintext, Needs.NOTHING),
 )

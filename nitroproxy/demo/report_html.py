@@ -5,21 +5,14 @@ Everything that is not this module's own text is escaped, and the page's own pol
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from html import escape
 from string import Template
 from typing import Final
 
+from nitroproxy.demo.report_charts import MARKS, sorted_latencies, text_of, time_per_case
 from nitroproxy.demo.results import CaseResult, Outcome, Report, percentile
 
-_MARKS: Final = (50, 90, 99)
-_WIDTH: Final = 860
-_LABELS: Final = 215
-_VALUES: Final = 90
-_BAR_ROW: Final = 26
-_PLOT: Final = _WIDTH - _LABELS - _VALUES
-_SORTED_HEIGHT: Final = 160
+_FAILURES: Final = (Outcome.FAILED, Outcome.ERROR)
 
 _PAGE: Final = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -52,6 +45,11 @@ svg { display: block; width: 100%; min-width: 36rem; height: auto; font: 13px sy
 svg text { fill: var(--text); } svg text.quiet { fill: var(--quiet); } svg line { stroke: var(--line); }
 svg line.mark { stroke: var(--text); stroke-dasharray: 4 3; } rect { fill: var(--bar); }
 rect.failed { fill: var(--failed); } rect.error { fill: var(--error); }
+@media (max-width: 600px) { thead { display: none; } tr { display: block; padding: .5rem 0;
+  border-bottom: 1px solid var(--line); } tr:last-child { border-bottom: 0; }
+  td, td.number { display: block; border: 0; padding: .1rem .75rem; text-align: left; }
+  td[data-label]::before { content: attr(data-label) ": "; color: var(--quiet); font-weight: 400; }
+  td.detail { min-width: 0; } }
 </style>
 </head>
 <body>
@@ -59,9 +57,6 @@ rect.failed { fill: var(--failed); } rect.error { fill: var(--error); }
 <p><code>$target</code> through <code>$proxy</code></p>
 <p class="quiet">$started, $seconds s in all</p>
 <p class="verdict $verdict_class">$verdict: $summary</p>
-$latencies
-<h2>Time per case</h2>
-<div class="wide">$bars</div>
 <h2>Cases</h2>
 <div class="wide"><table>
 <thead><tr><th>case</th><th>result</th><th class="number">status</th><th class="number">ms</th>
@@ -69,95 +64,51 @@ $latencies
 <tbody>
 $rows
 </tbody></table></div>
+$latencies
+<h2>Time per case</h2>
+<div class="wide">$bars</div>
 </body>
 </html>
 """)
 
 
 def as_html(report: Report) -> str:
-    """The report as one self-contained HTML document."""
+    """The report as one self-contained HTML document: the failures first, then the other cases, then the charts."""
+    rows = sorted(report.rows, key=lambda result: result.outcome not in _FAILURES)
     return _PAGE.substitute(
-        summary=_text(report.summary),
-        target=_text(report.target),
-        proxy=_text(report.proxy),
-        started=_text(report.started.strftime("%Y-%m-%d %H:%M:%S UTC")),
+        summary=text_of(report.summary),
+        target=text_of(report.target),
+        proxy=text_of(report.proxy),
+        started=text_of(report.started.strftime("%Y-%m-%d %H:%M:%S UTC")),
         seconds=f"{report.milliseconds / 1000:.1f}",
         verdict_class="passed" if report.succeeded else "failed",
         verdict="Passed" if report.succeeded else "Failed",
         latencies=_latencies(report.concurrent_latencies),
-        bars=_bars([result for result in report.results if result.outcome is not Outcome.SKIPPED]),
-        rows="\n".join(_row(result) for result in report.results),
+        bars=time_per_case([result for result in report.results if result.outcome is not Outcome.SKIPPED]),
+        rows="\n".join(_row(result) for result in rows),
     )
-
-
-def _text(value: str) -> str:
-    """*value* as text of the page, in quotes or not; what UTF-8 cannot hold is replaced."""
-    return escape(value.encode(errors="replace").decode())
 
 
 def _row(result: CaseResult) -> str:
-    name, outcome = _text(result.name), result.outcome.value
+    name, outcome = text_of(result.name), result.outcome.value
     status = "–" if result.status is None else str(result.status)
     return (
-        f'<tr><td><b>{name}</b><br><span class="quiet">{_text(result.title)}</span></td>'
-        f'<td class="result {outcome}">{outcome}</td><td class="number">{status}</td>'
-        f'<td class="number">{result.milliseconds:.1f}</td><td class="number">{result.size:,}</td>'
-        f'<td class="detail">{_text(result.detail)}</td></tr>'
+        f'<tr><td><b>{name}</b><br><span class="quiet">{text_of(result.title)}</span></td>'
+        f'<td class="result {outcome}">{outcome}</td><td class="number" data-label="status">{status}</td>'
+        f'<td class="number" data-label="ms">{result.milliseconds:.1f}</td>'
+        f'<td class="number" data-label="bytes">{result.size:,}</td>'
+        f'<td class="detail">{text_of(result.detail)}</td></tr>'
     )
-
-
-def _bars(results: Sequence[CaseResult]) -> str:
-    """A horizontal bar for each case, on a logarithmic scale: cases take from a few to thousands of milliseconds."""
-    longest = max((result.milliseconds for result in results), default=1.0)
-    decades = max(1, math.ceil(math.log10(max(longest, 1.0))))
-    height = _BAR_ROW * len(results) + 34
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Milliseconds per case, logarithmic scale">']
-    for decade in range(decades + 1):
-        x = _LABELS + _PLOT * decade / decades
-        parts.append(f'<line x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{height - 24}"/>')
-        parts.append(f'<text class="quiet" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{10**decade} ms</text>')
-    for index, result in enumerate(results):
-        y = 10 + _BAR_ROW * index
-        length = max(2.0, _PLOT * math.log10(max(result.milliseconds, 1.0)) / decades)
-        parts.append(
-            f'<text x="{_LABELS - 8}" y="{y + 14}" text-anchor="end">{_text(result.name)}</text>'
-            f'<rect class="{result.outcome.value}" x="{_LABELS}" y="{y + 2}" width="{length:.1f}" height="16" rx="3"/>'
-            f'<text x="{_LABELS + length + 6:.1f}" y="{y + 14}">{result.milliseconds:.1f}</text>'
-        )
-    return "".join(parts) + "</svg>"
 
 
 def _latencies(ascending: Sequence[float]) -> str:
-    """The concurrent requests: their percentiles, and a bar for each in ascending order."""
+    """The concurrent requests: their percentiles, and a chart of all; nothing without such requests."""
     if not ascending:
         return ""
     tiles = "".join(
-        f'<li><span class="quiet">p{mark}</span><b>{percentile(ascending, mark):.1f} ms</b></li>' for mark in _MARKS
+        f'<li><span class="quiet">p{mark}</span><b>{percentile(ascending, mark):.1f} ms</b></li>' for mark in MARKS
     )
     return (
         f"<h2>{len(ascending)} concurrent requests</h2>"
-        f'<ul class="tiles">{tiles}</ul><div class="wide">{_sorted_bars(ascending)}</div>'
+        f'<ul class="tiles">{tiles}</ul><div class="wide">{sorted_latencies(ascending)}</div>'
     )
-
-
-def _sorted_bars(ascending: Sequence[float]) -> str:
-    left, top, right = 20, 24, _WIDTH - _VALUES
-    scale = _SORTED_HEIGHT / max(ascending[-1], 0.001)
-    step = (right - left) / len(ascending)
-    bottom = top + _SORTED_HEIGHT
-    label = "Milliseconds of each concurrent request, in ascending order"
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {bottom + 30}" role="img" aria-label="{label}">']
-    for index, latency in enumerate(ascending):
-        bar = max(1.0, latency * scale)
-        parts.append(
-            f'<rect x="{left + index * step:.1f}" y="{bottom - bar:.1f}" width="{max(1.0, step - 2):.1f}" '
-            f'height="{bar:.1f}"/>'
-        )
-    for mark in _MARKS:
-        y = bottom - percentile(ascending, mark) * scale
-        parts.append(f'<line class="mark" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-    parts.append(f'<text class="quiet" x="{left}" y="{bottom + 20}">fastest {ascending[0]:.1f} ms</text>')
-    parts.append(
-        f'<text class="quiet" x="{right}" y="{bottom + 20}" text-anchor="end">slowest {ascending[-1]:.1f} ms</text>'
-    )
-    return "".join(parts) + "</svg>"

@@ -1,6 +1,6 @@
 """The report on the console: one line a case while it runs, and a table at the end.
 
-It writes to whatever text stream it is given, and decides nothing.
+It writes to the text stream that it is given, and decides nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Console:
 
     def report(self, report: Report) -> None:
         """The table of all cases, and the counts."""
-        lines = ["", f"{report.target} through {report.proxy}", "", *table(report.results), ""]
+        lines = ["", f"{report.target} through {report.proxy}", "", *table(report.rows), ""]
         latencies = report.concurrent_latencies
         if latencies:
             marks = ", ".join(f"p{percent} {percentile(latencies, percent):.0f} ms" for percent in (50, 90, 99))

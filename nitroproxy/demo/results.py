@@ -1,4 +1,4 @@
-"""What came of a demonstration: values only, and the arithmetic on them.
+"""The outcome of a demonstration: values only, and the arithmetic on them.
 
 It knows neither how requests are sent nor how a report looks.
 """
@@ -9,7 +9,8 @@ import datetime
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 
 class Outcome(enum.Enum):
@@ -34,6 +35,7 @@ class CaseResult:
     :ivar size: bytes of bodies, sent and received.
     :ivar detail: one sentence on what was seen.
     :ivar latencies: the duration of each of its requests in milliseconds, if it made many at once.
+    :ivar not_tried: it was skipped because an earlier case found that what it needs cannot be reached.
     """
 
     name: str
@@ -44,6 +46,7 @@ class CaseResult:
     size: int
     detail: str
     latencies: tuple[float, ...] = ()
+    not_tried: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,23 @@ class Report:
 
     @property
     def concurrent_latencies(self) -> tuple[float, ...]:
-        """The durations in milliseconds of the requests that were made at once, in ascending order."""
-        return tuple(sorted(latency for result in self.results for latency in result.latencies))
+        """The durations in milliseconds of the requests that were made at once, in ascending order; empty unless all of
+        them were answered rightly, as the percentiles of a part would mislead."""
+        passed = [result for result in self.results if result.outcome is Outcome.PASSED]
+        return tuple(sorted(latency for result in passed for latency in result.latencies))
+
+    @property
+    def rows(self) -> tuple[CaseResult, ...]:
+        """The results for a person: those not tried for one and the same reason are one row."""
+        rows: list[CaseResult] = []
+        for blocked, group in groupby(self.results, lambda result: result.not_tried and result.detail):
+            results = list(group)
+            if not blocked or len(results) == 1:
+                rows += results
+                continue
+            name = f"{results[0].name} … {results[-1].name}"
+            rows.append(replace(results[0], name=name, title=f"{len(results)} cases."))
+        return tuple(rows)
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:

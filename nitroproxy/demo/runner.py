@@ -1,4 +1,5 @@
-"""Runs the cases one after the other, each within a deadline, and says how each went.
+"""Runs the cases one after the other, each within a deadline. Those that cannot pass, because an earlier one found that
+the target or the enclave cannot be reached, are not tried.
 
 It knows neither what a case does nor how a result looks.
 """
@@ -13,13 +14,13 @@ from typing import Protocol as Interface
 from twisted.internet.defer import Deferred, FirstError
 from twisted.python.failure import Failure
 
-from nitroproxy.demo.cases import Case, Setting, Skipped, Unexpected
+from nitroproxy.demo.cases import Case, Setting, Skipped, Unexpected, Unreachable
 from nitroproxy.demo.client import Client, Gateway, Traffic
 from nitroproxy.demo.results import CaseResult, Outcome, Report
 
 
 class Progress(Interface):
-    """Is told how a run goes on."""
+    """Is informed of a run's progress."""
 
     def started(self, number: int, total: int, case: Case) -> None: ...
     def finished(self, number: int, total: int, result: CaseResult) -> None: ...
@@ -32,11 +33,16 @@ async def run_cases(
     started = datetime.datetime.now(datetime.UTC)
     first = gateway.reactor.seconds()
     results = []
+    unreachable: Unreachable | None = None
     for number, case in enumerate(cases, 1):
+        if unreachable is not None and (unreachable.enclave or case.needs_target(setting)):
+            results.append(_not_tried(case, unreachable))
+            continue
         progress.started(number, len(cases), case)
-        result = await run_case(gateway, case, setting, timeout)
+        result, found = await run_case(gateway, case, setting, timeout)
         progress.finished(number, len(cases), result)
         results.append(result)
+        unreachable = found or unreachable
     return Report(
         proxy=gateway.proxy,
         target=setting.target,
@@ -47,10 +53,16 @@ async def run_cases(
     )
 
 
-async def run_case(gateway: Gateway, case: Case, setting: Setting, timeout: float) -> CaseResult:
-    """Try one case for at most *timeout* seconds; whatever happens becomes its result."""
+async def run_case(
+    gateway: Gateway, case: Case, setting: Setting, timeout: float
+) -> tuple[CaseResult, Unreachable | None]:
+    """Try one case for at most *timeout* seconds; every outcome becomes its result.
+
+    :returns: the result, and what the case found to be unreachable, if that is why it failed.
+    """
     traffic = Traffic()
     started = gateway.reactor.seconds()
+    found: list[Unreachable] = []
 
     async def attempt() -> str:
         return await case.try_it(Client(gateway, traffic), setting)
@@ -58,9 +70,15 @@ async def run_case(gateway: Gateway, case: Case, setting: Setting, timeout: floa
     def passed(detail: str) -> tuple[Outcome, str]:
         return Outcome.PASSED, detail
 
+    def failed(failure: Failure) -> tuple[Outcome, str]:
+        error = failure.value.subFailure.value if isinstance(failure.value, FirstError) else failure.value
+        if isinstance(error, Unreachable):
+            found.append(error)
+        return _verdict(failure)
+
     within = Deferred.fromCoroutine(attempt()).addTimeout(timeout, gateway.reactor, _expired)
-    outcome, detail = await within.addCallbacks(passed, _verdict)
-    return CaseResult(
+    outcome, detail = await within.addCallbacks(passed, failed)
+    result = CaseResult(
         name=case.name,
         title=case.title,
         outcome=outcome,
@@ -70,10 +88,17 @@ async def run_case(gateway: Gateway, case: Case, setting: Setting, timeout: floa
         detail=detail,
         latencies=tuple(traffic.latencies),
     )
+    return result, found[0] if found and (found[0].enclave or case.needs_target(setting)) else None
+
+
+def _not_tried(case: Case, unreachable: Unreachable) -> CaseResult:
+    what = "enclave" if unreachable.enclave else "target"
+    detail = f"not tried, as the {what} cannot be reached"
+    return CaseResult(case.name, case.title, Outcome.SKIPPED, None, 0.0, 0, detail, not_tried=True)
 
 
 def _expired(cancelled: object, timeout: float) -> NoReturn:
-    # What a cancelled request fails with depends on how far it had got.
+    # The failure of a cancelled request depends on how far the request had got.
     raise TimeoutError(f"not done within {timeout:g} s")
 
 
@@ -84,6 +109,9 @@ def _verdict(failure: Failure) -> tuple[Outcome, str]:
             return _verdict(error.subFailure)
         case Unexpected():
             return Outcome.FAILED, str(error)
+        case Unreachable():
+            what = "enclave" if error.enclave else "target"
+            return Outcome.ERROR, f"the {what} cannot be reached: {error}"
         case Skipped():
             return Outcome.SKIPPED, str(error)
         case TimeoutError():

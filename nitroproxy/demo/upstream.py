@@ -39,11 +39,11 @@ _REACHED: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\nConnection: close\r
 
 
 class UpstreamReactor(IReactorCore, IReactorFromThreads, IReactorSSL):
-    """What of a reactor the upstream uses."""
+    """The interfaces of a reactor that the upstream uses."""
 
 
 class Trap(Protocol):
-    """A server that nobody should talk to: it counts what it is sent, and answers so that a fault shows."""
+    """A server that must receive nothing: it counts the bytes it is sent, and answers so that a fault shows."""
 
     factory: TrapFactory
     transport: ITransport

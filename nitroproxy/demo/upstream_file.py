@@ -14,7 +14,7 @@ import msgspec
 #: The file's name in the upstream's directory.
 UPSTREAM_FILE: Final = "upstream.json"
 
-#: The resource of the good listener that tells how many application bytes each of the others has received.
+#: The resource of the good listener with the number of application bytes that each of the others has received.
 BYTES_RECEIVED_PATH: Final = "/demo/bytes-received"
 
 #: What is wrong with the certificate of each listener that must be refused, by its name in the file.

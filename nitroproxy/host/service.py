@@ -48,6 +48,7 @@ class Options(DaemonOptions):
     """Options of `twistd nitroproxy-host`."""
 
     longdesc = "The host side of nitroproxy: the HTTP gateway and the enclave's egress relay."
+    internal = frozenset({"worker"})
 
     optParameters: ClassVar = [
         ["worker", None, None, "For the daemon itself, which starts its workers so: which of them to be."],

@@ -127,11 +127,11 @@ port_in() { "$venv/bin/python" -c 'import json, sys; print(json.load(open(sys.ar
 finish() {
     stop_stack
     halt echo
-    # What a failing client said is kept, and the logs with it.
+    # The output of a failing client is kept, with the logs.
     if [ "${failed:-1}" -eq 0 ]; then
         rm -rf "$run"
     else
-        rm -rf "$run/sockets" "$run"/work.*
+        keep clients-failed
     fi
 }
 
@@ -149,7 +149,7 @@ fi
 
 deps
 make_venv
-run=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy-clients.XXXXXX")
+run=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy-clients.XXXXXX") kept=$root/.run/clients-failed
 trap finish EXIT
 trap 'exit 130' INT TERM
 start_upstream
@@ -197,6 +197,6 @@ while read -r name file destination; do
 done <<<"$chosen"
 echo "clients: $passed passed, $failed failed, $skipped skipped"
 if [ "$failed" -gt 0 ]; then
-    say "what they said, and the logs: $run"
+    say "their output, and the logs: $kept"
     exit 1
 fi

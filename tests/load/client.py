@@ -52,6 +52,7 @@ class Connection:
     """One connection to a proxy, or through one.
 
     :param prefix: what goes before the path of each target: the path form's URL.
+    :ivar moving: set when the first piece of a body has arrived.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, prefix: str) -> None:
@@ -66,6 +67,7 @@ class Connection:
         self._last = False
         #: Seconds that it pauses before it reads, and in the middle of a body that it sends.
         self.pause = 0.0
+        self.moving = asyncio.Event()
 
     @classmethod
     async def path_form(cls, port: int, url: str) -> Connection:
@@ -205,6 +207,7 @@ class Connection:
             event: Any = await self._event()
             if isinstance(event, h11.EndOfMessage):
                 return
+            self.moving.set()
             yield bytes(event.data)
 
     async def _event(self) -> Any:
