@@ -150,7 +150,7 @@ class IdleTests(PoolCase):
         for connection, wire in connections:
             self.pool.release(connection)
             wires.append(wire)
-        self.assertEqual([wire.aborted for wire in wires], [True, False, False])
+        self.assertEqual([wire.disconnecting for wire in wires], [True, False, False])
         self.assertEqual(self.pool.idle, 2)
 
     def test_idle_timeout(self) -> None:
@@ -161,9 +161,9 @@ class IdleTests(PoolCase):
         self.assertIs(self.pool.take_idle("a"), connection)
         self.exchange(connection, wire)
         self.pass_time(29)
-        self.assertFalse(wire.aborted)
+        self.assertFalse(wire.disconnecting)
         self.pass_time(1.2)
-        self.assertTrue(wire.aborted)
+        self.assertTrue(wire.disconnecting)
         self.assertEqual(self.pool.idle, 0)
         wire.settle()
         self.pass_time(0.1)
@@ -179,7 +179,7 @@ class IdleTests(PoolCase):
             self.assertIs(self.pool.take_idle("a"), connection, field)
             self.exchange(connection, wire)
             self.pass_time(4.1)
-            self.assertTrue(wire.aborted, field)
+            self.assertTrue(wire.disconnecting, field)
             self.assertIsNone(self.pool.take_idle("a"))
 
     def test_keep_alive_of_nothing(self) -> None:
@@ -199,7 +199,7 @@ class IdleTests(PoolCase):
             self.setUp()
             connection, wire = self.connect()
             self.exchange(connection, wire, b"Keep-Alive: " + field + b"\r\n")
-            self.assertIs(wire.aborted, not kept, field)
+            self.assertIs(wire.disconnecting, not kept, field)
             self.pass_time(0.9)
             self.assertIs(self.pool.take_idle("a"), connection if kept else None, field)
 
@@ -208,7 +208,7 @@ class IdleTests(PoolCase):
         connection, wire = self.connect()
         self.exchange(connection, wire, b"Keep-Alive: timeout=1000\r\n")
         self.pass_time(30.1)
-        self.assertTrue(wire.aborted)
+        self.assertTrue(wire.disconnecting)
 
     def test_keep_alive_of_some(self) -> None:
         """Short and long ones lie beside each other: each ends in its own time."""
@@ -216,7 +216,7 @@ class IdleTests(PoolCase):
         self.exchange(long, far)
         self.exchange(short, near, b"Keep-Alive: timeout=5\r\n")
         self.pass_time(4.1)
-        self.assertEqual((near.aborted, far.aborted), (True, False))
+        self.assertEqual((near.disconnecting, far.disconnecting), (True, False))
         self.assertIs(self.pool.take_idle("a"), long)
 
     def test_late_sweep(self) -> None:
@@ -225,16 +225,16 @@ class IdleTests(PoolCase):
         self.exchange(connection, wire, b"Keep-Alive: timeout=5\r\n")
         self.clock.rightNow += 4.5  # A reactor that has been busy: the time has passed, its calls are still to come.
         self.assertIsNone(self.pool.take_idle("a"))
-        self.assertTrue(wire.aborted)
+        self.assertTrue(wire.disconnecting)
 
     def test_retire(self) -> None:
         """A pool that is retired ends what is idle now, and what is in use afterwards."""
         (idle, idle_wire), (busy, busy_wire) = self.connect(), self.connect()
         self.pool.release(idle)
         self.pool.retire()
-        self.assertEqual((idle_wire.aborted, busy_wire.aborted), (True, False))
+        self.assertEqual((idle_wire.disconnecting, busy_wire.disconnecting), (True, False))
         self.pool.release(busy)
-        self.assertTrue(busy_wire.aborted)
+        self.assertTrue(busy_wire.disconnecting)
 
 
 class ReceiveTests(PoolCase):
