@@ -18,7 +18,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--check-config", action="store_true", help="check it, with the files of trusted authorities that it names"
+        "--check-config", action="store_true", help="check it, with the certificate and key files that it names"
     )
     what.add_argument(
         "--print-config", action="store_true", help="print each key, its value and the source of the value (default)"
