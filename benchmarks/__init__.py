@@ -1,7 +1,7 @@
-"""nitroproxy side by side with other proxies, on one machine, in one run: `python -m benchmarks`.
+"""Compares nitroproxy with other proxies on one machine, in one run: `python -m benchmarks`.
 
 `main` runs `cases`; a case starts contenders (`ours`, `peers`, `stock`) and the servers behind them (`origin`, `raw`)
 in the background (`processes`), drives them (`wrk`, `clients`, `handshaker`) in interleaved pairs (`pairs`), and takes
-CPU time and memory from /proc (`proc`). What comes out is `figures`; `table`, `results` and `chart` write it as text,
-JSON, Markdown and SVG. `profiles` says where the CPU time goes. Everything stays on loopback.
+CPU time and memory from /proc (`proc`). The results are `figures`; `table`, `results` and `chart` write them as text,
+JSON, Markdown and SVG. `profiles` shows where the CPU time goes. Everything runs on loopback.
 """

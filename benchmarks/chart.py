@@ -1,4 +1,4 @@
-"""A run as a picture: a dot for each contender on a logarithmic axis, with its spread. Pure; gives SVG."""
+"""Draws a run as SVG: a dot for each contender on a logarithmic axis, with its spread. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.figures import QUANTITIES, CaseResult, Figure
 from benchmarks.results import Results
 from benchmarks.table import facts, number
 
-#: The cases that are drawn, and what their axes say.
+#: The cases that are drawn, and the labels of their axes.
 PANELS: Final = {
     "gateway": "Gateway hop, kept-alive GET of 1 KiB: µs of CPU a request",
     "chain": "Whole chain with TLS 1.3: µs of CPU a request",
@@ -34,7 +34,7 @@ text { fill: #c9d1d9 } .axis { stroke: #30363d } .peer { fill: #8b949e; stroke: 
 
 
 def chart(results: Results) -> str:
-    """The drawing of the cases of `PANELS` that the run has. Less is better in all of them."""
+    """Draw the cases of `PANELS` that the run has, as SVG. Less is better in all of them."""
     parts: list[str] = []
     top = 12
     for case in results.cases:

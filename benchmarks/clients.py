@@ -23,7 +23,7 @@ class Door:
     """How a client gets a byte stream to the raw server.
 
     :ivar address: where the proxy listens.
-    :ivar connect: what the proxy is to be asked for by CONNECT, as ``host:port``; None for one that needs no asking.
+    :ivar connect: the ``host:port`` to send in a CONNECT; None for a proxy that needs none.
     """
 
     address: Address
@@ -39,7 +39,7 @@ class Door:
     def enter(self) -> socket.socket:
         """A connection on which the preamble has been answered.
 
-        :raises Unmeasured: when it was refused.
+        :raises Unmeasured: when the proxy refuses it.
         """
         connection = open_socket(self.address, _PATIENCE)
         if self.connect is not None:
@@ -67,7 +67,7 @@ def transfer(door: Door, direction: str, count: int, streams: int) -> float:
     """Move *count* bytes through *door*, split among *streams* connections.
 
     :param direction: ``DOWN`` or ``UP``.
-    :returns: seconds it took, without entering.
+    :returns: the seconds it took, without opening the connections.
     """
     share = count // streams
     connections = [door.enter() for _ in range(streams)]
@@ -121,7 +121,7 @@ class _Opening:
         self.connection.sendall(door.preamble if door.connect is not None else b"ECHO\nx")
 
     def readable(self) -> bool:
-        """Go on; whether the byte has come back."""
+        """Continue; returns whether the byte has come back."""
         data = self.connection.recv(4096)
         if not data:
             raise Unmeasured("a tunnel ended before a byte had come back")
@@ -136,9 +136,9 @@ class _Opening:
 
 
 def churn(door: Door, seconds: float, concurrency: int) -> list[float]:
-    """Open tunnels, send a byte through each and back, close them, as fast as it goes.
+    """Open tunnels, send a byte through each and back, and close them, as fast as possible.
 
-    :param concurrency: under way at once.
+    :param concurrency: tunnels under way at once.
     :returns: seconds that each took.
     """
     selector = selectors.DefaultSelector()
@@ -179,9 +179,9 @@ def churn(door: Door, seconds: float, concurrency: int) -> list[float]:
 
 
 def round_trips(door: Door, seconds: float, connections: int, size: int, writes: int = 1) -> list[float]:
-    """Send *size* bytes on each connection whenever those before have come back.
+    """Send *size* bytes on each connection whenever the previous ones have come back.
 
-    :param writes: the segments that they are sent in.
+    :param writes: the number of segments that they are sent in.
     :returns: seconds that each round trip took.
     """
     pieces = [b"m" * (size // writes)] * writes
@@ -231,7 +231,7 @@ def round_trips(door: Door, seconds: float, connections: int, size: int, writes:
 
 @contextmanager
 def idle_requests(address: Address, request: bytes, count: int) -> Iterator[None]:
-    """Hold *count* connections, each of which has had one request answered."""
+    """Hold *count* connections, each after one answered request."""
     connections: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -249,7 +249,7 @@ def idle_requests(address: Address, request: bytes, count: int) -> Iterator[None
 
 @contextmanager
 def idle_tunnels(door: Door, count: int) -> Iterator[None]:
-    """Hold *count* tunnels, each of which has echoed a byte."""
+    """Hold *count* tunnels, each after one echoed byte."""
     connections: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -267,7 +267,7 @@ def idle_tunnels(door: Door, count: int) -> Iterator[None]:
 
 
 def burst(connections: Sequence[socket.socket], request: bytes) -> None:
-    """Send *request* on all at once, then read every answer."""
+    """Send *request* on all connections at once, then read every answer."""
     for connection in connections:
         connection.sendall(request)
     for connection in connections:
@@ -275,7 +275,7 @@ def burst(connections: Sequence[socket.socket], request: bytes) -> None:
 
 
 def read_answer(connection: socket.socket) -> None:
-    """Read one HTTP answer that says its length.
+    """Read one HTTP answer that has a Content-Length.
 
     :raises Unmeasured: unless its status is 200.
     """

@@ -1,4 +1,4 @@
-"""What was measured: figures of several runs, ratios of paired runs, reasons for having none. Pure."""
+"""Measurements: figures of several runs, ratios of paired runs, reasons for missing ones. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Sample = Mapping[str, float]
 
 
 class Unmeasured(Exception):
-    """A figure that cannot be had; the message says why, and stands where the figure would."""
+    """A figure could not be measured; the message says why, and is shown in its place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Something that is measured.
+    """A quantity that is measured.
 
     :ivar label: the table's heading.
-    :ivar digits: after the decimal point.
-    :ivar better: which way is better.
+    :ivar digits: digits after the decimal point.
+    :ivar better: which direction is better.
     """
 
     label: str
@@ -66,7 +66,7 @@ class Figure:
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The quartiles; of fewer than four values the least and the greatest."""
+        """The quartiles; for fewer than four values the least and the greatest."""
         if len(self.values) < 4:
             return min(self.values), max(self.values)
         low, _, high = quantiles(self.values, n=4, method="inclusive")
@@ -90,9 +90,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A requirement held against what was measured.
+    """A requirement compared with the measurement.
 
-    :ivar measured: None when it could not be.
+    :ivar measured: the measured value; None when there is none.
     """
 
     requirement: str
@@ -103,7 +103,7 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """Whether it holds; None when nothing was measured."""
+        """Whether the requirement is met; None when nothing was measured."""
         if self.measured is None:
             return None
         return self.measured <= self.bound if self.better == "less" else self.measured >= self.bound
@@ -113,8 +113,8 @@ class Target:
 class CaseResult:
     """One table.
 
-    :ivar key: the quantity that ratios are of.
-    :ivar rows: the subject's first.
+    :ivar key: the quantity of which ratios are taken.
+    :ivar rows: the rows, the subject's first.
     """
 
     name: str
@@ -126,7 +126,7 @@ class CaseResult:
 
 
 def figures_of(samples: Sequence[Sample]) -> dict[str, Figure]:
-    """The figures of several runs of one contender; a quantity that not every run has is left out."""
+    """The figures of several runs of one contender, without quantities that some run lacks."""
     common = [name for name in samples[0] if all(name in sample for sample in samples)]
     return {name: Figure(tuple(sample[name] for sample in samples)) for name in common}
 
@@ -142,7 +142,7 @@ def ratio_of(pairs: Sequence[tuple[Sample, Sample]], key: str) -> Figure:
 
 
 def median_of(rows: Sequence[Row], contender: str, quantity: str) -> float | None:
-    """What *contender*'s row says, or None."""
+    """The row of *contender*, or None."""
     for row in rows:
         if row.contender == contender and quantity in row.figures:
             return row.figures[quantity].median

@@ -1,4 +1,4 @@
-"""TLS clients without the hybrid key exchange, which our OpenSSL has and Debian's has not."""
+"""TLS clients without the hybrid key exchange, which our OpenSSL has and Debian's lacks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Final
 
 from benchmarks.processes import Crew
 
-#: What the name of a row says.
+#: What the names of such rows contain.
 CLASSIC: Final = "X25519 alone"
-#: OpenSSL reads this for each context that it makes.
+#: OpenSSL reads this configuration for each context that it makes.
 _CONFIGURATION: Final = """
 openssl_conf = init
 [init]

@@ -2,7 +2,7 @@
 
 KIND is ``nitroproxy`` (`nitroproxy.tls.client`), ``stock`` (Twisted's optionsForClientTLS) or ``bare`` (pyOpenSSL on a
 blocking socket: the chain verified, the name not, as s_time does; a session resumed if the server allows it). Each
-connection asks for one small page and is closed. Prints how many there were and the seconds of CPU that they took.
+connection requests one small page and is closed. Prints the number of handshakes and their CPU time in seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HOST = "localhost"
 
 
 class _Ask(Protocol):
-    """Asks for the page and waits for the end."""
+    """Requests the page and waits for the end of the connection."""
 
     transport: Any
 

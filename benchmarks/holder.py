@@ -1,7 +1,7 @@
 """`python -m benchmarks.holder PORT CA COUNT`: the memory of COUNT idle TLS connections with localhost:PORT.
 
-pyOpenSSL with memory BIOs as Twisted uses it, and nothing else: each connection has had one small page and has been
-resumed from the first. Prints by how many bytes the resident memory grew for each.
+pyOpenSSL with memory BIOs as Twisted uses it, and nothing else. Each connection has received one small page and was
+resumed from the first. Prints the growth of the resident memory, in bytes a connection.
 """
 
 from __future__ import annotations

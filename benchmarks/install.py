@@ -1,5 +1,5 @@
-"""Installs what the benchmarks compare with: Debian packages where this is root, Python packages into a virtual
-environment of their own."""
+"""Installs the peers of the benchmarks: Debian packages if run as root, Python packages into a virtual environment of
+their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-#: Debian packages by the command that each is wanted for.
+#: Debian packages by the command that is needed from each.
 _DEBIAN: Final = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
@@ -25,7 +25,7 @@ _PYTHON: Final = ("mitmproxy", "proxy.py", "py-spy")
 
 
 def missing_commands() -> list[str]:
-    """The commands of Debian packages that are not here."""
+    """The commands of Debian packages that are missing."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     return [command for command in _DEBIAN if shutil.which(command, path=path) is None]
 
@@ -34,7 +34,7 @@ def install(environment: Path) -> list[str]:
     """Install what is missing.
 
     :param environment: where the virtual environment goes; kept for the next run.
-    :returns: what could not be installed, in words. The cases that need it say so by themselves.
+    :returns: messages about what could not be installed. The cases that need it report that themselves.
     """
     troubles = []
     missing = missing_commands()

@@ -1,4 +1,4 @@
-"""What machine a run was made on, and how much of it went to others meanwhile."""
+"""Describes the machine of a run, and how much of its CPU time other programs took during the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from OpenSSL import SSL
 
-#: How each program says its version.
+#: The command that prints each program's version.
 _VERSIONS: Final[dict[str, list[str]]] = {
     "nginx": ["nginx", "-v"],
     "haproxy": ["haproxy", "-v"],
@@ -26,7 +26,7 @@ _VERSIONS: Final[dict[str, list[str]]] = {
 
 
 def machine() -> dict[str, str]:
-    """The machine in a few words."""
+    """A short description of the machine, by property."""
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return {
@@ -40,7 +40,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(commands: Path) -> dict[str, str]:
-    """What the contenders are, as far as they are installed.
+    """The versions of the contenders that are installed.
 
     :param commands: where the virtual environment of the peers has its commands.
     """
@@ -72,7 +72,7 @@ def _ask(command: list[str]) -> str | None:
 
 
 def commit(root: Path) -> str:
-    """The commit that was measured, with "+" when the tree holds more than it."""
+    """The commit that was measured, followed by "+" when the tree has uncommitted changes."""
     try:
         name = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
@@ -89,15 +89,15 @@ def commit(root: Path) -> str:
 
 
 class Disturbance:
-    """What of the machine's CPU time went to others since this was made, as shares from 0 to 1."""
+    """The shares, from 0 to 1, of the machine's CPU time that others took since this object was made."""
 
     def __init__(self) -> None:
         self._before = _cpu_line()
         self._ours = _own_ticks()
 
     def shares(self) -> tuple[float, float]:
-        """What the hypervisor gave to other machines, and what processes of this one used that are not children of
-        this process and have ended."""
+        """The share that the hypervisor gave to other machines, and the share used by processes of this machine other
+        than ended children of this process."""
         now = _cpu_line()
         passed = [after - before for before, after in zip(self._before, now, strict=True)]
         total = max(1, sum(passed[:8]))

@@ -25,12 +25,12 @@ from benchmarks.table import case_table, facts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; 0 unless a case could not be run at all."""
+    """Run the benchmarks; returns 0 unless a case could not be run at all."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     if not options.installed:
         for trouble in install(peers.ENVIRONMENT):
             print(f"benchmarks: {trouble}", file=sys.stderr)
-    # So that being ended ends what was started, too.
+    # So that SIGTERM also ends the programs that were started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     raise_descriptor_limit()
     directory = Path(tempfile.mkdtemp(prefix="npbench."))

@@ -59,16 +59,16 @@ _MANY: Final = 33
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the servers listen.
+    """The ports and paths that the servers listen on.
 
     :ivar plain: the TCP port of HTTP without TLS.
-    :ivar tls: of HTTPS, connections kept alive.
-    :ivar tls_full: of HTTPS, each connection serves one request and its session cannot be resumed.
+    :ivar tls: the port of HTTPS, connections kept alive.
+    :ivar tls_full: the port of HTTPS where each connection serves one request and its session cannot be resumed.
     :ivar tls_resumed: the same with session tickets.
-    :ivar tls_many: of HTTPS like *tls*; a client that keeps connections by port has this many places to keep them.
-    :ivar raw: of `benchmarks.raw`.
-    :ivar unix: the path of HTTP without TLS in the enclave's place.
-    :ivar ca: the file of the authority.
+    :ivar tls_many: ports of HTTPS like *tls*, for clients that limit the connections kept to each port.
+    :ivar raw: the port of `benchmarks.raw`.
+    :ivar unix: the UNIX socket of HTTP without TLS, in place of the enclave.
+    :ivar ca: the file with the certificate authority.
     :ivar handshakes: a file with a line for each request to *tls_full* and *tls_resumed*: ``full`` or ``resumed``.
     """
 
@@ -86,7 +86,7 @@ class Origin:
 def start_origin(crew: Crew, unix: Path) -> Origin:
     """Start both servers.
 
-    :param unix: where to listen in the enclave's place.
+    :param unix: the UNIX socket to listen on in place of the enclave.
     :raises Unmeasured: when nginx is not installed or does not start.
     """
     directory = crew.directory
@@ -126,7 +126,7 @@ def start_origin(crew: Crew, unix: Path) -> Origin:
 
 
 def start_raw(crew: Crew, unix: Path | None = None) -> int:
-    """Start `benchmarks.raw`, also at the UNIX socket *unix*; its port."""
+    """Start `benchmarks.raw`, also on the UNIX socket *unix*; returns its port."""
     port = free_port()
     address: Address = ("127.0.0.1", port)
     places = [str(port)] if unix is None else [str(port), str(unix)]

@@ -12,7 +12,7 @@ from benchmarks.clients import Door
 from benchmarks.processes import ROOT, Crew, Process, free_ports
 from benchmarks.wrk import Entry
 
-#: So that idle connections stay, and none is refused: these are measured apart.
+#: So that idle connections stay open and none is refused: other cases measure those.
 _LIMITS: Final = {
     "NITROPROXY_LIMITS_CONNECTIONS": "20000",
     "NITROPROXY_LIMITS_IDLE_TIMEOUT": "3600",
@@ -22,9 +22,9 @@ _LIMITS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Where one pair of daemons listens.
+    """The addresses of one pair of daemons.
 
-    :ivar directory: of the transport's sockets.
+    :ivar directory: the directory of the transport's sockets.
     :ivar gateway: the gateway's TCP port.
     :ivar loopback: the TCP port of the enclave's loopback listener.
     """
@@ -36,17 +36,17 @@ class Ours:
 
     @property
     def enclave_socket(self) -> Path:
-        """Where the enclave listens, or what stands in for it."""
+        """The socket of the enclave, or of the server in its place."""
         return self.directory / "enclave" / "5000.sock"
 
     @property
     def relay_socket(self) -> str:
-        """Where the relay listens."""
+        """The socket of the relay."""
         return str(self.directory / "host" / "5001.sock")
 
     @property
     def environment(self) -> dict[str, str]:
-        """What both daemons are configured with."""
+        """The environment that configures both daemons."""
         return _LIMITS | {
             "NITROPROXY_TRANSPORT_DIRECTORY": str(self.directory),
             "NITROPROXY_TLS_CA_FILE": str(self.ca),
@@ -56,24 +56,24 @@ class Ours:
 
 
 def place(crew: Crew, ca: Path, name: str = "nitroproxy") -> Ours:
-    """Choose where a pair of daemons will listen."""
+    """Choose the addresses of a pair of daemons."""
     gateway, loopback = free_ports(2)
     return Ours(crew.directory / name, gateway, loopback, ca)
 
 
 def command(part: str) -> list[str]:
-    """How to start one of the daemons.
+    """The command that starts one of the daemons.
 
     :param part: ``host`` or ``enclave``.
     """
     twistd = str(Path(sys.executable).parent / "twistd")
-    # Without an access log, as all the others are measured.
+    # Without an access log, like all other contenders.
     configuration = ["--config", str(ROOT / "etc/local.json"), "--set", "logging.access=false"]
     return [twistd, "-n", "--pidfile=", "--reactor=nitroproxy", f"nitroproxy-{part}", *configuration]
 
 
 def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host", processes: int = 1) -> Process:
-    """Start the host daemon: gateway and relay, on so many processes."""
+    """Start the host daemon, gateway and relay, with *processes* processes."""
     environment = ours.environment | {"NITROPROXY_HOST_PROXY_PROCESSES": str(processes)}
     process = crew.launch(name, command("host"), ("127.0.0.1", ours.gateway), environment)
     process.wait_until(lambda: Path(ours.relay_socket).exists())
@@ -83,7 +83,7 @@ def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host", processes:
 def start_enclave(
     crew: Crew, ours: Ours, name: str = "nitroproxy-enclave", environment: Mapping[str, str] | None = None
 ) -> Process:
-    """Start the enclave daemon, with more in its environment if that is wanted."""
+    """Start the enclave daemon, optionally with additions to its environment."""
     variables = ours.environment | dict(environment or {})
     process = crew.launch(name, command("enclave"), ("127.0.0.1", ours.loopback), variables)
     process.wait_until(ours.enclave_socket.exists)
@@ -91,7 +91,7 @@ def start_enclave(
 
 
 def gateway_entry(ours: Ours, host: Process, destination: int) -> Entry:
-    """The gateway alone: what stands in for the enclave listens on its socket already."""
+    """The gateway alone: a server already listens on the enclave's socket in its place."""
     return Entry(ours.gateway, f"/https://localhost:{destination}", {"host": host.pid})
 
 

@@ -1,4 +1,4 @@
-"""Runs contenders in interleaved pairs: the subject, then a peer, and again, so that both meet the same machine."""
+"""Runs contenders in interleaved pairs, the subject, then a peer, so that both run under the same conditions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.figures import Row, Sample, Unmeasured, figures_of, ratio_of
 
-#: Runs a contender once.
+#: Runs a contender once and returns what was measured.
 Run = Callable[[], Sample]
 
 
@@ -17,9 +17,9 @@ Run = Callable[[], Sample]
 class Plan:
     """How long to measure.
 
-    :ivar rounds: times that each pair is run.
-    :ivar seconds: that one run takes, where it is time that bounds it.
-    :ivar quick: only to see that everything works.
+    :ivar rounds: how often each pair is run.
+    :ivar seconds: the duration of one run, where time bounds it.
+    :ivar quick: run only to check that everything works.
     """
 
     rounds: int
@@ -29,10 +29,10 @@ class Plan:
 
 
 def compare(subject: str, runs: Mapping[str, Run | Unmeasured], key: str, rounds: int) -> tuple[Row, ...]:
-    """Run *subject* before each of the others, *rounds* times over.
+    """Run *subject* before each of the others, *rounds* times.
 
-    :param runs: by contender; in the place of a run may stand why there is none.
-    :param key: the quantity that the ratios are of.
+    :param runs: by contender; an `Unmeasured` in place of a run says why there is none.
+    :param key: the quantity of which ratios are taken.
     :returns: a row for each contender, the subject's first. One that failed has a reason instead of figures.
     """
     own: list[Sample] = []
@@ -78,7 +78,7 @@ def _attempt(name: str, runs: Mapping[str, Run | Unmeasured], reasons: dict[str,
 
 
 def prepare(start: Callable[[], Run]) -> Run | Unmeasured:
-    """*start* a contender and warm it up with one run; or why that did not work."""
+    """*start* a contender and warm it up with one run; returns why if that did not work."""
     try:
         run = start()
         run()

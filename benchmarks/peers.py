@@ -1,4 +1,4 @@
-"""The other proxies, each with one worker, no cache and no access log, kept-alive connections where it can."""
+"""The other proxies, each with one worker, no cache, no access log, and kept-alive connections where possible."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ Allow 127.0.0.1
 
 
 def _forward(name: str, process: Process, port: int, origin: Origin) -> Entry:
-    """The entry of a forward proxy, which is asked in absolute form and reaches the origin over TCP."""
+    """The entry of a forward proxy, which takes absolute-form requests and reaches the origin over TCP."""
     return Entry(port, f"http://127.0.0.1:{origin.plain}", {name: process.pid})
 
 
@@ -147,7 +147,7 @@ def squid(crew: Crew, origin: Origin) -> Entry:
 
 
 def tinyproxy(crew: Crew, origin: Origin) -> Entry:
-    """tinyproxy as a forward proxy; it keeps no connection alive."""
+    """tinyproxy as a forward proxy; it closes each connection after one request."""
     port = free_port()
     path = crew.write("tinyproxy.conf", _TINYPROXY.format(port=port, directory=crew.directory))
     process = crew.launch("tinyproxy", ["tinyproxy", "-d", "-c", str(path)], ("127.0.0.1", port))
@@ -165,7 +165,7 @@ def proxy_py(crew: Crew, origin: Origin) -> Entry:
 
 
 def mitmproxy(crew: Crew, origin: Origin) -> Entry:
-    """mitmdump as a forward proxy that only passes on."""
+    """mitmdump as a forward proxy without add-ons."""
     port = free_port()
     program = str(ENVIRONMENT / "bin/mitmdump")
     options = ["--quiet", "--listen-host", "127.0.0.1", "--listen-port", str(port), "--set", "flow_detail=0"]
@@ -196,7 +196,7 @@ def stock_chain(crew: Crew, origin: Origin, destination: int) -> Entry:
 
 
 def stock_enclave_socket(crew: Crew) -> str:
-    """Where the stock chain's enclave listens."""
+    """The socket of the stock chain's enclave."""
     return str(crew.directory / "se.sock")
 
 
@@ -233,7 +233,7 @@ def stock_relay(crew: Crew, raw: int) -> tuple[Door, Process]:
     return Door(path), crew.launch("portforward", command, path)
 
 
-#: The contenders of the relay. They forward to one place, without being asked.
+#: The contenders of the relay. They forward to one fixed address, without a CONNECT.
 RELAYS: Final[dict[str, Callable[[Crew, int], tuple[Door, Process]]]] = {
     "haproxy (tcp, splice-auto)": haproxy_relay,
     "socat": socat_relay,

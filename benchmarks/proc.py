@@ -1,4 +1,4 @@
-"""CPU time and memory of processes with all their threads and descendants, as /proc tells them (proc(5))."""
+"""CPU time and memory of processes with all their threads and descendants, from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from benchmarks.figures import Unmeasured
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-#: Seconds of CPU time below which a run says nothing: each reading may be one tick off.
+#: The least CPU time, in seconds, of a usable run: each reading may be one tick off.
 LEAST_CPU: Final = 10 * _TICK
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What is used of /proc/PID/stat.
+    """The fields of /proc/PID/stat that are used.
 
-    :ivar cpu: seconds, user and system, of all threads and of the children that have been waited for.
-    :ivar system: those of them that are system time.
+    :ivar cpu: user and system time in seconds, of all threads and of the children that have been waited for.
+    :ivar system: the system time in it, in seconds.
     """
 
     pid: int
@@ -31,7 +31,7 @@ class Stat:
 
 
 def parse_stat(text: str) -> Stat:
-    """Read one /proc/PID/stat; the command in parentheses may itself hold parentheses and spaces."""
+    """Read one /proc/PID/stat; the command in parentheses may itself contain parentheses and spaces."""
     before, _, after = text.rpartition(")")
     fields = after.split()
     user, system, children_user, children_system = (int(field) * _TICK for field in fields[11:15])
@@ -59,7 +59,7 @@ def _all_stats(proc: Path) -> list[Stat]:
             try:
                 stats.append(parse_stat((entry / "stat").read_text()))
             except OSError:
-                continue  # It has ended meanwhile.
+                continue  # It has just ended.
     return stats
 
 
@@ -79,7 +79,7 @@ def cpu_seconds(pids: Mapping[str, int], proc: Path = Path("/proc")) -> dict[str
 
 
 def own_times(pid: int, proc: Path = Path("/proc")) -> tuple[float, float]:
-    """Seconds of CPU of *pid* alone, and those of them that are system time.
+    """The CPU time of *pid* alone, and the system time in it, in seconds.
 
     :raises Unmeasured: when it is not there any more.
     """
@@ -91,7 +91,7 @@ def own_times(pid: int, proc: Path = Path("/proc")) -> tuple[float, float]:
 
 
 def rss_bytes(pid: int, proc: Path = Path("/proc")) -> int:
-    """Resident memory of *pid* with its descendants. What they share is counted in each.
+    """Resident memory of *pid* with its descendants. Shared memory is counted in each.
 
     :raises Unmeasured: when it is not there any more.
     """
@@ -108,7 +108,7 @@ def rss_bytes(pid: int, proc: Path = Path("/proc")) -> int:
 
 
 class CPUMeter:
-    """The CPU time that passes between `start` and `stop` in some processes."""
+    """The CPU time that some processes use between `start` and `stop`."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids

@@ -1,4 +1,4 @@
-"""Starts the programs of a run in the background, waits until they answer, and ends every one of them."""
+"""Starts the programs of a run in the background, waits until they answer, and ends all of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Final
 
 from benchmarks.figures import Unmeasured
 
-#: Where Debian puts daemons that are not on every user's PATH.
+#: Debian's directories of daemons, which are not on every user's PATH.
 _PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-#: The repository, from which the parts of this package are started as modules.
+#: The repository: modules of this package are started from there.
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DESCRIPTORS: Final = 65536
 _START_TIMEOUT: Final = 20.0
@@ -27,7 +27,7 @@ Address = str | tuple[str, int]
 
 
 def raise_descriptor_limit() -> int:
-    """Allow this process, and those it starts, as many descriptors as it can; the number that it got."""
+    """Raise the descriptor limit of this process and its children to the maximum; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, _DESCRIPTORS), max(hard, _DESCRIPTORS)))
@@ -38,7 +38,7 @@ def raise_descriptor_limit() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports of loopback on which nobody listens now."""
+    """Different TCP ports of loopback without a listener."""
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(socket.socket()) for _ in range(count)]
         for listener in listeners:
@@ -47,12 +47,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """One of them."""
+    """One free port."""
     return free_ports(1)[0]
 
 
 def open_socket(address: Address, timeout: float | None = 30.0) -> socket.socket:
-    """A connection to a path (UNIX) or a host and port (TCP)."""
+    """Connect to a path (UNIX) or a host and port (TCP)."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -67,7 +67,7 @@ def open_socket(address: Address, timeout: float | None = 30.0) -> socket.socket
 
 
 def listens(address: Address) -> bool:
-    """Whether somebody accepts connections there."""
+    """Whether a server accepts connections there."""
     try:
         open_socket(address, 1.0).close()
     except OSError:
@@ -114,7 +114,7 @@ class Process:
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """End it with all that it started."""
+        """End it with all processes that it started."""
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(3)
@@ -135,7 +135,7 @@ class Process:
 class Crew:
     """The processes of one case; a context manager that ends them all.
 
-    :ivar directory: for their files, removed by whoever made it.
+    :ivar directory: for their files; its creator removes it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -161,7 +161,7 @@ class Crew:
     ) -> Process:
         """Start *command* and wait until it listens on *address*.
 
-        :raises Unmeasured: when the program is not there, or does not come up.
+        :raises Unmeasured: when the program is not installed or does not start.
         """
         process = Process(name, command, self.directory / f"{name}.log", environment or {})
         self._processes.append(process)
@@ -170,7 +170,7 @@ class Crew:
         return process
 
     def write(self, name: str, text: str) -> Path:
-        """A file in the directory."""
+        """Write a file in the directory; returns its path."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""Where the CPU time of nitroproxy's daemons goes: a daemon under load, sampled from outside by py-spy."""
+"""Profiles nitroproxy's daemons: py-spy samples a daemon under load from outside."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MOST: Final = 25
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A daemon, and something that it can be made to do.
+    """A daemon, and work that it can be made to do.
 
-    :ivar unit: what is counted.
-    :ivar do: do it for about so many seconds; gives how often it was done.
+    :ivar unit: the unit of work that is counted.
+    :ivar do: does the work for about so many seconds; returns how often it was done.
     """
 
     pid: int
@@ -124,7 +124,7 @@ _SMALL: Final = Load("/1k", 32, 1)
 _DOWN: Final = Load("/1m", 8, 1)
 _UP: Final = Load("/upload", 8, 1, upload=1 << 20)
 
-#: What can be profiled: a daemon each.
+#: The cases that can be profiled, one daemon each.
 PROFILES: Final[dict[str, Callable[[Crew], Work]]] = {
     "gateway": _gateway,
     "chain-host": lambda crew: _chain(crew, "host", _SMALL),

@@ -1,8 +1,8 @@
 """`python -m benchmarks.raw PORT [PATH]`: a server without a protocol, on TCP and at a UNIX socket, behind tunnels.
 
-A connection's first line says what it is for: ``DOWN n`` is sent *n* bytes, of ``UP n`` *n* bytes are read and
-answered with one, ``ECHO`` gets back what it sends. ``POST`` is an HTTP upload: its bodies are read and answered.
-``GET`` is answered with 1 KiB in two segments, the head and the body.
+The first line of a connection is a command. ``DOWN n``: the server sends *n* bytes. ``UP n``: it reads *n* bytes and
+answers with one. ``ECHO``: it returns what it receives. ``POST``: an HTTP upload, whose bodies it reads and answers.
+``GET``: it answers with 1 KiB in two segments, the head and the body.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _serve_bulk(connection: socket.socket, command: bytes, early: bytes) -> None
             _receive(connection, int(command.split()[1]) - len(early))
             connection.sendall(b".")
     except (OSError, ValueError):
-        return  # It went away, or said something else.
+        return  # The client left, or sent something else.
     finally:
         connection.close()
 
@@ -87,7 +87,7 @@ def serve(port: int, path: str | None = None) -> None:
         listeners.append(socket.socket(socket.AF_UNIX))
         listeners[0].bind(path)
         listeners[0].listen(4096)
-    # Last: whoever starts this waits for the port.
+    # Last, because the program that starts this one waits for the port.
     listeners.append(socket.create_server(("127.0.0.1", port), backlog=4096))
     for listener in listeners:
         listener.setblocking(False)

@@ -1,4 +1,4 @@
-"""What the cases about tunnels share: nitroproxy's relay and the others, each with a door for our own clients."""
+"""Shared by the cases about tunnels: nitroproxy's relay and the others, each with a door for our own clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Measure = Callable[[Door, Process], Sample]
 
 
 def our_relay(crew: Crew, destination: str, name: str = "nitroproxy") -> tuple[Door, Process]:
-    """A host daemon, and the door of its relay to *destination* (``host:port``)."""
+    """Start a host daemon; returns it and the door of its relay to *destination* (``host:port``)."""
     place = ours.place(crew, crew.directory / "ca.pem", name)
     return ours.relay_door(place, destination), ours.start_host(crew, place, f"{name}-host")
 
@@ -42,10 +42,10 @@ def relay_runs(crew: Crew, raw: int, measure: Measure) -> dict[str, Run | Unmeas
 
 
 def timed(process: Process, seconds: float, client: Callable[[], list[float]]) -> Sample:
-    """Run *client* and say what each of the things it did took: CPU of *process* in µs, and time.
+    """Run *client* and measure what each operation took: CPU time of *process* in µs, and time.
 
-    :param client: gives the seconds that each took.
-    :param seconds: that it runs.
+    :param client: returns the seconds that each operation took.
+    :param seconds: how long it runs.
     """
     meter = CPUMeter({"relay": process.pid})
     meter.start()

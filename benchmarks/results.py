@@ -1,4 +1,4 @@
-"""A whole run as JSON and back, and as a document. Pure."""
+"""Converts a whole run to JSON and back, and to a document. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from benchmarks.figures import QUANTITIES, CaseResult, Figure, Row, Target
 from benchmarks.table import facts, markdown, target_line
 
-#: Of the document, to be raised when its members change their meaning.
+#: The version of the JSON format; raise it when members change their meaning.
 FORMAT: Final = 1
 
 
@@ -18,11 +18,11 @@ FORMAT: Final = 1
 class Results:
     """One run.
 
-    :ivar when: UTC, ISO 8601.
-    :ivar command: what was called.
-    :ivar seconds: that it took.
-    :ivar stolen: the share of CPU time that the hypervisor gave to others meanwhile.
-    :ivar others: the share that processes used that had nothing to do with it.
+    :ivar when: the time of the run, UTC, ISO 8601.
+    :ivar command: the command line.
+    :ivar seconds: how long it took.
+    :ivar stolen: the share of CPU time that the hypervisor gave to other machines during the run.
+    :ivar others: the share that unrelated processes used.
     """
 
     when: str
@@ -104,7 +104,7 @@ def _short(value: float) -> float:
 
 
 def document(results: Results) -> str:
-    """The run for a reader, in Markdown: the machine, then a section for each case."""
+    """The run in Markdown: the machine, then a section for each case."""
     lines = [
         "# Results",
         "",

@@ -1,4 +1,4 @@
-"""Stacks that a sampling profiler took (py-spy, ``--format raw --native``), added up by function. Pure."""
+"""Adds up by function the stacks that a sampling profiler took (py-spy, ``--format raw --native``). Pure."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _SYSTEM_CALLS: Final = frozenset(
     | {"getsockname", "getsockopt", "mmap", "munmap", "open64", "read", "recv", "recvfrom", "recvmsg", "send"}
     | {"sendmsg", "setsockopt", "shutdown", "socket", "write", "writev"}
 )
-#: Under native frames the profiler takes a thread that waits for one that runs.
+#: With native frames the profiler reports a waiting thread as a running one.
 _WAIT: Final = ("epoll_wait()", "system calls")
 _PYTHON_FILE: Final = re.compile(r"\.pyx?$|^<string>$")
 
 
-#: Names and places, the outermost first.
+#: The names and places of a stack's frames, the outermost first.
 _Frames = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one function takes of all samples.
+    """The share of one function in all samples.
 
-    :ivar own: its own share, from 0 to 1, with what the interpreter does for it.
-    :ivar total: with all that it calls.
+    :ivar own: its own share, from 0 to 1, including what the interpreter does for it.
+    :ivar total: its share including everything that it calls.
     :ivar group: ``system calls``, ``OpenSSL``, ``nitroproxy``, ``Twisted`` or ``other``.
     """
 
@@ -47,7 +47,7 @@ def _parse(frame: str) -> tuple[str, str]:
 
 
 def _owner(frames: _Frames) -> tuple[str, str]:
-    """Whose time a stack's leaf is: a system call, OpenSSL, or the Python function that is being carried out."""
+    """What a stack's leaf is counted as: a system call, OpenSSL, or the Python function that is running."""
     name, place = frames[-1]
     if place.startswith("libc.") and name in _SYSTEM_CALLS:
         return f"{name}()", "system calls"
@@ -66,16 +66,16 @@ def _group(place: str) -> str:
 
 
 def costs(lines: Iterable[str], busy: float = 1.0, system: float | None = None) -> list[Cost]:
-    """The functions in *lines* (``frame;frame;... count``), the dearest first. Waiting is left out.
+    """The functions in *lines* (``frame;frame;... count``), the most expensive first, without waiting.
 
-    A stack is sampled also while another process has the CPU, most often where a system call has just woken that one.
-    What is known better from elsewhere therefore sets the proportions.
+    A stack is also sampled while another process has the CPU, most often after a system call has woken that process.
+    The proportions are therefore corrected by the two shares below, which other sources give more exactly.
 
-    :param busy: the share of the time in which the process ran, from 0 to 1; for the rest of it epoll_wait() waited.
-    :param system: the share of its CPU time that is system time, for all system calls together; None when not known.
+    :param busy: the share of the time in which the process ran, from 0 to 1; the rest is waiting in epoll_wait().
+    :param system: the share of system time in its CPU time, for all system calls together; None when not known.
     """
     stacks = [_stack(line) for line in lines if line.strip()]
-    # Waiting threads of a pool have no part in it.
+    # Waiting threads of a pool are not counted.
     stacks = [(frames, samples) for frames, samples in stacks if not _pooled(frames)]
     weights = _weights(stacks, busy, system)
     own: dict[tuple[str, str], float] = defaultdict(float)
@@ -97,7 +97,7 @@ def _kind(owner: tuple[str, str]) -> str:
 
 
 def _weights(stacks: list[tuple[_Frames, int]], busy: float, system: float | None) -> dict[str, float]:
-    """What a sample of each kind counts, so that all together are 1."""
+    """The weight of a sample of each kind, so that all samples together make 1."""
     samples = dict.fromkeys(("wait", "system", "user"), 0.0)
     for frames, count in stacks:
         samples[_kind(_owner(frames))] += count
@@ -119,9 +119,9 @@ def _pooled(frames: _Frames) -> bool:
 
 
 def report(found: list[Cost], each: float, most: int) -> str:
-    """*found* as two tables: by group, and the *most* dearest functions.
+    """*found* as two tables: by group, and the *most* most expensive functions.
 
-    :param each: µs of CPU that each thing that was done took, to be split among the functions.
+    :param each: CPU time of one unit of work in µs, which is split among the functions.
     """
     groups: dict[str, float] = defaultdict(float)
     for cost in found:

@@ -1,6 +1,6 @@
-"""The baseline: the same chain made of what Twisted brings along, each part as its documentation shows it.
+"""The baseline: the same chain built from Twisted's own parts, each as its documentation shows it.
 
-``python -m benchmarks.stock gateway PORT ENCLAVE`` is a twisted.web Resource that asks an Agent over a UNIX socket;
+``python -m benchmarks.stock gateway PORT ENCLAVE`` is a twisted.web Resource with an Agent over a UNIX socket;
 ``enclave PATH RELAY CA`` is the same with an Agent that starts TLS through the relay; ``relay PATH PORT`` is
 twisted.protocols.portforward. Both Agents keep connections alive, and no access log is written.
 """
@@ -29,14 +29,14 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
-#: Fields that are between one hop and the next (RFC 9110 section 7.6.1), and those that each side sets itself.
+#: Hop-by-hop fields (RFC 9110 section 7.6.1), and fields that each side sets itself.
 _HOP_BY_HOP = (b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"host")
 
 reactor: Any = global_reactor
 
 
 class _Copy(Protocol):
-    """Writes a response's body to the client's request, slowed down by it."""
+    """Writes a response's body to the client's request, with its backpressure."""
 
     transport: Any
 
@@ -56,9 +56,9 @@ class _Copy(Protocol):
 
 
 class Forwarder(Resource):
-    """Answers with what *agent* gets.
+    """Answers with the response that *agent* receives.
 
-    :param url_of: the URL to ask for, given the request's path.
+    :param url_of: returns the URL to request for a path.
     """
 
     isLeaf = True
@@ -99,7 +99,7 @@ class Forwarder(Resource):
 
 @implementer(IAgentEndpointFactory)
 class _Always:
-    """An agent's connections lead to *path*, with TLS when the URL says https."""
+    """Connects an agent to *path*, with TLS when the URL has the scheme https."""
 
     def __init__(self, path: str, ca: Path | None = None) -> None:
         self._path = path
@@ -119,7 +119,7 @@ class QuietSite(Site):
     noisy = False
 
     def log(self, request: HTTPRequest) -> None:
-        """Nothing."""
+        """Writes nothing."""
 
 
 def _agent(factory: _Always) -> Agent:
@@ -131,7 +131,7 @@ def _agent(factory: _Always) -> Agent:
 
 
 def _destination(path: bytes) -> bytes:
-    """``/https://host:port/x`` to ``https://host:port/x``."""
+    """Turn ``/https://host:port/x`` into ``https://host:port/x``."""
     url = path.lstrip(b"/")
     urlsplit(url)
     return url

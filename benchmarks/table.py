@@ -1,4 +1,4 @@
-"""What was measured as text. Pure."""
+"""Writes measurements as text. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.figures import QUANTITIES, CaseResult, Figure, Row, Target
 
 
 def number(value: float, digits: int) -> str:
-    """*value* with *digits* after the point, or more where that would leave fewer than two that count."""
+    """*value* with *digits* after the point, or more so that at least two are significant."""
     while digits < 3 and 0 < abs(value) < 10 ** (1 - digits):
         digits += 1
     return f"{value:,.{digits}f}"
@@ -26,7 +26,7 @@ def shown(figure: Figure, digits: int) -> str:
 def case_table(case: CaseResult, mark: str = "  ") -> str:
     """The case's table, aligned, with its notes and targets below.
 
-    :param mark: between two columns.
+    :param mark: the separator of two columns.
     """
     lines = [f"{case.title} ({case.name})", *aligned(_cells(case), mark)]
     lines += [f"  {row.contender}: not measured: {row.unmeasured}" for row in case.rows if row.unmeasured is not None]

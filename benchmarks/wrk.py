@@ -1,4 +1,4 @@
-"""Drives HTTP with wrk, and reads what it says."""
+"""Drives HTTP with wrk, and reads its report."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """How an HTTP client asks a contender for a path of the origin.
+    """How an HTTP client requests a path of the origin from a contender.
 
-    :ivar port: where it listens on loopback.
-    :ivar prefix: what comes before the path in the request target.
-    :ivar pids: the processes to be measured, by role.
-    :ivar closes: it ends each connection after an answer without having said so, which wrk counts as broken off.
+    :ivar port: its port on loopback.
+    :ivar prefix: the part of the request target before the path.
+    :ivar pids: the processes to measure, by role.
+    :ivar closes: it closes each connection after an answer without announcing it, which wrk counts as an error.
     """
 
     port: int
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked.
+    """A request.
 
     :ivar upload: bytes of a request body; 0 for GET.
     """
@@ -60,9 +60,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What wrk counted. Times in milliseconds.
+    """The counts of wrk. Times in milliseconds.
 
-    :ivar seconds: how long it ran.
+    :ivar seconds: the duration of the run.
     """
 
     requests: int
@@ -72,10 +72,10 @@ class Outcome:
 
 
 def parse(output: str, *, closes: bool = False) -> Outcome:
-    """Read what the script of this module made wrk print.
+    """Read what wrk printed by the script of this module.
 
     :param closes: see `Entry`.
-    :raises Unmeasured: when there is no such line, or something failed.
+    :raises Unmeasured: when there is no such line, or a request failed.
     """
     lines = [line for line in output.splitlines() if line.startswith('{"requests":')]
     if not lines:
@@ -121,7 +121,7 @@ def hit(entry: Entry, load: Load, directory: Path) -> Outcome:
 
 
 def drive(entry: Entry, load: Load, directory: Path) -> Sample:
-    """`hit` *entry*, and take the CPU time that its processes used meanwhile, in µs a request."""
+    """`hit` *entry*, and measure the CPU time of its processes, in µs a request."""
     meter = CPUMeter(entry.pids)
     meter.start()
     outcome = hit(entry, load, directory)

@@ -1,7 +1,8 @@
-"""What may be reached: names and ports by `Policy`, addresses by `AddressGuard`. Pure; the same code on both sides.
+"""Which destinations are allowed: names and ports by `Policy`, addresses by `AddressGuard`. Pure; the same code on both
+sides.
 
-The enclave asks the policy before it asks the relay; the relay asks again, and asks the guard about every address
-that a name resolves to.
+The enclave checks the policy before it connects to the relay; the relay checks it again, and has the guard check every
+address that a name resolves to.
 
 A pattern is ``host:port``. The host is a name, ``*`` (any), a name whose labels may be ``*`` (one label each),
 ``**.name`` (any depth below *name*), an IP address or a CIDR network (IPv6 in brackets). The port is a number, a
@@ -29,7 +30,7 @@ _HIGHEST_PORT: Final = 65535
 
 
 class PatternError(ValueError):
-    """A pattern is not of the policy's language.
+    """A pattern has a wrong syntax.
 
     :ivar pattern: the pattern.
     :ivar reason: what is wrong with it.
@@ -43,7 +44,7 @@ class PatternError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One parsed pattern. Exactly one of *network* and *labels* is set, or neither: any host."""
+    """One parsed pattern. At most one of *network* and *labels* is set; without either it matches any host."""
 
     text: str
     first_port: int
@@ -110,8 +111,8 @@ def _parse(text: str) -> _Rule:
 
 
 def _labels(host: str) -> tuple[str, ...]:
-    """The labels of a pattern's host in their usual form. "*" is no label of a name: where it stands, another stands in
-    while the rest is looked at."""
+    """The labels of a pattern's host in their normal form. "*" is not a valid label of a name: a placeholder stands in
+    for it while the host is normalized."""
     written = host.removesuffix(".").split(".")
     if any("*" in label and label != "*" for label in written):
         raise ValueError("* stands for a whole label, or as **. for any depth, at the beginning only")
@@ -175,7 +176,7 @@ class ByPattern(Generic[_Value]):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy says of a destination.
+    """The policy's decision on a destination.
 
     :ivar rule: the pattern that decided, or None when none allows it.
     """
@@ -186,9 +187,9 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Which names and ports may be asked for; a deny rule wins over every allow rule.
+    """Which names and ports are allowed; a deny rule takes precedence over every allow rule.
 
-    :raises PatternError: for a pattern that cannot be read.
+    :raises PatternError: for a pattern with a wrong syntax.
     """
 
     allow: Sequence[str]
@@ -203,7 +204,7 @@ class Policy:
         object.__setattr__(self, "_known", lru_cache(maxsize=4096)(self._decide))
 
     def decide(self, host: str, port: int) -> Decision:
-        """Whether *host* (as `normalize_host` spells it) and *port* may be reached, and by which rule."""
+        """Whether *host* (in the form of `normalize_host`) and *port* are allowed, and the rule that decides."""
         return self._known(host, port)
 
     def _decide(self, host: str, port: int) -> Decision:
@@ -217,7 +218,7 @@ class Policy:
         return Decision(False, None)
 
     def check(self, host: str, port: int) -> None:
-        """Do nothing when *host* and *port* may be reached.
+        """Return if *host* and *port* are allowed.
 
         :raises ProxyError: `Kind.DESTINATION_DENIED`, naming the rule, or `Kind.DESTINATION_NOT_ALLOWED`.
         """
@@ -230,7 +231,7 @@ class Policy:
 
     @property
     def fingerprint(self) -> str:
-        """A short digest of the rules: equal where the rules are."""
+        """A short digest of the rules, equal for equal rules."""
         rules = "\n".join([*sorted(rule.text for rule in self._allow), "-", *sorted(rule.text for rule in self._deny)])
         return hashlib.sha256(rules.encode()).hexdigest()[:12]
 
@@ -239,8 +240,8 @@ def _networks(reason: str, *networks: str) -> list[tuple[_Network, str]]:
     return [(ip_network(network), reason) for network in networks]
 
 
-#: What is not the public internet (IANA special-purpose address registries, RFC 6890 and its successors). The first
-#: match names the reason.
+#: Networks that are not the public internet (IANA special-purpose address registries, RFC 6890 and its successors).
+#: The first match gives the reason.
 _NOT_PUBLIC: Final[tuple[tuple[_Network, str], ...]] = (
     *_networks("unspecified (RFC 1122)", "0.0.0.0/8", "::/128"),
     *_networks("loopback (RFC 1122, RFC 4291)", "127.0.0.0/8", "::1/128"),
@@ -268,17 +269,17 @@ _NOT_PUBLIC: Final[tuple[tuple[_Network, str], ...]] = (
     *_networks("6to4 (RFC 3056)", "2002::/16"),
     *_networks("segment routing (RFC 9602)", "5f00::/16"),
 )
-#: Everything in IPv6 that has been given out as global unicast so far (RFC 4291 section 2.4).
+#: The part of IPv6 that is allocated as global unicast so far (RFC 4291 section 2.4).
 _IPV6_GLOBAL: Final = IPv6Network("2000::/3")
 
 
 class AddressGuard:
     """Which addresses may be dialled: public ones, and those that are exempt.
 
-    :param exempt: CIDR networks that are allowed all the same. An exempt IPv4 network says nothing of IPv6 addresses
-        that embed it.
-    :param own_addresses: this machine's addresses, asked for each time, as they may change: they are refused unless
-        exempt.
+    :param exempt: CIDR networks that are allowed although internal. An exempt IPv4 network does not exempt IPv6
+        addresses that embed it.
+    :param own_addresses: returns this machine's addresses; called for each check, because they may change. They are
+        refused unless exempt.
     """
 
     def __init__(self, exempt: Sequence[str], own_addresses: Callable[[], Collection[str]]) -> None:
@@ -294,7 +295,7 @@ class AddressGuard:
         return reason
 
     def _look_at(self, address: str) -> tuple[str | None, str | None]:
-        """What never changes: why *address* may not be dialled; or if it is public, how it is spelt."""
+        """The constant part of the check: why *address* may not be dialled; or, if public, its canonical text."""
         parsed = ip_address(address)
         if parsed.version == 6 and parsed.scope_id is not None:
             return "scoped to an interface", None
@@ -308,7 +309,7 @@ class AddressGuard:
         return None, str(parsed)
 
     def check(self, address: str) -> None:
-        """Do nothing when *address* may be dialled.
+        """Return if *address* may be dialled.
 
         :raises ProxyError: `Kind.ADDRESS_DENIED`, saying why not.
         """

@@ -1,4 +1,4 @@
-"""A request-target to the destination it names, parsed once: from here on only the parsed form goes on.
+"""Parses a request-target into its destination, once: only the parsed form is used after that.
 
 Pure. Anything that two parsers could read differently is refused (RFC 3986, RFC 9112 section 3.2): userinfo,
 backslashes, percent-encoded hosts, odd spellings of addresses. A request-target is ASCII, so an internationalized host
@@ -17,7 +17,7 @@ import idna
 
 from nitroproxy.errors import Kind, ProxyError
 
-#: The schemes that name a destination, and what each is carried by. WebSocket's are an upgrade of HTTP's (RFC 6455).
+#: The schemes of destinations, and the HTTP scheme that carries each. WebSocket is an upgrade of HTTP (RFC 6455).
 _SCHEMES: Final = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: Scheme, authority, and what follows it, in the path form and in the absolute form.
@@ -47,7 +47,7 @@ NOT_ASCII: Final = (
 
 @dataclass(frozen=True)
 class Origin:
-    """A place that requests go to (RFC 9110 section 4.3.1).
+    """The origin of a destination (RFC 9110 section 4.3.1).
 
     :ivar scheme: ``http`` or ``https``.
     :ivar host: a DNS name in lower case A-labels without a trailing dot, or an IP address in its canonical text.
@@ -64,7 +64,7 @@ class Origin:
 
     @cached_property
     def authority(self) -> bytes:
-        """``host:port``, as CONNECT wants it (RFC 9112 section 3.2.3)."""
+        """``host:port``, the authority form of CONNECT (RFC 9112 section 3.2.3)."""
         return b"%b:%d" % (self._host_bytes, self.port)
 
     @cached_property
@@ -80,7 +80,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request goes, and what it asks for there.
+    """A request's destination, and its path there.
 
     :ivar path: path and query as sent, empty for CONNECT, ``*`` for OPTIONS of the server itself.
     """
@@ -90,7 +90,7 @@ class Target:
 
     @property
     def url(self) -> bytes:
-        """The absolute form (RFC 9112 section 3.2.2); ``*`` is written as no path at all there (section 3.2.4)."""
+        """The absolute form (RFC 9112 section 3.2.2); ``*`` is written as an empty path (section 3.2.4)."""
         return self.origin.url if self.path == b"*" else self.origin.url + self.path
 
 
@@ -98,7 +98,7 @@ def parse_target(method: bytes, raw: bytes) -> Target | None:
     """The destination that a request line names, or None when it names a page of the proxy itself.
 
     :param method: CONNECT takes the authority form, all others take the path form or the absolute form.
-    :raises ProxyError: `Kind.INVALID_TARGET`, saying what is wrong; never with the query string.
+    :raises ProxyError: `Kind.INVALID_TARGET`, saying what is wrong, without the query string.
     """
     if not raw.isascii():
         _refuse(NOT_ASCII)
@@ -169,12 +169,12 @@ def _port(digits: bytes) -> int:
 
 @lru_cache(maxsize=4096)
 def normalize_host(host: str) -> str:
-    """The one spelling of *host*: a name in lower case A-labels, or an IP address in canonical text without brackets.
+    """The normal form of *host*: a name in lower case A-labels, or an IP address in canonical text without brackets.
 
     U-labels are encoded (IDNA 2008 with the mapping of UTS 46), A-labels are checked.
 
     :raises ValueError: saying why it is neither. An IPv4 address has four decimal parts; every other spelling that
-        some resolver takes for one (``127.1``, ``0x7f.1``, ``2130706433``) is refused, by the rule that a name whose
+        some resolver reads as one (``127.1``, ``0x7f.1``, ``2130706433``) is refused, by the rule that a name whose
         last label is numeric must be such an address (WHATWG URL, "ends in a number").
     """
     if host.startswith("["):

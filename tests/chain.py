@@ -1,4 +1,4 @@
-"""What the tests of the whole chain need: an upstream, taps between the hops, a client that waits."""
+"""Shared by the tests of the whole chain: an upstream, taps between the hops, a client that waits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ reactor: Any = global_reactor
 
 @implementer(IPushProducer)
 class Endless:
-    """A response that goes on as long as it may."""
+    """A response that continues as long as the client reads."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -63,7 +63,7 @@ class Endless:
         self._go_on()
 
     def stopProducing(self) -> None:
-        """Nobody reads it any more."""
+        """The client reads no more."""
         self.stopped = True
 
 
@@ -73,7 +73,7 @@ class Upstream(Resource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Say hello, or break off in the middle in one of three ways."""
+        """Answer with a greeting, or break off in the middle in one of three ways."""
         tls: Any = request.channel.transport
         if request.path in (b"/broken", b"/stalled"):
             request.setHeader("Content-Length", "100")
@@ -123,7 +123,7 @@ class TapSide(Protocol):
         self._waiting: list[bytes] = []
 
     def join(self, other: TapSide) -> None:
-        """Pass on to *other* what comes, and what has come."""
+        """Pass everything on to *other*, including what has already arrived."""
         self.other = other
         for data in self._waiting:
             other.transport.write(data)  # type: ignore[union-attr]
@@ -151,7 +151,7 @@ class TapSide(Protocol):
 
 
 class Tap(Factory):
-    """Listens at one UNIX socket, connects each connection to another, and keeps all that crosses."""
+    """Listens on one UNIX socket, forwards each connection to another, and records everything that crosses."""
 
     noisy = False
 
@@ -201,7 +201,7 @@ class Body:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody uses."""
+    """A free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -209,9 +209,9 @@ def free_port() -> int:
 
 
 class Gathering(Protocol):
-    """A client that waits for what it is told to.
+    """A client that waits for given bytes.
 
-    :ivar ended: fires when the connection has gone.
+    :ivar ended: fires when the connection has ended.
     """
 
     def __init__(self) -> None:
@@ -248,7 +248,7 @@ class ChainCase(TestCase):
     """
 
     timeout = 60
-    #: Whether taps stand between the hops. They pass an end of input on as a half-close, whatever it was.
+    #: Whether taps are between the hops. They pass every end of input on as a half-close.
     tapped = True
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial awaits what it returns
@@ -273,11 +273,11 @@ class ChainCase(TestCase):
         self.agent = Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False))
 
     def resource(self) -> Any:
-        """What the upstream serves."""
+        """The resources of the upstream."""
         return Upstream()
 
     async def tap(self, owner: str, name: str, other: str) -> Tap:
-        """Stand between *owner*'s socket *name* and the place where *other* looks for it."""
+        """Put a tap between *owner*'s socket *name* and the address where *other* expects it."""
         tap = Tap(self.directory / owner / name)
         place = self.directory / other / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -287,7 +287,7 @@ class ChainCase(TestCase):
         return tap
 
     def configure(self, role: str, **more: object) -> str:
-        """Write one daemon's configuration file; its path."""
+        """Write one daemon's configuration file; returns its path."""
         settings = {
             "transport.kind": "unix",
             "transport.directory": str(self.directory / (role if self.tapped else "both")),
@@ -325,7 +325,7 @@ class ChainCase(TestCase):
             await deferLater(reactor, 0, lambda: None)  # connections that were aborted end in the next turn
 
     def reload(self, role: str, **more: object) -> bool:
-        """Have one daemon load another configuration; whether it did."""
+        """Have one daemon load another configuration; returns whether it did."""
         self.configure(role, **more)
         service: Any = self.services[role]
         successful: bool = service.reload()
@@ -336,7 +336,7 @@ class ChainCase(TestCase):
         return f"http://127.0.0.1:{self.port}/https://localhost:{self.upstream.getHost().port}{path}".encode()
 
     async def in_flight(self) -> dict[str, int]:
-        """The requests and tunnels under way on gateway, enclave and relay, without those of this question."""
+        """The requests and tunnels under way on gateway, enclave and relay, without this query."""
         response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/metrics".encode())
         page = (await readBody(response)).decode("utf-8")
         found = re.findall(r'nitroproxy_requests_in_flight{[^}]*hop="nitroproxy-([a-z]+)"[^}]*} ([0-9.]+)', page)
@@ -344,7 +344,7 @@ class ChainCase(TestCase):
         return {hop: int(float(count)) - asking.get(hop, 0) for hop, count in found if hop != "logs"}
 
     async def until(self, expected: Any, look: Callable[[], Awaitable[Any]]) -> None:
-        """Look again and again until *expected* is what there is; the test's timeout says when to give up."""
+        """Poll until the result is *expected*; the timeout of the test bounds the wait."""
         while await look() != expected:
             await deferLater(reactor, 0.05, lambda: None)
 
@@ -354,7 +354,7 @@ class ChainCase(TestCase):
         return response.code, json.loads(await readBody(response))["checks"]
 
     def events(self) -> list[Mapping[str, Any]]:
-        """What is logged from now on, by Twisted's way and by the access log's."""
+        """Collect everything that is logged from now on, through Twisted's log and the access log's."""
         events: list[Mapping[str, Any]] = []
         observer = EventLog("DEBUG", [events.append])
         globalLogPublisher.addObserver(observer)

@@ -18,11 +18,11 @@ GUEST = 16
 
 
 class FakeKernel:
-    """Gives sockets whose addresses are ``(cid, port)``."""
+    """Makes sockets whose addresses are ``(cid, port)``."""
 
     def __init__(self) -> None:
         self.made: list[FakeSocket] = []
-        #: The TCP address behind each bound port.
+        #: The TCP address of each bound port.
         self.bound: dict[int, Any] = {}
         #: Outgoing connections by their TCP address, until they are accepted.
         self.connecting: dict[Any, FakeSocket] = {}
@@ -40,7 +40,7 @@ class FakeKernel:
 
 
 class FakeSocket:
-    """One socket. What it does not define is the TCP socket's."""
+    """One socket. Everything that it does not define is the TCP socket's."""
 
     def __init__(self, kernel: FakeKernel, real: socket.socket) -> None:
         self._kernel = kernel
@@ -57,7 +57,7 @@ class FakeSocket:
         return getattr(self._real, name)
 
     def bind(self, address: tuple[int, int]) -> None:
-        """EADDRINUSE for a port that is taken; port 0 is one of the kernel's choice."""
+        """EADDRINUSE for a port in use; for port 0 the kernel chooses one."""
         if self._kernel.fail_bind is not None:
             raise OSError(self._kernel.fail_bind, os.strerror(self._kernel.fail_bind))
         cid, port = address
@@ -84,7 +84,7 @@ class FakeSocket:
         return accepted, (GUEST, address[1])
 
     def connect_ex(self, address: tuple[int, int]) -> int:
-        """ECONNRESET where nobody listens."""
+        """ECONNRESET without a listener."""
         if self._kernel.fail_connect is not None:
             return self._kernel.fail_connect
         if self._kernel.fail_later is not None:
@@ -99,33 +99,33 @@ class FakeSocket:
         return result
 
     def _poll_as_refused(self) -> None:
-        """Have this descriptor poll as POLLOUT and POLLERR only: put a pipe behind it that nobody reads any more."""
+        """Make this descriptor poll as POLLOUT and POLLERR only, with a pipe whose other end is closed."""
         reading, writing = os.pipe()
         os.close(reading)
         os.dup2(writing, self._real.fileno())
         os.close(writing)
 
     def send(self, data: Any) -> int:
-        """Empty, or to a peer that reads no more: EPIPE, the first time too."""
+        """EPIPE for an empty send, and for any send to a peer that reads no more, including the first."""
         self.sent.append(len(data))
         if self.peer is not None and not self.peer._reads:
             raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
         return self._real.send(data)
 
     def shutdown(self, how: int) -> None:
-        """As TCP's; the peer's next send fails when it says that nothing is read any more."""
+        """As TCP's; if it ends reading, the peer's next send fails."""
         self._reads = self._reads and how == socket.SHUT_WR
         # Only the FIN: TCP would answer later data with a reset, which vsock does not.
         self._real.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """A listening socket's port is free again."""
+        """Closing frees a listening socket's port."""
         self._reads = False
         self._kernel.bound.pop(self._bound, None)
         self._real.close()
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        """CPython takes only integers here, and vsock knows no TCP option."""
+        """CPython accepts only integers here, and vsock has no TCP options."""
         if isinstance(value, bytes):
             raise TypeError("CPython takes no bytes here for AF_VSOCK")
         if level == socket.IPPROTO_TCP:

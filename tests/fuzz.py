@@ -1,4 +1,4 @@
-"""Random and mutated bytes for what reads them: the HTTP readers, the relay's preamble, the configuration.
+"""Random and mutated bytes for everything that parses: the HTTP readers, the relay's preamble, the configuration.
 
 `python -m tests.fuzz [SECONDS] [--seed N]` (``scripts/dev.sh fuzz``) goes on until the time is over or something is
 found; a finding is printed with the bytes and the seed that lead to it. Besides never failing in any way but its own,
@@ -39,7 +39,7 @@ from tests.wire import Wire
 
 _VECTORS: Final = Path(__file__).parent / "vectors"
 _CONFIGURATIONS: Final = Path(__file__).parent.parent / "etc"
-#: What mutations put in: the bytes and words on which readers differ.
+#: The bytes and words that mutations insert: readers differ on them.
 _WORDS: Final = (
     *(bytes([byte]) for byte in b'\r\n\t\0 :;,="\\%#?@/[]\x7f\x80\xff0aZ'),
     *(
@@ -59,7 +59,7 @@ _BAD_WHITESPACE: Final = re.compile(rb"[ \t][;=]|[;=][ \t]")
 
 
 class Finding(AssertionError):
-    """Something that must not be."""
+    """A result that must not happen."""
 
 
 def seeds(*names: str) -> list[bytes]:
@@ -72,7 +72,7 @@ def seeds(*names: str) -> list[bytes]:
 
 
 def mutate(chance: random.Random, corpus: list[bytes]) -> bytes:
-    """A message of *corpus*, changed here and there."""
+    """A message of *corpus* with random changes."""
     data = bytearray(chance.choice(corpus))
     for _ in range(chance.choice((0, 1, 1, 2, 3, 8))):
         at = chance.randrange(len(data) + 1)
@@ -92,7 +92,7 @@ def mutate(chance: random.Random, corpus: list[bytes]) -> bytes:
 
 
 def cuts(chance: random.Random, data: bytes) -> Iterator[list[bytes]]:
-    """*data* whole, byte by byte, and cut somewhere."""
+    """*data* whole, byte by byte, and cut at random."""
     yield [data]
     yield [data[i : i + 1] for i in range(len(data))]
     edges = sorted({0, len(data), *(chance.randrange(len(data) + 1) for _ in range(4))})
@@ -157,7 +157,7 @@ def agrees(mine: list[Any], data: bytes) -> None:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     connection.receive_data(data.lstrip(b"\r\n"))  # Empty lines before a request are ignored (RFC 9112 section 2.2).
     method, target, headers, body = mine[0]
-    refused = len(mine) > 1 and not isinstance(mine[1], list)  # After the head; h11 may well be laxer there.
+    refused = len(mine) > 1 and not isinstance(mine[1], list)  # After the head, where h11 may be laxer.
     try:
         request = connection.next_event()
         theirs = b""
@@ -197,7 +197,7 @@ def fuzz_responses(chance: random.Random, data: bytes) -> None:
 
 
 def fuzz_relay(chance: random.Random, data: bytes) -> None:
-    """The relay's preamble: whatever is said to it, nothing is dialled that policy and guard do not allow."""
+    """The relay's preamble: whatever it receives, it dials nothing that policy and guard do not allow."""
     reactor: Any = MemoryReactorClock()
     deadlines = Deadlines(reactor)
     names = {"good.example": "93.184.215.14", "inner.example": "10.0.0.1"}
@@ -249,7 +249,7 @@ _RELAY_SEEDS: Final = [
     )
 ]
 
-#: Each target: what it is called, what does it, what its mutations start from.
+#: The targets: name, function, and the inputs from which mutations start.
 TARGETS: Final[dict[str, tuple[Callable[[random.Random, bytes], None], list[bytes]]]] = {
     "requests": (fuzz_requests, seeds("requests_accepted", "requests_refused")),
     "responses": (fuzz_responses, seeds("responses")),
@@ -259,9 +259,9 @@ TARGETS: Final[dict[str, tuple[Callable[[random.Random, bytes], None], list[byte
 
 
 def run(seconds: float, seed: int) -> dict[str, int]:
-    """Fuzz every target for its share of *seconds*; how many inputs each had.
+    """Fuzz every target for its share of *seconds*; returns the number of inputs of each.
 
-    :raises Finding: at the first finding, with a note of what led to it.
+    :raises Finding: at the first finding, with a note about the input.
     """
     counts: dict[str, int] = {}
     for name, (examine, corpus) in TARGETS.items():

@@ -1,8 +1,8 @@
-"""Two real hops of ours between hostile ends, in memory and on a clock that the test turns.
+"""Two real hops of ours between hostile ends, in memory and on a clock that the test advances.
 
 The gateway and the enclave proxy are the engine's own listeners and pools. Between them are pipes that behave as UNIX
 and vsock sockets do: an abort reads as an end of input at the other end, and only the kernel (here: `Pipe.peer_gone`)
-knows that it was one. The client and the destination are the test's: they say anything, and leave at any moment.
+knows that it was one. The test plays the client and the destination: they send anything, and leave at any moment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Pipe(Wire):
         super().__init__(protocol, UNIXAddress(b""))
 
     def carry(self) -> bool:
-        """Give the other end what was written here, and the end if there was one; whether anything moved."""
+        """Deliver to the other end what was written here, and the end if any; returns whether anything moved."""
         other, data = self.other, self.take()
         assert other is not None
         if data and not other.closed:
@@ -77,7 +77,7 @@ class PipeEndpoint:
 
 
 class _Router:
-    """A role in two lines: where a request with a target goes."""
+    """The router of a minimal role: returns where a request with a target goes."""
 
     def __init__(self, decide: Callable[[Request, Target], Route]) -> None:
         self._decide = decide
@@ -147,7 +147,7 @@ class TwoHops:
         return wire
 
     def ask(self, client: Wire, request: bytes) -> None:
-        """Have *client* send *request*, and carry it on."""
+        """Have *client* send *request*, and deliver it."""
         client.receive(request)
         self.settle()
 
@@ -158,13 +158,13 @@ class TwoHops:
         return wire
 
     def say(self, destination: Wire, data: bytes) -> None:
-        """Have a destination say something, if it is still connected, and carry it back."""
+        """Have a destination send *data*, if it is still connected, and deliver it."""
         if not destination.closed:
             destination.receive(data)
         self.settle()
 
     def settle(self) -> None:
-        """Carry everything between the hops until nothing moves, and let what is being closed be closed."""
+        """Deliver everything between the hops until nothing moves, and complete pending closes."""
         moved = True
         while moved:
             for wire in self._ends:
@@ -172,13 +172,13 @@ class TwoHops:
             moved = any([pipe.carry() for pipe in self.pipes])
 
     def pass_time(self, seconds: float) -> None:
-        """Turn the clock in small steps."""
+        """Advance the clock in small steps."""
         for _ in range(round(seconds / 0.05)):
             self.clock.advance(0.05)
             self.settle()
 
     @property
     def in_flight(self) -> tuple[int, int, int]:
-        """Clients at the gateway and at the enclave with something under way, and destinations not idle in the pool."""
+        """The clients with something under way at gateway and enclave, and destinations outside the pools."""
         busy = [sum(one.in_use for one in factory.connections) for factory in (self.gateway, self.enclave)]
         return busy[0], busy[1], self.enclave_pool.open - self.enclave_pool.idle

@@ -1,4 +1,4 @@
-"""A destination that logs connections in with NTLM (RFC 4559, MS-NTHT): the handshake is pyspnego's, the rule ours."""
+"""A destination that logs connections in with NTLM (RFC 4559, MS-NTHT). The handshake is pyspnego's, the rule ours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NTLMResource(Resource):
         self.connections = 0
 
     def render(self, request: Request) -> bytes:
-        """The user's name, or 401 with the next step of the handshake."""
+        """Answer with the user's name, or with 401 and the next step of the handshake."""
         channel: Any = request.channel
         if not hasattr(channel, "user"):
             channel.user, channel.context = None, None
@@ -64,7 +64,7 @@ class NTLMLogin:
 
 
 def user_file() -> Path:
-    """A file that pyspnego's server end reads users from, named by the environment's NTLM_USER_FILE."""
+    """The file from which pyspnego's server end reads users; NTLM_USER_FILE in the environment names it."""
     with tempfile.NamedTemporaryFile("w", prefix="ntlm", delete=False) as file:
         file.writelines(f"LAB:{user}:{password}\n" for user, password in USERS.items())
     return Path(file.name)

@@ -1,4 +1,4 @@
-"""benchmarks.clients against benchmarks.raw, without a proxy between them; and the command's words."""
+"""benchmarks.clients against benchmarks.raw, without a proxy between them; and the command line."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class RawTests(SynchronousTestCase):
         self.door = Door(("127.0.0.1", start_raw(self.crew)))
 
     def test_bulk(self) -> None:
-        """Every byte gets there, both ways."""
+        """Every byte arrives, in both directions."""
         for direction in ("DOWN", "UP"):
             self.assertGreater(transfer(self.door, direction, 5 << 20, 2), 0)
 
     def test_churn(self) -> None:
-        """Connections that echo a byte are counted, all of them closed at the end."""
+        """Connections that echo a byte are counted, and all of them are closed at the end."""
         self.assertGreater(len(churn(self.door, 0.1, 4)), 4)
 
     def test_round_trips(self) -> None:
@@ -43,7 +43,7 @@ class RawTests(SynchronousTestCase):
         self.assertGreater(len(round_trips(self.door, 0.1, 2, 64)), 2)
 
     def test_two_writes(self) -> None:
-        """A message in two writes comes back whole, and the next one follows only then."""
+        """A message in two writes comes back complete, and the next one is sent only then."""
         took = round_trips(self.door, 0.1, 1, 65, writes=2)
         self.assertGreater(len(took), 2)
         self.assertTrue(all(seconds > 0 for seconds in took))
@@ -71,7 +71,7 @@ class RawTests(SynchronousTestCase):
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_refused(self) -> None:
-        """A door behind which nobody understands CONNECT is a reason, no figure."""
+        """A door to a server that does not know CONNECT gives a reason, not a figure."""
         with self.assertRaisesRegex(Unmeasured, "ended before a byte had come back"):
             churn(Door(self.door.address, "example.org:443"), 0.1, 1)
 
@@ -80,12 +80,12 @@ class CrewTests(SynchronousTestCase):
     """Programs in the background."""
 
     def test_not_installed(self) -> None:
-        """A program that is not there is a reason, no traceback."""
+        """A program that is not installed gives a reason, not a traceback."""
         with Crew(Path(self.mktemp())) as crew, self.assertRaisesRegex(Unmeasured, "nonsense is not installed"):
             crew.launch("x", ["nonsense"])
 
     def test_dies(self) -> None:
-        """A program that ends says its last words."""
+        """A program that ends at once: the error has the last line of its log."""
         command = [sys.executable, "-c", "raise SystemExit('no such file')"]
         with Crew(Path(self.mktemp())) as crew, self.assertRaisesRegex(Unmeasured, "ended with 1: no such file"):
             crew.launch("x", command, "/nonexistent")
@@ -102,7 +102,7 @@ class CommandTests(SynchronousTestCase):
     """`python -m benchmarks`."""
 
     def test_unknown_case(self) -> None:
-        """A case that there is not ends with 2 and names those that there are."""
+        """An unknown case exits with 2 and lists the known ones."""
         words = StringIO()
         with redirect_stderr(words), self.assertRaises(SystemExit) as ended:
             main(["nonsense"])
@@ -111,5 +111,5 @@ class CommandTests(SynchronousTestCase):
         self.assertIn("relay-down", words.getvalue())
 
     def test_drawn_cases_exist(self) -> None:
-        """The chart draws cases that there are."""
+        """The chart draws existing cases only."""
         self.assertTrue(set(PANELS) <= set(CASES))

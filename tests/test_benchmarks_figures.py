@@ -16,16 +16,16 @@ class FigureTests(SynchronousTestCase):
         self.assertEqual(Figure((4.0, 1.0, 3.0, 2.0)).median, 2.5)
 
     def test_spread_of_many(self) -> None:
-        """The quartiles: one wild run does not widen it."""
+        """The quartiles: one outlier does not widen them."""
         self.assertEqual(Figure((1.0, 2.0, 3.0, 4.0, 500.0)).spread, (2.0, 4.0))
 
     def test_spread_of_few(self) -> None:
-        """Least and greatest, where quartiles would pretend to know more."""
+        """The least and the greatest, where quartiles would claim too much."""
         self.assertEqual(Figure((3.0, 1.0, 2.0)).spread, (1.0, 3.0))
         self.assertEqual(Figure((7.0,)).spread, (7.0, 7.0))
 
     def test_figures_of_runs(self) -> None:
-        """Each quantity's values stand in the order of the runs; one that a run lacks is no figure."""
+        """The values of each quantity are in the order of the runs; a quantity that one run lacks is left out."""
         figures = figures_of([{"cpu": 1.0, "rate": 10.0}, {"cpu": 3.0}])
         self.assertEqual(figures, {"cpu": Figure((1.0, 3.0))})
 
@@ -39,7 +39,7 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual(ratio_of(pairs, "cpu"), Figure((2.0, 2.0)))
 
     def test_no_ratio_to_nothing(self) -> None:
-        """Nothing is divided by zero: that is said instead."""
+        """A division by zero is reported instead."""
         with self.assertRaisesRegex(Unmeasured, "zero"):
             ratio_of([({"cpu": 0.0}, {"cpu": 1.0})], "cpu")
 
@@ -58,7 +58,7 @@ class TargetTests(SynchronousTestCase):
         self.assertFalse(Target("P2", "", 4, 3.9, "more").met)
 
     def test_not_measured_is_not_met(self) -> None:
-        """Neither met nor missed."""
+        """Without a measurement it is neither met nor missed."""
         self.assertIsNone(Target("P1", "", 45, None).met)
 
 
@@ -66,7 +66,7 @@ class MedianOfTests(SynchronousTestCase):
     """One cell of a table."""
 
     def test_found_or_not(self) -> None:
-        """None for a contender or a quantity that is not there."""
+        """None for an unknown contender or quantity."""
         rows = [Row("a", {"cpu": Figure((1.0, 2.0, 3.0))}), Row("b", unmeasured="not installed")]
         self.assertEqual(median_of(rows, "a", "cpu"), 2.0)
         self.assertIsNone(median_of(rows, "a", "rate"))

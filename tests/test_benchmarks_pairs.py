@@ -1,4 +1,4 @@
-"""benchmarks.pairs: the order of the runs, and what is left of contenders that fail."""
+"""benchmarks.pairs: the order of the runs, and the rows of contenders that fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CompareTests(SynchronousTestCase):
         self.ran: list[str] = []
 
     def runner(self, name: str, *values: float) -> Run:
-        """Gives *values* one after the other, then fails."""
+        """Returns *values* one after the other, then fails."""
         left = list(values)
 
         def run() -> Sample:
@@ -42,7 +42,7 @@ class CompareTests(SynchronousTestCase):
         self.assertEqual(rows["c"].ratio, Figure((1, 1)))
 
     def test_peer_that_did_not_start(self) -> None:
-        """Its reason stands in its row; the others are measured."""
+        """A failed contender has its reason in its row; the others are measured."""
         runs: dict[str, Run | Unmeasured] = {"a": self.runner("a", 1), "b": Unmeasured("not installed")}
         runs["c"] = self.runner("c", 5)
         rows = self.compare(runs, 1)
@@ -50,25 +50,25 @@ class CompareTests(SynchronousTestCase):
         self.assertEqual(rows["c"].ratio, Figure((5,)))
 
     def test_peer_that_fails_later(self) -> None:
-        """Figures of a contender that broke in any round are not shown."""
+        """Figures of a contender that failed in any round are not shown."""
         rows = self.compare({"a": self.runner("a", 1, 1), "b": self.runner("b", 5)}, 2)
         self.assertEqual(rows["b"], Row("b", unmeasured="b broke"))
         self.assertEqual(rows["a"].figures["cpu"], Figure((1, 1)))
 
     def test_subject_that_fails(self) -> None:
-        """Nothing is left to compare with: no figures at all, each row says why."""
+        """Without a subject there is nothing to compare with: no figures at all, and each row says why."""
         rows = self.compare({"a": self.runner("a"), "b": self.runner("b", 5)}, 2)
         self.assertEqual(rows["a"].unmeasured, "a broke")
         self.assertIn("a broke", rows["b"].unmeasured or "")
         self.assertEqual(self.ran, ["a"])
 
     def test_subject_alone(self) -> None:
-        """Without peers it is still measured."""
+        """Without peers the subject is still measured."""
         rows = self.compare({"a": self.runner("a", 1, 2, 3)}, 3)
         self.assertEqual(rows["a"].figures["cpu"], Figure((1, 2, 3)))
 
     def test_prepare(self) -> None:
-        """A contender is warmed up by one run; if that fails, its reason takes its place."""
+        """A contender is warmed up by one run; if that fails, the reason takes its place."""
         self.assertNotIsInstance(prepare(lambda: self.runner("a", 1)), Unmeasured)
         self.assertEqual(self.ran, ["a"])
         self.assertIsInstance(prepare(lambda: self.runner("b")), Unmeasured)

@@ -1,4 +1,4 @@
-"""benchmarks.proc: CPU time and memory out of /proc, of a made-up one and of this process."""
+"""benchmarks.proc: CPU time and memory from an artificial /proc and from that of this process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ParseTests(SynchronousTestCase):
         self.assertAlmostEqual(stat.system, 33 * tick)
 
     def test_tree(self) -> None:
-        """A process, its children and theirs; nobody else."""
+        """A process, its children and their children; no other process."""
         stats = [Stat(pid, parent, 0, 0) for pid, parent in ((5, 3), (3, 2), (2, 1), (4, 1), (6, 2))]
         self.assertEqual([stat.pid for stat in tree(stats, 2)], [2, 3, 6, 5])
 
@@ -47,7 +47,7 @@ class MadeUpProcTests(SynchronousTestCase):
         (self.proc / "self").mkdir()
 
     def test_cpu_of_a_tree(self) -> None:
-        """A process counts with its children."""
+        """The CPU time of a process includes its children."""
         seconds = cpu_seconds({"two": 2, "nine": 9}, self.proc)
         self.assertAlmostEqual(seconds["two"], 2 * seconds["nine"])
 
@@ -56,7 +56,7 @@ class MadeUpProcTests(SynchronousTestCase):
         self.assertEqual(rss_bytes(2, self.proc), 110 * os.sysconf("SC_PAGE_SIZE"))
 
     def test_gone(self) -> None:
-        """A process that has ended has no figures, and says so."""
+        """A process that has ended has no figures; the error says so."""
         with self.assertRaisesRegex(Unmeasured, "x has ended"):
             cpu_seconds({"x": 77}, self.proc)
         with self.assertRaises(Unmeasured):
@@ -67,7 +67,7 @@ class MeterTests(SynchronousTestCase):
     """The real /proc."""
 
     def test_counts_children(self) -> None:
-        """What a child burns is its parent's, as measured from outside."""
+        """CPU time of a child counts for its parent, as measured from outside."""
         child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         try:
             meter = CPUMeter({"us": os.getpid()})
@@ -81,7 +81,7 @@ class MeterTests(SynchronousTestCase):
             child.wait()
 
     def test_too_little(self) -> None:
-        """A run shorter than the clock can tell is refused."""
+        """A run shorter than the clock's resolution is refused."""
         meter = CPUMeter({"us": os.getpid()})
         meter.start()
         with self.assertRaisesRegex(Unmeasured, "the clock ticks every"):

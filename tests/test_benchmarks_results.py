@@ -1,4 +1,4 @@
-"""benchmarks.results, table and chart: one run, as JSON and back, as text, as a picture; and the committed results."""
+"""benchmarks.results, table and chart: a run as JSON and back, as text and as a picture; and the committed results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class JsonTests(SynchronousTestCase):
     """The document."""
 
     def test_there_and_back(self) -> None:
-        """Reading what was written gives what there was."""
+        """Reading the document gives the run that was written."""
         self.assertEqual(from_json(to_json(RESULTS)), RESULTS)
 
     def test_readable_without_us(self) -> None:
@@ -57,12 +57,12 @@ class JsonTests(SynchronousTestCase):
         self.assertEqual(rows[2], {"contender": "squid & co", "unmeasured": "squid is not installed"})
 
     def test_other_format(self) -> None:
-        """Results of another format are not misread."""
+        """Results of another format are refused."""
         with self.assertRaisesRegex(ValueError, "format"):
             from_json(json.dumps({"format": FORMAT + 1}))
 
     def test_committed(self) -> None:
-        """The results in the repository can be read, have what the picture shows, and belong together."""
+        """The committed results can be read, have what the picture shows, and are of one run."""
         results = from_json((_COMMITTED / "results.json").read_text())
         self.assertTrue(set(PANELS) <= {case.name for case in results.cases})
         for name in ("results.svg", "results.md"):
@@ -73,7 +73,8 @@ class DocumentTests(SynchronousTestCase):
     """Markdown."""
 
     def test_everything_is_there(self) -> None:
-        """The machine, how much others used, each case with its table, and reasons for what is missing."""
+        """The document has the machine, the share of other programs, each case with its table, and reasons for what is
+        missing."""
         text = document(RESULTS)
         self.assertIn("Some <CPU>", text)
         self.assertIn("25% went to other programs", text)
@@ -86,7 +87,7 @@ class TableTests(SynchronousTestCase):
     """Text."""
 
     def test_numbers(self) -> None:
-        """As many digits as say something."""
+        """As many digits as are significant."""
         self.assertEqual(number(1234.5, 0), "1,234")
         self.assertEqual(number(41.5, 1), "41.5")
         self.assertEqual(number(0.028, 1), "0.028")
@@ -98,11 +99,11 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(shown(Figure((7.0,)), 1), "7.0")
 
     def test_columns(self) -> None:
-        """Aligned, and no spaces at the end."""
+        """Columns are aligned, and lines have no trailing spaces."""
         self.assertEqual(aligned([["", "b"], ["aaa", "1"], ["a", ""]]), ["     b", "aaa  1", "a"])
 
     def test_case(self) -> None:
-        """Figures, ratios, reasons, targets and notes all are there; nothing unmeasured has a figure."""
+        """Figures, ratios, reasons, targets and notes are all there; nothing unmeasured has a figure."""
         text = case_table(CASE)
         self.assertIn("nitroproxy    42 [41–44]  1.38 [1.19–1.62]                    1\n", text)
         self.assertIn("0.20 [0.20–0.20]\n", text)
@@ -122,26 +123,26 @@ class ChartTests(SynchronousTestCase):
     """The picture."""
 
     def test_well_formed(self) -> None:
-        """It is XML whatever the names are, and has a dot for each contender that has figures."""
+        """It is XML whatever the names are, and has a dot for each contender with figures."""
         root = ElementTree.fromstring(chart(RESULTS))
         dots = root.findall(".//{http://www.w3.org/2000/svg}circle")
         self.assertEqual([dot.get("class") for dot in dots], ["peer", "ours"])
 
     def test_order(self) -> None:
-        """The cheapest is on top and to the left."""
+        """The cheapest is at the top and at the left."""
         root = ElementTree.fromstring(chart(RESULTS))
         first, second = root.findall(".//{http://www.w3.org/2000/svg}circle")
         self.assertLess(float(first.get("cx", "")), float(second.get("cx", "")))
         self.assertLess(float(first.get("cy", "")), float(second.get("cy", "")))
 
     def test_axis(self) -> None:
-        """Whole powers of ten with everything between them."""
+        """The axis has whole powers of ten that include every figure."""
         self.assertEqual(axis([Figure((8.0, 9.0)), Figure((120.0,))]), (0, 3))
         self.assertEqual(axis([Figure((10.0,))]), (1, 2))
         self.assertAlmostEqual(place(10.0, 0, 2), (place(1.0, 0, 2) + place(100.0, 0, 2)) / 2)
 
     def test_nothing_to_draw(self) -> None:
-        """A run without any of its cases is an empty picture, not an error."""
+        """A run without any of the drawn cases gives an empty picture, not an error."""
         root = ElementTree.fromstring(chart(Results("", "", "", {}, {}, 0, 0, 0)))
         self.assertEqual(root.findall(".//{http://www.w3.org/2000/svg}circle"), [])
         self.assertIn("Less is better", "".join(root.itertext()))

@@ -23,10 +23,10 @@ def by_name(found: list[Cost]) -> dict[str, Cost]:
 
 
 class CostTests(SynchronousTestCase):
-    """Made-up stacks."""
+    """Artificial stacks."""
 
     def test_own_and_total(self) -> None:
-        """The interpreter's work is its function's; a caller's total has its callees in it."""
+        """The interpreter's work counts for its function; a caller's total includes its callees."""
         found = by_name(costs(STACKS))
         read = found["Reader.read_head (nitroproxy/http1/reader.py)"]
         self.assertEqual((read.group, round(read.own, 3), round(read.total, 3)), ("nitroproxy", 0.2, 0.2))
@@ -34,25 +34,25 @@ class CostTests(SynchronousTestCase):
         self.assertEqual((round(received.own, 3), round(received.total, 3)), (0.1, 0.3))
 
     def test_groups(self) -> None:
-        """System calls and OpenSSL stand apart from the code that calls them."""
+        """System calls and OpenSSL are counted apart from the code that calls them."""
         found = by_name(costs(STACKS))
         self.assertEqual((found["send()"].group, round(found["send()"].own, 3)), ("system calls", 0.4))
         self.assertEqual(found["OpenSSL and its wrapper"].group, "OpenSSL")
 
     def test_waiting_threads(self) -> None:
-        """Threads of a pool that wait are nobody's time: the shares are of the rest."""
+        """Waiting threads of a pool are not counted: the shares are of the rest."""
         self.assertAlmostEqual(sum(cost.own for cost in costs(STACKS)), 1.0)
         self.assertFalse(any("Condition" in cost.name for cost in costs(STACKS)))
 
     def test_waiting_for_events(self) -> None:
-        """A process that ran nine tenths of the time waited in epoll_wait() for the tenth."""
+        """A process that ran nine tenths of the time waited in epoll_wait() for the other tenth."""
         found = by_name(costs(STACKS, busy=0.9))
         self.assertAlmostEqual(found["epoll_wait()"].own, 10 / 90)
         self.assertAlmostEqual(found["send()"].own, 40 / 90)
         self.assertAlmostEqual(sum(cost.own for cost in found.values()), 1.0)
 
     def test_system_time(self) -> None:
-        """All system calls together take the share that the kernel says; the rest share what is left."""
+        """All system calls together take the share that the kernel reports; the rest share the remainder."""
         found = costs(STACKS, system=0.3)
         self.assertAlmostEqual(sum(cost.own for cost in found if cost.group == "system calls"), 0.3)
         self.assertAlmostEqual(by_name(found)["send()"].own, 0.2)
@@ -60,11 +60,11 @@ class CostTests(SynchronousTestCase):
         self.assertAlmostEqual(sum(cost.own for cost in found), 1.0)
 
     def test_dearest_first(self) -> None:
-        """In order of their own time."""
+        """Functions are in the order of their own time."""
         self.assertEqual(costs(STACKS)[0].name, "send()")
 
     def test_report(self) -> None:
-        """Shares of the time that one thing takes, in µs."""
+        """Shares of the CPU time of one unit of work, in µs."""
         text = report(costs(STACKS), 50.0, 1)
         self.assertRegex(text, r"system calls +60% +30\.0")
         self.assertRegex(text, r"send\(\) +40\.0% +20\.0 +20\.0")

@@ -1,4 +1,4 @@
-"""benchmarks.wrk: what is made of the summary that wrk prints."""
+"""benchmarks.wrk: reading the summary that wrk prints."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ class ParseTests(SynchronousTestCase):
     """Its output."""
 
     def test_figures(self) -> None:
-        """Seconds and milliseconds out of microseconds."""
+        """Seconds and milliseconds from microseconds."""
         self.assertEqual(parse(output()), Outcome(1000, 2.0, 1.5005, 9.0))
 
     def test_no_summary(self) -> None:
-        """What wrk said instead is the reason."""
+        """If wrk printed something else, that is the reason."""
         with self.assertRaisesRegex(Unmeasured, "unable to connect"):
             parse("unable to connect to 127.0.0.1:1 Connection refused")
 
     def test_failures(self) -> None:
-        """A run with answers that were errors, or none at all, has no figures."""
+        """A run with error answers, or with none at all, has no figures."""
         for bad in (output(status=3), output(socket=1), output(requests=0)):
             with self.assertRaises(Unmeasured):
                 parse(bad)
 
     def test_server_that_just_closes(self) -> None:
-        """Where each answer ends its connection, that is no failure; more ends than answers are."""
+        """For a contender that closes its connection after each answer that is no failure; more closes than answers
+        are."""
         self.assertEqual(parse(output(socket=1000), closes=True).requests, 1000)
         with self.assertRaises(Unmeasured):
             parse(output(socket=1001), closes=True)

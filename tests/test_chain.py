@@ -1,7 +1,5 @@
-"""The whole chain on real sockets: gateway, enclave proxy and relay over UNIX sockets to a TLS upstream, one process.
-
-Between the enclave's and the host's directories of sockets stand taps, so that what crosses is recorded, and broken.
-"""
+"""The whole chain on real sockets: gateway, enclave proxy and relay over UNIX sockets to a TLS upstream, in one
+process. Taps between the enclave's and the host's directories of sockets record what crosses, and break it."""
 
 from __future__ import annotations
 
@@ -34,8 +32,8 @@ class ChainTests(ChainCase):
     """A request through everything."""
 
     async def test_only_ciphertext_crosses_the_relay(self) -> None:
-        """A canary in header, path and body arrives and comes back; nothing that crossed the relay has it, and no log
-        event, metric or health document (S18)."""
+        """A canary in header, path and body arrives and comes back; nothing that crosses the relay contains it, and no
+        log event, metric or health document does (S18)."""
         canary = os.urandom(16).hex()
         events = self.events()
         response: Any = await self.agent.request(b"GET", self.url(f"/hello?{canary}"), Headers({"X-Canary": [canary]}))
@@ -69,7 +67,7 @@ class ChainTests(ChainCase):
         self.assertEqual(found, expected)
 
     async def test_small_segments(self) -> None:
-        """Connections that the gateway and the loopback accept send small segments at once (TCP_NODELAY)."""
+        """Connections that gateway and loopback accept send small segments at once (TCP_NODELAY)."""
         for port in (self.port, self.loopback):
             with socket.create_connection(("127.0.0.1", port)) as client:
                 client.setblocking(False)
@@ -82,7 +80,7 @@ class ChainTests(ChainCase):
                 self.assertTrue(found[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     async def test_destination_in_our_name(self) -> None:
-        """What a destination claims in the name of a hop of ours is shown, logged and counted as nobody's failure."""
+        """A destination's claims in the name of a hop of ours are not shown, logged or counted as failures of ours."""
         events = self.events()
         for path in ("/forged-enclave", "/forged-relay"):
             response: Any = await self.agent.request(b"GET", self.url(path))
@@ -97,7 +95,7 @@ class ChainTests(ChainCase):
         self.assertEqual(counted, [])
 
     async def test_large_body(self) -> None:
-        """8 MiB go there and come back with the same digest."""
+        """8 MiB go there and back with the same digest."""
         body = os.urandom(8 << 20)
         response: Any = await self.agent.request(b"POST", self.url("/"), bodyProducer=Body(body))
         answer = await readBody(response)
@@ -117,7 +115,7 @@ class ChainTests(ChainCase):
         client.transport.loseConnection()
 
     async def test_stalled_reader(self) -> None:
-        """A client that stops reading stops the upstream; what the daemons hold for it is at most 256 KiB (F4)."""
+        """A client that stops reading stops the upstream; the daemons hold at most 256 KiB for it (F4)."""
         client: Any = await TCP4ClientEndpoint(reactor, "127.0.0.1", self.port).connect(Factory.forProtocol(Protocol))
         client.transport.pauseProducing()
         path = self.url("/endless").partition(f":{self.port}".encode())[2]
@@ -141,14 +139,14 @@ class ChainTests(ChainCase):
             await deferLater(reactor, 0.01, lambda: None)
 
     async def test_truncation_is_visible(self) -> None:
-        """A response that breaks off upstream breaks off for the client, with a length and without (S10, S16)."""
+        """A response that breaks off upstream is broken off for the client, with a length and without (S10, S16)."""
         for path in ("/broken", "/until-close"):
             response: Any = await self.agent.request(b"GET", self.url(path))
             self.assertEqual(response.code, 200)
             await self.assertFailure(readBody(response), ResponseFailed, PartialDownloadError)
 
     async def test_relay_broken_mid_stream(self) -> None:
-        """When what is between enclave and relay breaks, so does the response (F7)."""
+        """When the connection between enclave and relay breaks, so does the response (F7)."""
         response: Any = await self.agent.request(b"GET", self.url("/stalled"))
         for side in self.to_relay.sides:
             if side.transport is not None:
@@ -156,7 +154,7 @@ class ChainTests(ChainCase):
         await self.assertFailure(readBody(response), ResponseFailed, PartialDownloadError)
 
     async def test_health_names_the_layer(self) -> None:
-        """Health passes; without the enclave it is 503 and names it; with it back it passes again (F6)."""
+        """Health passes; without the enclave it is 503 and names it; when the enclave is back it passes again (F6)."""
         code, checks = await self.health()
         self.assertEqual(code, 200)
         self.assertEqual(list(checks), ["host", "vsock", "enclave", "egress", "dns", "policy", "tls_verification"])
@@ -174,7 +172,7 @@ class ChainTests(ChainCase):
         self.assertEqual((response.code, await readBody(response)), (200, b"hello "))
 
     async def test_metrics_of_every_listener(self) -> None:
-        """One scrape has the enclave's metrics and those of all listeners, the one for the enclave's log too."""
+        """One scrape has the enclave's metrics and those of all listeners, including the one for the enclave's log."""
         response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/metrics".encode())
         body = await readBody(response)
         self.assertIn(b'nitroproxy_up{role="enclave"} 1.0', body)
@@ -183,7 +181,7 @@ class ChainTests(ChainCase):
             self.assertIn(refused.encode(), body)
 
     async def test_policy_drift(self) -> None:
-        """An enclave whose rules are not the relay's is seen in health, as a warning."""
+        """Health warns when the enclave's rules differ from the relay's."""
         await self.stop("enclave")
         await self.to_enclave.port.stopListening()
         self.start("enclave", egress__deny=["bad.localhost:*"])
@@ -193,7 +191,7 @@ class ChainTests(ChainCase):
         self.assertIn("differ", checks["policy"][0]["output"])
 
     async def test_refusals(self) -> None:
-        """What policy, address guard and certificate checks refuse is told by the hop that refused it."""
+        """The hop that refuses reports what policy, address guard and certificate checks refuse."""
         port = self.upstream.getHost().port
         for url, status, error, hop in (
             (f"https://other.localhost:{port}/", 403, "destination_not_allowed", "nitroproxy-enclave"),
@@ -209,20 +207,20 @@ class ChainTests(ChainCase):
             self.assertIn(hop, proxy_status)
 
     async def test_who_gives_up(self) -> None:
-        """A destination that does not answer is told of by the enclave, which asked it, within the user's time."""
+        """The enclave, which asked the destination, reports that it does not answer, within the user's time."""
         for role in ("enclave", "host"):
             self.assertTrue(self.reload(role, limits__response_timeout=2.0, limits__connect_timeout=2.0))
         response: Any = await self.agent.request(b"GET", self.url("/silent"))
         document = json.loads(await readBody(response))
         self.assertEqual((document["error"], document["hop"]), ("http_response_timeout", "nitroproxy-enclave"))
-        with socket.create_server(("127.0.0.1", 0)) as deaf:  # Takes connections, and says nothing in a handshake.
+        with socket.create_server(("127.0.0.1", 0)) as deaf:  # Accepts connections, and never answers a handshake.
             url = f"http://127.0.0.1:{self.port}/https://localhost:{deaf.getsockname()[1]}/"
             response = await self.agent.request(b"GET", url.encode())
         document = json.loads(await readBody(response))
         self.assertEqual((document["error"], document["hop"]), ("connection_timeout", "nitroproxy-enclave"))
 
     async def test_reload_keeps_what_needs_a_restart(self) -> None:
-        """SIGHUP turns no verification off, and no hop away from where the other is; what it can change it changes."""
+        """SIGHUP never turns verification off or moves a hop away from its peer; it changes what can be changed."""
         await self.stop("enclave")
         self.start("enclave", {"DEBUG_MODE": "true"})
         places: dict[str, object] = {
@@ -242,15 +240,15 @@ class ChainTests(ChainCase):
         self.assertEqual(checks["tls_verification"][0]["status"], "pass")
 
     async def test_status_counts_what_clients_were_told(self) -> None:
-        """A client of the gateway that got a 502 got an error, whichever hop found it; one that got a 200 did not."""
+        """A 502 that a client of the gateway received counts as an error, whichever hop found it; a 200 does not."""
         for url in (f"http://127.0.0.1:{self.port}/https://localhost:1/".encode(), self.url("/hello")):
             await readBody(await self.agent.request(b"GET", url))
         status = await deferToThread(look, f"http://127.0.0.1:{self.port}")
         self.assertEqual((status.totals["host_errors"], status.totals["enclave_errors"]), (1, 1))
 
     async def test_reload_ends_what_is_refused(self) -> None:
-        """A destination that the relay denies from now on is out of reach also through the enclave's connections that
-        are up; a CONNECT's tunnel ends when the enclave denies it."""
+        """A destination that the relay denies after a reload cannot be reached over the enclave's open connections
+        either; a CONNECT's tunnel ends when the enclave denies it."""
         events = self.events()
         response: Any = await self.agent.request(b"GET", self.url("/"))
         await readBody(response)
@@ -272,7 +270,7 @@ class ChainTests(ChainCase):
         self.assertEqual(json.loads(await readBody(response))["error"], "address_denied")
 
     def test_port_in_use(self) -> None:
-        """A daemon that cannot listen says where and why in one line, and ends with status 1 (F14)."""
+        """A daemon that cannot listen says where and why in one line, and exits with status 1 (F14)."""
         module = nitroproxy.host.service
         options = module.Options({})
         options.parseOptions(

@@ -1,4 +1,4 @@
-"""Requests whose client has gone: they end on every hop, by whatever end of a connection each hop learns of it."""
+"""Requests whose client has left: they end on every hop, by whichever kind of end each hop sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING = {"host": 0, "enclave": 0, "relay": 0}
 
 
 class Silent(Upstream):
-    """Counts the requests that it does not answer, and goes on counting when their clients leave."""
+    """Counts the requests that it does not answer, including those whose clients leave."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Silent(Upstream):
 
 
 class Mute(Protocol):
-    """A destination that says nothing, reads nothing after the first bytes and never ends its connections.
+    """A destination that sends nothing, reads nothing after the first bytes and never closes its connections.
 
     :ivar made: fires with the protocol of the first connection.
     """
@@ -85,13 +85,13 @@ class AbandonedTests(ChainCase):
         await self.until(NOTHING, self.in_flight)
 
     async def test_reset_at_once(self) -> None:
-        """So do those whose clients leave before there is a connection to the destination."""
+        """So do requests whose clients leave before there is a connection to the destination."""
         for _ in range(10):
             self.reset(self.client(self.get("/silent")))
         await self.until(NOTHING, self.in_flight)
 
     async def test_close(self) -> None:
-        """A client that closes in order looks like one that has half-closed; it is found out all the same."""
+        """A client that closes in order looks like one that has half-closed; it is detected all the same."""
         clients = [self.client(self.get("/silent"), port) for port in (self.port, self.loopback)]
         await self.until(2, self.asked)
         for client in clients:
@@ -107,7 +107,7 @@ class AbandonedTests(ChainCase):
             await client.until(b"hello ")
 
     def mute(self) -> tuple[int, Deferred[Any]]:
-        """A destination without TLS that says nothing: its port, and what fires when it is connected to."""
+        """A destination without TLS that sends nothing: its port, and a Deferred that fires when a client connects."""
         made: Deferred[Any] = Deferred()
         listening = reactor.listenTCP(0, Factory.forProtocol(lambda: Mute(made)), interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
@@ -115,7 +115,7 @@ class AbandonedTests(ChainCase):
         return listening.getHost().port, made
 
     async def test_upload(self) -> None:
-        """A client that leaves while its upload is held back is noticed on both hops though neither reads it."""
+        """A client that leaves while its upload is held back is noticed on both hops, although neither reads."""
         await self.stop("host")
         await self.stop("enclave")
         self.start("host", tls__allow_plaintext=True)
@@ -138,7 +138,7 @@ class AbandonedTests(ChainCase):
         await self.until(NOTHING, self.in_flight)
 
     async def test_tunnel(self) -> None:
-        """A tunnel ends when its client leaves, though the destination keeps its end open."""
+        """A tunnel ends when its client leaves, even if the destination keeps its end open."""
         for leave in (self.reset, socket.socket.close):
             port, made = self.mute()
             client = self.client(f"CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())

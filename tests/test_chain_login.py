@@ -14,9 +14,9 @@ from tests.ntlm import NTLMLogin, NTLMResource, user_file
 
 
 class Client:
-    """A client with one connection, by the gateway or the enclave's loopback.
+    """A client with one connection, through the gateway or the enclave's loopback.
 
-    :param url: what it asks for.
+    :param url: the URL that it requests.
     """
 
     def __init__(self, url: bytes) -> None:
@@ -30,13 +30,13 @@ class Client:
         headers = Headers({"Authorization": [authorization]} if authorization else {})
         response: Any = await self._agent.request(b"GET", self._url, headers)
         body = await readBody(response)
-        await deferLater(reactor, 0, lambda: None)  # The agent takes the connection back in the next turn.
+        await deferLater(reactor, 0, lambda: None)  # The agent takes the connection back in the reactor's next turn.
         challenges = response.headers.getRawHeaders("WWW-Authenticate") or [None]
         return response.code, body, challenges[0]
 
 
 class LoginTests(ChainCase):
-    """Two clients of one destination, one of whom logs in."""
+    """Two clients of one destination; one of them logs in."""
 
     async def setUp(self) -> None:  # type: ignore[override]  # trial awaits what it returns
         users = user_file()
@@ -55,7 +55,7 @@ class LoginTests(ChainCase):
         return client
 
     async def handshake(self, port: int) -> None:
-        """Alice's three steps succeed while another client asks in between; it is answered 401 at every moment."""
+        """Alice's three steps succeed while another client's requests come in between, each answered with 401."""
         alice, other = self.client(port), self.client(port)
         self.assertEqual((await other.get())[0], 401)
         self.assertEqual((await alice.get())[0], 401)
@@ -73,7 +73,7 @@ class LoginTests(ChainCase):
         self.assertEqual((await alice.get())[:2], (200, b"alice"))
 
     async def test_gateway(self) -> None:
-        """Through gateway and enclave: the two hops pin alike."""
+        """Through gateway and enclave: both hops pin alike."""
         await self.handshake(self.port)
 
     async def test_loopback(self) -> None:
@@ -81,7 +81,7 @@ class LoginTests(ChainCase):
         await self.handshake(self.loopback)
 
     async def test_the_login_ends_with_its_client(self) -> None:
-        """When a client that has logged in goes, its connection goes too and serves nobody else."""
+        """When a client that has logged in leaves, its connection ends too and serves no other client."""
         alice = self.client(self.port)
         login = NTLMLogin("alice")
         _, _, challenge = await alice.get(login.authorization())

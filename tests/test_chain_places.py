@@ -1,4 +1,5 @@
-"""Places on all hops: one application that takes all it can shuts out neither the other side nor health checks (K2)."""
+"""Places on all hops: one application that takes all the places it can get does not shut out the other side or health
+checks (K2)."""
 
 from __future__ import annotations
 
@@ -12,20 +13,20 @@ from tests.chain import ChainCase
 
 
 class PlacesTests(ChainCase):
-    """Few places, and one application that takes as many as it is given."""
+    """Few places, and one application that takes all it can get."""
 
     timeout = 30
     tapped = False
 
     async def restart(self, **more: object) -> None:
-        """Start both daemons anew with *more*."""
+        """Start both daemons again with *more*."""
         for role in ("host", "enclave"):
             await self.stop(role)
         for role in ("host", "enclave"):
             self.start(role, None, **more)
 
     def hold(self, port: int, count: int) -> None:
-        """Ask *count* times for what is never answered, and wait for it."""
+        """Send *count* requests that are never answered, and wait until they arrive."""
         target = f"https://localhost:{self.upstream.getHost().port}/silent"
         for _ in range(count):
             client = socket.create_connection(("127.0.0.1", port))
@@ -38,15 +39,15 @@ class PlacesTests(ChainCase):
         return response.code, await readBody(response)
 
     def through(self, port: int) -> str:
-        """A page of the destination's, by way of the proxy at *port*."""
+        """A page of the destination, through the proxy at *port*."""
         return f"http://127.0.0.1:{port}/https://localhost:{self.upstream.getHost().port}/hello"
 
     async def relay(self) -> int:
-        """How many tunnels the relay has."""
+        """The number of tunnels in the relay."""
         return (await self.in_flight())["relay"]
 
     async def test_enclave_takes_all(self) -> None:
-        """An application in the enclave that takes all it is given leaves the host its places, and health."""
+        """An application in the enclave that takes all it can get leaves the host its places, and health."""
         await self.restart(limits__connections=8)
         self.hold(self.loopback, 12)
         await self.until(8, self.relay)
@@ -58,7 +59,7 @@ class PlacesTests(ChainCase):
             self.assertEqual((await self.get(f"http://127.0.0.1:{port}{page}"))[0], 200, page)
 
     async def test_host_takes_all(self) -> None:
-        """An application on the host that takes all it is given leaves the enclave its places, and health."""
+        """An application on the host that takes all it can get leaves the enclave its places, and health."""
         await self.restart(limits__connections=8)
         self.hold(self.port, 12)
         await self.until(8, self.relay)
@@ -68,7 +69,7 @@ class PlacesTests(ChainCase):
             self.assertEqual((await self.get(f"http://127.0.0.1:{port}{page}"))[0], 200, page)
 
     async def test_more_places(self) -> None:
-        """A reload gives places to connections that are in the reserve, and gives the next requests theirs."""
+        """A reload gives places to connections in the reserve, and to the next requests."""
         await self.restart(limits__connections=8)
         self.hold(self.loopback, 8)
         await self.until(8, self.relay)
@@ -77,7 +78,7 @@ class PlacesTests(ChainCase):
         self.assertEqual((await self.get(self.through(self.loopback)))[0], 200)
 
     async def test_crowd_without_requests(self) -> None:
-        """Connections that send nothing, hundreds of them, keep no health check out."""
+        """Hundreds of connections that send nothing do not block health checks."""
         await self.restart(limits__connections=4)
         for _ in range(300):
             client = socket.create_connection(("127.0.0.1", self.port))

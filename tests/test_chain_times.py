@@ -21,7 +21,7 @@ SHORT, LATE = 0.3, 1.2
 
 
 class Slow(Upstream):
-    """Answers /late late; `asked` fires with the first such request."""
+    """Answers /late late; `asked` fires at the first such request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Slow(Upstream):
 
 
 class SlowEcho(Protocol):
-    """A destination without TLS that sends late what it has received."""
+    """A destination without TLS that returns late what it has received."""
 
     def dataReceived(self, data: bytes) -> None:
         transport: Any = self.transport
@@ -51,7 +51,7 @@ class SlowEcho(Protocol):
 
 
 class TimesCase(ChainCase):
-    """Daemons with short times for tunnels."""
+    """Daemons with short timeouts for tunnels."""
 
     timeout = 30
     tapped = False
@@ -71,13 +71,13 @@ class TimesCase(ChainCase):
         return super().configure(role, **{**limits, **more})
 
     async def late(self, port: int) -> bytes:
-        """The late answer, by the listener at *port*."""
+        """The late answer, through the listener at *port*."""
         url = f"http://127.0.0.1:{port}/https://localhost:{self.upstream.getHost().port}/late"
         response: Any = await self.agent.request(b"GET", url.encode())
         return bytes(await readBody(response))
 
     async def tunnel(self, port: int) -> Gathering:
-        """A CONNECT tunnel to a `SlowEcho`, by the listener at *port*."""
+        """A CONNECT tunnel to a `SlowEcho`, through the listener at *port*."""
         destination: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
             Factory.forProtocol(SlowEcho)
         )
@@ -94,12 +94,13 @@ class WaitingTests(TimesCase):
     """A request that waits for its answer."""
 
     async def test_forwarded(self) -> None:
-        """It gets it, by the gateway and by the enclave's own listener, although the relay's tunnel is silent."""
+        """It gets its answer, through the gateway and the enclave's own listener, although the relay's tunnel is
+        silent."""
         for port in (self.port, self.loopback):
             self.assertEqual(await self.late(port), b"at last")
 
     async def test_in_a_tunnel(self) -> None:
-        """So does one that a client carries in a tunnel of its own, which three or two hops have to leave alone."""
+        """So does a request that a client carries in a tunnel of its own, which two or three hops must leave alone."""
         for port in (self.port, self.loopback):
             client = await self.tunnel(port)
             assert client.transport is not None
@@ -107,7 +108,7 @@ class WaitingTests(TimesCase):
             await client.until(b"echo question")
 
     async def test_silent_tunnel(self) -> None:
-        """A tunnel in which no answer is outstanding ends, and the log says why."""
+        """A tunnel in which no answer is awaited ends, and the log says why."""
         events = self.events()
         client = await self.tunnel(self.loopback)
         await client.ended
@@ -119,12 +120,12 @@ class DrainTests(TimesCase):
     """A daemon is stopped while a request waits for its answer."""
 
     def setUp(self) -> Any:
-        """A drain takes a tunnel for idle after a moment already."""
+        """The daemon takes a tunnel for idle after a moment when it drains."""
         self.patch(nitroproxy.proxy.silence, "_QUIET", SHORT)
         return ensureDeferred(super().setUp())
 
     async def drained(self, role: str, port: int) -> None:
-        """A request by way of *port* gets its answer although *role*'s daemon is stopped in between."""
+        """A request through *port* gets its answer although *role*'s daemon is stopped while it waits."""
         destination: Any = self.upstream_resource
         waiting = ensureDeferred(self.late(port))
         await destination.asked
@@ -137,19 +138,19 @@ class DrainTests(TimesCase):
         await self.drained("host", self.port)
 
     async def test_host_for_the_enclave(self) -> None:
-        """The relay waits for a request of an application in the enclave, which to it is bytes in a tunnel."""
+        """The relay waits for a request of an application in the enclave, which it sees as bytes in a tunnel."""
         await self.drained("host", self.loopback)
 
     async def test_enclave(self) -> None:
-        """The enclave waits for one of an application on the host, and for one of its own."""
+        """The enclave waits for a request of an application on the host, and for one of its own."""
         await self.drained("enclave", self.port)
 
     async def test_enclave_for_its_own(self) -> None:
-        """It waits for one of an application of its own."""
+        """The enclave waits for a request of an application of its own."""
         await self.drained("enclave", self.loopback)
 
     async def test_in_a_tunnel(self) -> None:
-        """All wait for a request that a client carries in a tunnel."""
+        """All hops wait for a request that a client carries in a tunnel."""
         client = await self.tunnel(self.port)
         assert client.transport is not None
         client.transport.write(b"question")

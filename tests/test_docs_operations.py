@@ -1,4 +1,4 @@
-"""The operations guide names everything that there is to name, and nothing that there is not."""
+"""The operations guide names every error, event, metric and reloadable key, and no others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def calls() -> Iterator[ast.Call]:
 
 
 class GuideTests(SynchronousTestCase):
-    """Tables against the code."""
+    """Tables compared with the code."""
 
     def test_errors(self) -> None:
         """Every error, with its status."""
@@ -62,7 +62,7 @@ class GuideTests(SynchronousTestCase):
         self.assertEqual(told - {"log", "log_lines_dropped"}, logged)
 
     def test_every_event_has_a_name(self) -> None:
-        """No event of ours goes without one."""
+        """Every event of ours has a name."""
         for path in (ROOT / "nitroproxy").rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if (
@@ -87,7 +87,7 @@ class GuideTests(SynchronousTestCase):
         self.assertEqual(told, counters | others)
 
     def test_reload(self) -> None:
-        """What SIGHUP changes."""
+        """Every key that SIGHUP changes."""
         text = section("Signals")
         for name in RELOADABLE - {"egress.allow", "egress.deny", "egress.allow_addresses"}:
             self.assertIn(f"`{name.removeprefix('host_proxy.') if name.endswith('delay') else name}`", text)

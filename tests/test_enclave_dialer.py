@@ -1,4 +1,4 @@
-"""The way out of the enclave."""
+"""Connections from the enclave to destinations."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.wire import WaitingEndpoint, split_head
 
 
 class DialerTests(SynchronousTestCase):
-    """Through the relay, with TLS where it is asked for."""
+    """Through the relay, with TLS for https."""
 
     def setUp(self) -> None:
         self.relay = WaitingEndpoint()
         self.dialer = Dialer(self.relay, TLSClient(TLSSettings()))
 
     def test_https(self) -> None:
-        """CONNECT with the request's id, then TLS: nothing else goes out."""
+        """Only CONNECT with the request's id is sent before TLS."""
         endpoint = self.dialer.endpoint_for(Origin("https", "a.example", 443), [(b"X-Request-Id", b"an-id")])
         endpoint.connect(Factory.forProtocol(Protocol))
         wire = self.relay.accept()
@@ -31,7 +31,7 @@ class DialerTests(SynchronousTestCase):
         self.assertTrue(wire.take().startswith(b"\x16\x03"), "a TLS handshake")
 
     def test_http(self) -> None:
-        """A plaintext destination is the tunnel itself."""
+        """For a plaintext destination the tunnel itself is the connection."""
         endpoint = self.dialer.endpoint_for(Origin("http", "a.example", 80), [])
         connecting = endpoint.connect(Factory.forProtocol(Protocol))
         wire = self.relay.accept()
@@ -39,7 +39,7 @@ class DialerTests(SynchronousTestCase):
         self.assertIsInstance(self.successResultOf(connecting), Protocol)
 
     def test_what_an_end_proves(self) -> None:
-        """Only TLS says of an end that it was meant: without it the relay's reset reads like one (S16)."""
+        """Only TLS proves that an end was intended: without it the relay's reset reads like one (S16)."""
         self.assertTrue(self.dialer.verifies_end(Origin("https", "a.example", 443)))
         self.assertFalse(self.dialer.verifies_end(Origin("http", "a.example", 80)))
         self.assertFalse(self.dialer.verifies_end("enclave"))

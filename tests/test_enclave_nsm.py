@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Thread:
-    """Stands for the thread: calls are made when the test says so."""
+    """Stands in for the thread: the test says when calls are made."""
 
     def __init__(self) -> None:
         self._under_way: list[tuple[Callable[[], Any], Deferred[Any]]] = []
@@ -39,7 +39,7 @@ class Thread:
         return bool(self._under_way)
 
     def finish(self) -> None:
-        """The call that is under way is made, and ends."""
+        """Make the call that is under way, and end it."""
         call, result = self._under_way.pop()
         try:
             outcome = call()
@@ -61,11 +61,11 @@ class NsmTests(SynchronousTestCase):
         self.nsm = Nsm(device, self.thread)
 
     def nonces(self) -> list[bytes]:
-        """The nonces that the NSM was asked for, in order."""
+        """The nonces that the NSM received, in order."""
         return [request["Attestation"]["nonce"] for request in self.fake.requests]
 
     def test_results(self) -> None:
-        """Each call gives what the device gives."""
+        """Each call returns what the device returns."""
         document = self.nsm.attestation(user_data=b"u", nonce=b"n", public_key=b"p")
         octets, description = self.nsm.random(), self.nsm.describe()
         for _ in range(3):
@@ -76,7 +76,7 @@ class NsmTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(description).module_id, MODULE_ID)
 
     def test_one_at_a_time(self) -> None:
-        """The next call is made when the one before it has ended, in the order in which they were asked for."""
+        """The next call is made when the previous one has ended, in the order of the requests."""
         results = [self.nsm.attestation(nonce=bytes([number])) for number in range(4)]
         for number in range(4):
             self.assertNoResult(results[number])

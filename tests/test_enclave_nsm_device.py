@@ -40,7 +40,7 @@ class DeviceTests(SynchronousTestCase):
         return messages[0]
 
     def test_attestation(self) -> None:
-        """A document with the largest fields is asked for as AWS's crate does, and verifies."""
+        """A document with the largest fields is requested as AWS's crate does, and verifies."""
         fields = {"user_data": b"u" * 512, "nonce": b"n" * 512, "public_key": b"p" * 1024}
         document = self.device.attestation(**fields)
         self.assertEqual(self.nsm.requests, [{"Attestation": fields}])
@@ -50,7 +50,7 @@ class DeviceTests(SynchronousTestCase):
         self.assertEqual((attestation.user_data, attestation.public_key), (b"u" * 512, b"p" * 1024))
 
     def test_nothing_asked_for(self) -> None:
-        """Fields that are not wanted are sent as null."""
+        """Fields that are not given are sent as null."""
         self.device.attestation()
         self.assertEqual(self.nsm.requests, [{"Attestation": {"user_data": None, "nonce": None, "public_key": None}}])
 
@@ -62,7 +62,7 @@ class DeviceTests(SynchronousTestCase):
         self.assertNotEqual(first, second)
 
     def test_describe(self) -> None:
-        """The NSM's description arrives."""
+        """The NSM's description is returned."""
         self.assertEqual(self.device.describe(), Description(MODULE_ID, "1.2.3", tuple(range(16))))
 
     def test_refusals(self) -> None:
@@ -85,14 +85,14 @@ class DeviceTests(SynchronousTestCase):
             self.assertRegex(self.failure(encoded), "cannot be read|an answer of 0 bytes")
 
     def test_bytes_after_an_answer(self) -> None:
-        """An answer with something after it is not read."""
+        """An answer with trailing bytes is refused."""
         self.nsm.instead = cbor2.dumps({"GetRandom": {"random": bytes(256)}})
         self.device.random()
         self.nsm.instead += b"\0"
         self.assertRaises(NsmError, self.device.random)
 
     def test_cut_answer(self) -> None:
-        """An answer that fills the buffer may have been cut by the driver: it is not read."""
+        """An answer that fills the buffer may have been cut by the driver: it is refused."""
         self.nsm.instead = cbor2.dumps({"Attestation": {"document": b"x" * 12000}})
         self.assertEqual(len(self.device.attestation()), 12000)
         for size in (12288 - len(self.nsm.instead) + 12000, 20000):
@@ -116,7 +116,7 @@ class DeviceTests(SynchronousTestCase):
             self.assertRaises(NsmError, call)
 
     def test_request_too_long(self) -> None:
-        """A request that the driver would not take is not made."""
+        """A request that the driver would refuse is not sent."""
         message = str(self.assertRaises(NsmError, self.device.attestation, nonce=bytes(4096)))
         self.assertIn("the NSM takes 4096", message)
         self.assertEqual(self.nsm.requests, [])
@@ -126,7 +126,7 @@ class OpenTests(SynchronousTestCase):
     """The device file."""
 
     def test_missing(self) -> None:
-        """Outside an enclave there is none: the message names it and says what to look for."""
+        """Outside an enclave there is no device: the message names it and says what to check."""
         message = str(self.assertRaises(NsmError, NsmDevice, self.mktemp()))
         self.assertIn("No such file or directory; is this an enclave, and is its nsm driver loaded?", message)
 
@@ -137,7 +137,7 @@ class OpenTests(SynchronousTestCase):
         self.assertIn("Inappropriate ioctl", str(self.assertRaises(NsmError, device.random)))
 
     def test_not_inherited(self) -> None:
-        """Programs that the daemon starts do not get it."""
+        """Programs that the daemon starts do not inherit it."""
         opened: list[int] = []
         original = os.open
 

@@ -1,4 +1,4 @@
-"""What the enclave proxy makes of a request, and how it gets to the destination (`router` and `dialer`)."""
+"""How the enclave proxy routes a request, and how it reaches the destination (`router` and `dialer`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class EnclaveRouterTests(SynchronousTestCase):
         self.assertIsInstance(router.route(request(b"CONNECT", b"a.example:443"), record()), Dial)
 
     def test_refusals(self) -> None:
-        """What the policy does not allow is refused in every form, and noted with its destination."""
+        """A destination that the policy does not allow is refused in every form, and noted in the record."""
         for method, target, kind in (
             (b"GET", b"https://bad.example/", Kind.DESTINATION_DENIED),
             (b"GET", b"/https://bad.example/", Kind.DESTINATION_DENIED),
@@ -58,7 +58,7 @@ class EnclaveRouterTests(SynchronousTestCase):
             self.assertTrue(noted.host.endswith(".example"))
 
     def test_tunnels(self) -> None:
-        """A tunnel may be where a new one might; the address is the relay's and says nothing."""
+        """A tunnel may stay where a new one would be allowed; the address is the relay's and does not matter."""
         before = self.router(allow_plaintext=True)
         relay = UNIXAddress("/relay.sock")
         for method, target, kind in (
@@ -78,7 +78,7 @@ class EnclaveRouterTests(SynchronousTestCase):
                 self.assertIsNone(kind)
 
     def test_plaintext(self) -> None:
-        """Plaintext goes only where it was allowed, and then through the relay like everything else."""
+        """Plaintext is sent only where it is allowed, and then through the relay like everything else."""
         route = self.router(allow_plaintext=True).route(request(b"GET", b"http://a.example/"), record())
         assert isinstance(route, Forward)
         self.assertIsInstance(self.dialer.endpoint_for(route.key, []), ConnectEndpoint)

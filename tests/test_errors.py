@@ -46,7 +46,7 @@ REGISTERED = frozenset(
 
 
 class KindTests(SynchronousTestCase):
-    """Every kind can be told."""
+    """The table of kinds."""
 
     def test_registered(self) -> None:
         """Statuses are errors, and the Proxy-Status tokens are the registered ones."""
@@ -55,14 +55,14 @@ class KindTests(SynchronousTestCase):
             self.assertTrue(400 <= kind.status < 600)
 
     def test_names(self) -> None:
-        """A kind is found again by the name it has in public, and only by that."""
+        """A kind is found by its public name, and only by that."""
         for kind in Kind:
             self.assertIs(Kind.from_public_name(kind.public_name), kind)
         self.assertIsNone(Kind.from_public_name("DNS_ERROR"))
         self.assertIsNone(Kind.from_public_name("nothing"))
 
     def test_passing_failures(self) -> None:
-        """A client is told to come back only where 503 says that it may."""
+        """Only errors with status 503 may ask a client to come back."""
         self.assertEqual({kind.status for kind in RETRY_AFTER_SECONDS}, {503})
 
     def test_detail_is_cut(self) -> None:
@@ -77,11 +77,11 @@ class KindTests(SynchronousTestCase):
             self.assertEqual(ProxyError(Kind.DNS_ERROR, whole).detail, whole)
 
     def test_cut(self) -> None:
-        """What fits stays as it is, except for what UTF-8 cannot write."""
+        """A short detail stays as it is, except for characters that UTF-8 cannot encode."""
         self.assertEqual(cut("naïve", 6), "naïve")
         self.assertEqual(cut("naïve", 5), "na…")
         self.assertEqual(cut("a\udcffb", 100), "a\\udcffb")
 
     def test_text(self) -> None:
-        """An error reads as its name and its detail."""
+        """The text of an error is its name and its detail."""
         self.assertEqual(str(ProxyError(Kind.DNS_ERROR, "no such name")), "dns_error: no such name")

@@ -1,4 +1,4 @@
-"""The fuzzer itself: it finds what it is for, and what it has found before is found no more."""
+"""The fuzzer itself: it finds the defects that it is for, and what it found before stays fixed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.fuzz import Finding
 
 
 class FuzzTests(SynchronousTestCase):
-    """A short run, findings of the past, and defects that it must see."""
+    """A short run, past findings, and defects that it must see."""
 
     def test_short_run(self) -> None:
-        """Every target has its inputs and nothing is found."""
+        """Every target gets inputs, and nothing is found."""
         counts = fuzz.run(2.0, 1)
         self.assertEqual(set(counts), set(fuzz.TARGETS))
         self.assertGreater(min(counts.values()), 0)
 
     def test_past_findings(self) -> None:
-        """What depended on how the bytes were cut, or waited for what could not come."""
+        """Inputs whose reading depended on how the bytes were cut, or that waited for more bytes in vain."""
         for examine, data in (
             (fuzz.fuzz_responses, b"\r\n\r\n"),
             (fuzz.fuzz_requests, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhello"),
@@ -29,7 +29,7 @@ class FuzzTests(SynchronousTestCase):
                 examine(random.Random(seed), data)
 
     def test_disagreement_is_found(self) -> None:
-        """A request that was read otherwise than h11 reads it is a finding: the method, a field, the body."""
+        """A request that h11 reads differently is a finding: the method, a field, the body."""
         data = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
         [mine] = fuzz.requests_in([data])
         fuzz.agrees([mine], data)

@@ -1,4 +1,4 @@
-"""What the gateway makes of a request."""
+"""How the gateway routes a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class GatewayTests(SynchronousTestCase):
     """The gateway's routing."""
 
     def test_routes(self) -> None:
-        """It forwards what names a destination in absolute form, and leaves policy to the enclave."""
+        """It forwards requests that name a destination, in absolute form, and leaves policy to the enclave."""
         pool, site, noted = OneHop().pool, Site(Resource()), record()
         router = GatewayRouter(pool, WaitingEndpoint(), site)
         self.assertEqual(router.route(request(b"GET", b"/health"), noted), Local(site))

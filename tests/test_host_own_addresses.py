@@ -40,7 +40,7 @@ class InterfaceTests(SynchronousTestCase):
         self.assertIn("127.0.0.1", own_addresses())
 
     def test_known_for_a_second(self) -> None:
-        """They are read once a second at the most, and an address that is new is known a second later."""
+        """They are read at most once a second, and a new address is known a second later."""
         clock, answers = Clock(), [frozenset({"10.0.0.7"}), frozenset({"10.0.0.7", "52.1.2.3"})]
         own = OwnAddresses(clock.seconds, lambda: answers.pop(0))
         for _ in range(3):
@@ -50,7 +50,7 @@ class InterfaceTests(SynchronousTestCase):
         self.assertEqual(own(), {"10.0.0.7", "52.1.2.3"})
 
     def test_unreadable_later(self) -> None:
-        """What cannot be read any more is an error, not what was known before."""
+        """If they can no longer be read, that is an error; the old ones are not used."""
         clock = Clock()
         proc = Path(self.mktemp())
         proc.mkdir()
@@ -62,5 +62,5 @@ class InterfaceTests(SynchronousTestCase):
         self.assertRaises(FileNotFoundError, own)
 
     def test_no_table(self) -> None:
-        """Without the table of IPv4 nobody can say which addresses are this machine's: that is an error, not none."""
+        """Without the IPv4 table this machine's addresses are unknown: that is an error, not an empty set."""
         self.assertRaises(FileNotFoundError, own_addresses, Path(self.mktemp()))

@@ -12,7 +12,7 @@ from tests.load.__main__ import STAGES
 
 
 class LoadTests(SynchronousTestCase):
-    """Each trial says by its exit status how it went, and prints what it measured."""
+    """Each trial reports its outcome by its exit status, and prints what it measured."""
 
     def run_trial(self, *arguments: str) -> None:
         done = subprocess.run(
@@ -27,11 +27,11 @@ class LoadTests(SynchronousTestCase):
         self.assertIn("  good", done.stdout)
 
     def test_idle(self) -> None:
-        """Idle clients cost little and hold up nobody (F1)."""
+        """Idle clients cost little and delay no other client (F1)."""
         self.run_trial("idle")
 
     def test_limit(self) -> None:
-        """Beyond the limit of connections a client is told so (F2)."""
+        """A client beyond the limit of connections is told so (F2)."""
         self.run_trial("limit")
 
     def test_bulk(self) -> None:
@@ -39,23 +39,23 @@ class LoadTests(SynchronousTestCase):
         self.run_trial("bulk")
 
     def test_drippers(self) -> None:
-        """Heads and bodies sent by the drop are ended and hold up nobody (F5)."""
+        """Heads and bodies sent drop by drop are ended and delay no other client (F5)."""
         self.run_trial("drippers")
 
     def test_recovery(self) -> None:
-        """A killed daemon is told of at once; when it is back, requests pass by themselves (F6)."""
+        """A killed daemon is reported at once; when it is back, requests pass without further action (F6)."""
         self.run_trial("recovery")
 
     def test_cuts(self) -> None:
-        """Whichever hop breaks off, however the body is framed, the client sees it (F7, F8)."""
+        """Whichever hop breaks off, and however the body is framed, the client sees it (F7, F8)."""
         self.run_trial("cuts")
 
     def test_stalled(self) -> None:
-        """A hop that falls silent is not waited for beyond the idle timeout."""
+        """A hop that falls silent is given up after the idle timeout."""
         self.run_trial("stalled")
 
     def test_descriptors(self) -> None:
-        """Out of descriptors the daemon neither spins nor stays deaf (F9)."""
+        """Without free descriptors the daemon neither spins nor stops accepting for good (F9)."""
         self.run_trial("descriptors")
 
     def test_churn(self) -> None:
@@ -67,7 +67,7 @@ class LoadTests(SynchronousTestCase):
         self.run_trial("drain")
 
     def test_reload(self) -> None:
-        """SIGHUP puts a good file in force for the next request, and nothing of a broken one."""
+        """SIGHUP applies a valid file from the next request on, and nothing of an invalid one."""
         self.run_trial("reload")
 
     def test_workers(self) -> None:
@@ -87,7 +87,7 @@ class LoadTests(SynchronousTestCase):
         self.run_trial("abandoned")
 
     def test_blocked_log(self) -> None:
-        """Nobody reads the log: requests pass as before (F12)."""
+        """If the log is not read, requests pass as before (F12)."""
         self.run_trial("blocked-log")
 
     def test_logs(self) -> None:
@@ -99,6 +99,6 @@ class LoadTests(SynchronousTestCase):
         self.run_trial("--seconds", "6", "soak")
 
     def test_all_are_run(self) -> None:
-        """Each trial there is has its test here."""
+        """Every trial has its test here."""
         tests = {name.removeprefix("test_") for name in dir(self) if name.startswith("test_")}
         self.assertEqual({name.replace("-", "_") for name in STAGES} - tests, set())

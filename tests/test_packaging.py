@@ -1,4 +1,4 @@
-"""What an installation gives: plugins, endpoint strings, the command."""
+"""The contents of an installation: plugins, endpoint strings, the command."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PackagingTests(SynchronousTestCase):
         self.assertEqual([path for path in modules if not (path.parent / "__init__.py").is_file()], [])
 
     def test_data_files_exist(self) -> None:
-        """setup.cfg ships files that are there."""
+        """setup.cfg ships existing files only."""
         parser = configparser.ConfigParser()
         parser.read(ROOT / "setup.cfg")
         for files in parser["options.data_files"].values():
@@ -56,7 +56,7 @@ class PackagingTests(SynchronousTestCase):
                 self.assertTrue((ROOT / name).is_file(), name)
 
     def test_locks(self) -> None:
-        """What runs the daemons is locked without what only developing needs, and developed with as it is locked."""
+        """The lock of the daemons has no development tools, and the lock for development has the same versions."""
         runtime, developing = (
             dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text()))
             for name in ("requirements.lock", "requirements-dev.lock")

@@ -84,13 +84,13 @@ class PolicyTests(SynchronousTestCase):
             self.assertIs(Policy(["*:*"], [pattern]).decide(host, port).allowed, not expected, pattern)
 
     def test_malformed(self) -> None:
-        """A pattern that cannot be read is refused by name."""
+        """A pattern with a wrong syntax is refused, naming it."""
         for pattern in MALFORMED:
             error = self.assertRaises(PatternError, Policy, [], [pattern])
             self.assertEqual(error.pattern, pattern)
 
     def test_explained(self) -> None:
-        """A refusal names the rule, or that there is none."""
+        """A refusal names the rule, or says that there is none."""
         policy = Policy(["*:443"], ["**.bad.example:*"])
         policy.check("good.example", 443)
         error = self.assertRaises(ProxyError, policy.check, "very.bad.example", 443)
@@ -101,7 +101,7 @@ class PolicyTests(SynchronousTestCase):
         self.assertIn("egress.allow", error.detail)
 
     def test_fingerprint(self) -> None:
-        """Equal rules have equal fingerprints, in whatever order and spelling; others have not."""
+        """Equal rules have equal fingerprints, in any order and spelling; different rules have different ones."""
         one = Policy(["*:443", "A.example:80"], [])
         self.assertEqual(one.fingerprint, Policy(["a.example.:80", "*:443"], []).fingerprint)
         self.assertNotEqual(one.fingerprint, Policy(["*:443"], ["a.example:80"]).fingerprint)
@@ -234,18 +234,18 @@ class AddressGuardTests(SynchronousTestCase):
         self.assertIn("scoped", self.assertRaises(ProxyError, guard.check, "2606:4700::1%eth0").detail)
 
     def test_metadata_by_name(self) -> None:
-        """The refusal of the metadata service says that it is that."""
+        """The refusal of the metadata service's address names it."""
         guard = AddressGuard([], frozenset)
         self.assertIn("metadata", self.assertRaises(ProxyError, guard.check, "169.254.169.254").detail)
 
 
 class PropertyTests(SynchronousTestCase):
-    """What holds for any names and ports."""
+    """Properties that hold for all names and ports."""
 
     @settings(deadline=None, derandomize=True, max_examples=200)
     @given(NAMES, PORTS, st.data())
     def test_star_is_one_label(self, labels: list[str], port: int, data: st.DataObject) -> None:
-        """A name with one label starred matches the name, and neither a longer nor a shorter one."""
+        """A name with a star for one label matches the name, and neither a longer nor a shorter one."""
         starred = data.draw(st.integers(0, len(labels) - 1))
         pattern = ".".join("*" if i == starred else label for i, label in enumerate(labels))
         if pattern == "*":
@@ -260,7 +260,7 @@ class PropertyTests(SynchronousTestCase):
     @settings(deadline=None, derandomize=True, max_examples=200)
     @given(NAMES, NAMES, PORTS)
     def test_any_depth(self, below: list[str], name: list[str], port: int) -> None:
-        """**. matches every name below, and not the name itself nor one that only ends in the same letters."""
+        """**. matches every name below, but not the name itself nor one that only ends in the same letters."""
         policy = Policy([f"**.{'.'.join(name)}:*"])
         self.assertTrue(policy.decide(".".join([*below, *name]), port).allowed)
         self.assertFalse(policy.decide("x" + ".".join(name), port).allowed)
@@ -271,7 +271,7 @@ class PropertyTests(SynchronousTestCase):
     def test_deny_only_takes_away(
         self, allow: list[list[str]], deny: list[list[str]], name: list[str], port: int
     ) -> None:
-        """More deny rules never allow anything, and what one of them matches is never allowed."""
+        """More deny rules never allow anything; what one of them matches is never allowed."""
         allowed = ["*:443", *(f"{'.'.join(labels)}:*" for labels in allow)]
         denied = [f"**.{'.'.join(labels)}:*" for labels in deny]
         host = ".".join(name)
@@ -280,7 +280,7 @@ class PropertyTests(SynchronousTestCase):
         self.assertFalse(Policy(allowed, [*denied, f"{host}:*"]).decide(host, port).allowed)
 
     def test_fingerprint(self) -> None:
-        """Equal where the rules are, in whatever order and spelling; different where they are not."""
+        """Fingerprints are equal for equal rules, in any order and spelling, and different otherwise."""
         one = Policy(["A.example.:443", "*:80"], ["b.example:*"]).fingerprint
         self.assertEqual(Policy(["*:80", "a.example:443"], ["b.example:*"]).fingerprint, one)
         for allow, deny in ((["*:80"], ["b.example:*"]), (["*:80", "a.example:443"], []), (["b.example:*"], ["*:80"])):

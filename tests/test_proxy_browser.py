@@ -1,4 +1,4 @@
-"""Requests that a browser sends for another site's page (K1: who may speak through this proxy)."""
+"""Requests that a browser sends for another site's page (K1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = frozenset({"proxy.internal"})
 
 
 def ask(*fields: bytes, page: bool = False) -> Kind | None:
-    """What is said to a request with these field lines: a failure's kind or None."""
+    """The result for a request with these field lines: the kind of failure, or None."""
     headers = [tuple(line.split(b": ", 1)) for line in fields]
     request = Request(b"GET", b"/https://a.example/", Fields(headers))  # type: ignore[arg-type]
     try:
@@ -27,15 +27,15 @@ HOST = b"Host: localhost:8080"
 
 
 class OriginTests(SynchronousTestCase):
-    """Where a request comes from."""
+    """The origin of a request."""
 
     def test_no_browser(self) -> None:
-        """A client that sends none of a browser's fields is not looked at, whatever its Host."""
+        """A client that sends none of a browser's fields is accepted, whatever its Host."""
         self.assertIsNone(ask(b"Host: anything.example"))
         self.assertIsNone(ask(b"Host: anything.example", b"Referer: https://evil.example/"))
 
     def test_own(self) -> None:
-        """The address bar and pages of the same origin may ask."""
+        """The address bar and pages of the same origin are accepted."""
         for fields in (
             (b"Sec-Fetch-Site: none",),
             (b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Mode: cors", b"Origin: http://localhost:8080"),
@@ -46,7 +46,7 @@ class OriginTests(SynchronousTestCase):
         self.assertIsNone(ask(b"Host: [::1]:8080", b"Origin: http://[::1]:8080"))
 
     def test_another_site(self) -> None:
-        """Pages of other sites may not, nor of the same site on another port, nor with a field sent twice."""
+        """Pages of other sites are refused, also of the same site on another port, or with a field sent twice."""
         for fields in (
             (b"Sec-Fetch-Site: cross-site",),
             (b"Sec-Fetch-Site: same-site",),
@@ -64,14 +64,14 @@ class OriginTests(SynchronousTestCase):
             self.assertIs(ask(HOST, *fields), Kind.CROSS_SITE_REQUEST, fields)
 
     def test_a_link_to_a_page(self) -> None:
-        """A link on another site may lead to a page of our own; a page may not load it otherwise."""
+        """A link on another site may lead to a page of our own; a page may not load it in any other way."""
         site = b"Sec-Fetch-Site: cross-site"
         self.assertIsNone(ask(HOST, site, b"Sec-Fetch-Mode: navigate", page=True))
         for mode in (b"Sec-Fetch-Mode: no-cors", b"Sec-Fetch-Mode: cors", b"Sec-Fetch-Dest: image"):
             self.assertIs(ask(HOST, site, mode, page=True), Kind.CROSS_SITE_REQUEST, mode)
 
     def test_rebinding(self) -> None:
-        """A browser may use an IP address, localhost and the names that are configured; any other may be made ours."""
+        """A browser may use an IP address, localhost and the configured names; any other name may have been rebound."""
         browser = b"Sec-Fetch-Site: same-origin"
         for host in (
             b"127.0.0.1",
@@ -107,5 +107,5 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(sent, 0)
 
     def test_absolute_form(self) -> None:
-        """A browser whose proxy this is says that of the destination: it is none of this proxy's business."""
+        """A browser that uses this as its proxy sends such fields about the destination: they are not checked."""
         self.assertEqual(self.answer(b"https://a.example/"), (b"", 1))

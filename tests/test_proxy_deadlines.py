@@ -9,7 +9,7 @@ from nitroproxy.proxy.deadlines import TICK, Deadlines
 
 
 class DeadlinesTests(SynchronousTestCase):
-    """Deadlines fire late by a tick at the most, in order, once, or not at all."""
+    """Deadlines fire at most a tick late, in order, once, or not at all."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -50,7 +50,7 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_stopped_from_a_callback(self) -> None:
-        """A callback may stop it all: nothing more is called, and nothing fails."""
+        """A callback may stop all deadlines: no other is called, and nothing fails."""
         called: list[str] = []
         self.deadlines.after(1.0, self.deadlines.stop)
         self.deadlines.after(1.0, self.deadlines.stop)
@@ -67,7 +67,7 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual((self.fired, self.clock.getDelayedCalls()), ([], []))
 
     def test_rests(self) -> None:
-        """Without deadlines the reactor has nothing to wake up for."""
+        """Without deadlines the reactor is not woken up."""
         self.deadlines.after(0.1, lambda: None)
         self.clock.pump([TICK] * 10)
         self.assertEqual(self.clock.getDelayedCalls(), [])

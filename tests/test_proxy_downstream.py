@@ -12,7 +12,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class DeadlineTests(SynchronousTestCase):
-    """A client has so long and no longer."""
+    """A client's time limits."""
 
     def test_slow_head(self) -> None:
         """A head that drips is 408 at the deadline, however steadily it drips (F5)."""
@@ -26,7 +26,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(client.half_closed)
 
     def test_idle_connection(self) -> None:
-        """A connection without a request is ended without a word."""
+        """A connection without a request is closed without a response."""
         hop = OneHop()
         client = hop.client()
         hop.pass_time(60.1)
@@ -34,7 +34,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(client.disconnecting)
 
     def test_stalled_body(self) -> None:
-        """A body that stops moving is given up."""
+        """A body that stops arriving is given up."""
         hop = OneHop()
         client = hop.client()
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
@@ -62,7 +62,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(upstream.aborted)
 
     def test_body_held_back(self) -> None:
-        """A client that is held back by a slow upstream is not blamed for it."""
+        """A client that is held back by a slow upstream gets no timeout."""
         hop = OneHop(exchange=ExchangeSettings(min_body_rate=240))
         client = hop.client()
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
@@ -78,7 +78,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertFalse(upstream.aborted)
 
     def test_lingering_is_bounded(self) -> None:
-        """A client that goes on sending after its last response is cut off."""
+        """A client that continues to send after its last response is cut off."""
         hop = OneHop()
         client = hop.client()
         client.receive(b"GET / HTTP/9\r\n\r\n")
@@ -89,10 +89,10 @@ class DeadlineTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """Requests that are refused before they go anywhere."""
+    """Requests that are refused before they are routed."""
 
     def test_nothing_after_an_error_is_parsed(self) -> None:
-        """What follows a malformed request on the connection never becomes a request (S8)."""
+        """Bytes after a malformed request on the connection never become a request (S8)."""
         hop = OneHop()
         client = hop.client()
         client.receive(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n" + GET)
@@ -101,7 +101,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(hop.endpoint.waiting, [])
 
     def test_malformed_chunk_sends_nothing_on(self) -> None:
-        """A request whose body breaks the coding is answered 400, and the upstream sees no end of it."""
+        """A request whose body breaks the coding is answered 400, and the upstream sees no end of the body."""
         hop = OneHop()
         client = hop.client()
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -112,14 +112,14 @@ class RefusalTests(SynchronousTestCase):
         self.assertNotIn(b"0\r\n\r\n", upstream.take().partition(b"\r\n\r\n")[2])
 
     def test_long_target(self) -> None:
-        """A target over the limit is 414 as soon as that is sure, with a real response (S7)."""
+        """A target over the limit gets 414 as soon as its length is known, with a complete response (S7)."""
         hop = OneHop(limits=Limits(target_bytes=100))
         client = hop.client()
         client.receive(b"GET /" + b"x" * 200)
         self.assertIn(b"414 ", client.take())
 
     def test_many_headers(self) -> None:
-        """Headers over the limits are 431 (S7)."""
+        """Headers over the limits get 431 (S7)."""
         hop = OneHop(limits=Limits(header_bytes=2000))
         client = hop.client()
         client.receive(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 3000)
@@ -141,7 +141,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertFalse(client.aborted)
 
     def test_request_cut_short(self) -> None:
-        """A request body cut short by the client is never passed off as complete."""
+        """A request body that the client cuts short is never passed on as complete."""
         hop = OneHop()
         client = hop.client()
         client.receive(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -151,7 +151,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertTrue(upstream.take().endswith(b"\r\n\r\n3\r\nabc\r\n"))
 
     def test_cut_short_after_an_answer(self) -> None:
-        """The answer to the request before still leaves when the next request is cut short."""
+        """The answer to the previous request is still sent when the next request is cut short."""
         hop = OneHop()
         client = hop.client()
         client.receive(GET + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")

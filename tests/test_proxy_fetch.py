@@ -1,4 +1,4 @@
-"""Asking another hop for one of its pages."""
+"""Requests for another hop's pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FetchTests(SynchronousTestCase):
         self.result = Deferred.fromCoroutine(fetch(self.hop.pool, "next", b"/health", self.hop.deadlines, 1.0, 10))
 
     def test_answer(self) -> None:
-        """The status and the whole body."""
+        """The result is the status and the whole body."""
         wire = self.hop.endpoint.accept()
         self.assertTrue(wire.take().startswith(b"GET /health HTTP/1.1\r\n"))
         wire.receive(b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
@@ -37,14 +37,14 @@ class FetchTests(SynchronousTestCase):
         self.assertIs(self.failure(), Kind.CONNECTION_TIMEOUT)
 
     def test_no_answer(self) -> None:
-        """It holds while waiting for the answer."""
+        """The time limit also holds while waiting for the answer."""
         wire = self.hop.endpoint.accept()
         self.hop.pass_time(1.1)
         self.assertIs(self.failure(), Kind.HTTP_RESPONSE_TIMEOUT)
         self.assertTrue(wire.aborted)
 
     def test_too_long(self) -> None:
-        """With more bytes than the caller takes the connection is ended; just as many are taken."""
+        """If the answer is longer than the caller accepts the connection is ended; exactly that length is accepted."""
         wire = self.hop.endpoint.accept()
         wire.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n0123456789")
         self.assertNoResult(self.result)
@@ -53,7 +53,7 @@ class FetchTests(SynchronousTestCase):
         self.assertTrue(wire.aborted)
 
     def test_lost(self) -> None:
-        """An answer that breaks off is none."""
+        """An answer that breaks off is a failure."""
         wire = self.hop.endpoint.accept()
         wire.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
         wire.lose()

@@ -1,4 +1,4 @@
-"""The time between a client's requests."""
+"""The timeouts between a client's requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HeadWaitTests(SynchronousTestCase):
         self.assertEqual(self.told, ["idle"])
 
     def test_counts_from_the_last_request(self) -> None:
-        """The time counts from where the last request ended, although no deadline is set anew."""
+        """The time counts from the end of the last request, although no new deadline is set."""
         self.pass_time(6)
         self.wait.arrived()
         self.pass_time(6)
@@ -42,13 +42,13 @@ class HeadWaitTests(SynchronousTestCase):
         self.assertEqual(self.told, ["idle"])
 
     def test_not_during_a_request(self) -> None:
-        """A request that lasts is not idleness."""
+        """A long request is not idleness."""
         self.wait.arrived()
         self.pass_time(60)
         self.assertEqual(self.told, [])
 
     def test_late(self) -> None:
-        """A head that drips is late however it drips; one that is complete is not, and the next has its own time."""
+        """A head that drips is late however it drips; a complete one is not, and the next has its own time."""
         for _ in range(2):
             self.wait.arriving(3.0)
             self.assertTrue(self.wait.begun)
@@ -65,7 +65,7 @@ class HeadWaitTests(SynchronousTestCase):
         self.assertEqual(self.told, ["late"])
 
     def test_over(self) -> None:
-        """Nothing is told once it is over."""
+        """Nothing is reported once it is over."""
         self.wait.arriving(3.0)
         self.wait.over()
         self.pass_time(60)

@@ -14,7 +14,8 @@ class LocationTests(SynchronousTestCase):
     """A Location field."""
 
     def test_rewritten(self) -> None:
-        """Absolute, without a scheme, from the root, relative, with dots, a query or a fragment alone."""
+        """Locations that are absolute, without a scheme, from the root, relative, with dots, or only a query or
+        fragment."""
         for location, expected in (
             (b"https://b.example/z", b"/https://b.example/z"),
             (b"HTTPS://b.example/z#f", b"/https://b.example/z#f"),
@@ -29,7 +30,7 @@ class LocationTests(SynchronousTestCase):
             self.assertEqual(through_proxy(location, b"GET", ASKED), expected, location)
 
     def test_left_alone(self) -> None:
-        """What is no http(s) URL, cannot be read, or answers another form."""
+        """Locations that are no http(s) URL, cannot be read, or answer another form stay unchanged."""
         for location in (b"mailto:a@b.example", b"javascript:1", b"caf\xe9", b"https://[", b"x" * 70000):
             self.assertEqual(through_proxy(location, b"GET", ASKED), location)
         self.assertEqual(through_proxy(b"/z", b"GET", b"/health"), b"/z")

@@ -23,7 +23,7 @@ class FieldTests(SynchronousTestCase):
     """Which fields tell that a login belongs to the connection."""
 
     def test_request(self) -> None:
-        """NTLM and its kin, in any case and with any white space; not Basic or Bearer, nor a word that begins alike."""
+        """NTLM and its relatives in any case and white space; not Basic or Bearer, nor a word that begins alike."""
         for value in (b"NTLM TlRM", b"negotiate YII=", b"Negotiate\tYII=", b"NTLM", b"CredSSP x"):
             self.assertTrue(carries_login(Fields([(b"Authorization", value)])), value)
         for value in (b"Basic bnRsbQ==", b"Bearer NTLM", b"NTLMv2 x", b""):
@@ -31,7 +31,7 @@ class FieldTests(SynchronousTestCase):
         self.assertFalse(carries_login(Fields([(b"X", b"NTLM x")])))
 
     def test_response(self) -> None:
-        """A challenge alone, among others, in a second field, with its token; or the word that the login persists."""
+        """A challenge alone, among others, in a second field or with a token; or the note that the login persists."""
         for fields in (
             [(b"WWW-Authenticate", b"NTLM")],
             [(b"WWW-Authenticate", b'Basic realm="a", negotiate')],
@@ -45,7 +45,7 @@ class FieldTests(SynchronousTestCase):
 
 
 class PinningTests(SynchronousTestCase):
-    """Whom a connection with a login serves."""
+    """Which client a connection with a login serves."""
 
     def setUp(self) -> None:
         self.hop = OneHop()
@@ -56,7 +56,7 @@ class PinningTests(SynchronousTestCase):
         return self.hop.endpoint.accept()
 
     def test_every_sign_pins(self) -> None:
-        """After each of them the connection serves its own client again and another client not at all."""
+        """After each of these signs the connection serves its own client again, and no other client."""
         for request, response in (
             (GET, answer(401, b"WWW-Authenticate: NTLM")),
             (GET, answer(401, b"Connection: WWW-Authenticate", b"WWW-Authenticate: Negotiate")),
@@ -77,7 +77,7 @@ class PinningTests(SynchronousTestCase):
             self.assertIn(b"GET /thing", upstream.take(), response)
 
     def test_stays_pinned(self) -> None:
-        """A response without any such field, to a request without, does not return the connection to the pool."""
+        """A response without any such field, to a request without one, does not return the connection to the pool."""
         client = self.hop.client()
         upstream = self.upstream_for(client, LOGIN)
         for _ in range(3):
@@ -87,14 +87,14 @@ class PinningTests(SynchronousTestCase):
         self.assertEqual(upstream.take().count(b"GET /thing"), 4)
 
     def test_a_login_gets_a_connection_of_its_own(self) -> None:
-        """Credentials of such a scheme are not sent on a connection of the pool, which might be dead, and retried."""
+        """Credentials of such a scheme are not sent on a pooled connection, which might be dead, and retried."""
         self.upstream_for(self.hop.client()).receive(answer(200))
         self.assertEqual(self.hop.pool.idle, 1)
         self.hop.client().receive(LOGIN)
         self.assertEqual(len(self.hop.endpoint.waiting), 1)
 
     def test_never_retried(self) -> None:
-        """A pinned connection that dies before the answer is a failure: the request goes nowhere else."""
+        """A pinned connection that dies before the answer is a failure: the request is not sent on another."""
         client = self.hop.client()
         upstream = self.upstream_for(client)
         upstream.receive(answer(401, b"WWW-Authenticate: NTLM"))
@@ -116,7 +116,7 @@ class PinningTests(SynchronousTestCase):
             self.assertIn(b"200 X", client.take())
 
     def test_ends_with_its_client(self) -> None:
-        """It ends when the client's connection does, however that ends."""
+        """It ends with the client's connection, however that ends."""
         for leave in (Wire.end, Wire.lose):
             client = self.hop.client()
             upstream = self.upstream_for(client)
@@ -127,7 +127,7 @@ class PinningTests(SynchronousTestCase):
             self.assertEqual(self.hop.pool.open, 0)
 
     def test_not_after_a_reload(self) -> None:
-        """A connection that an earlier configuration made is ended and not used again."""
+        """A connection made under an earlier configuration is ended and not used again."""
         client = self.hop.client()
         upstream = self.upstream_for(client)
         upstream.receive(answer(401, b"WWW-Authenticate: NTLM"))
@@ -138,7 +138,7 @@ class PinningTests(SynchronousTestCase):
         self.assertTrue(upstream.disconnecting)
 
     def test_bounded(self) -> None:
-        """A client that logs in everywhere has eight such connections at most; the oldest ends."""
+        """A client that logs in to many destinations keeps at most eight such connections; the oldest ends."""
         hops = self.hop
         hops.route_by_path()
         client = hops.client()
@@ -149,7 +149,7 @@ class PinningTests(SynchronousTestCase):
         self.assertEqual([wire.disconnecting for wire in wires], [True] + [False] * 8)
 
     def test_told_to_the_client(self) -> None:
-        """The 401 says that logins work through this proxy; the destination's own word for that is not passed on."""
+        """The 401 says that logins work through this proxy; the destination's own field about it is not passed on."""
         client = self.hop.client()
         self.upstream_for(client).receive(answer(401, b"WWW-Authenticate: NTLM", b"Proxy-Support: lies"))
         _, headers, _ = split_head(client.take())

@@ -1,4 +1,4 @@
-"""Who gets the places: a listener's part, a client's part, and what is given back (K2)."""
+"""How places are shared: a listener's part, a client's part, and places that are returned (K2)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class ShareTests(SynchronousTestCase):
     """Eight places."""
 
     def fill(self, share: Share, peer: IAddress, settings: ListenerSettings) -> int:
-        """How many more *peer* gets."""
+        """The number of further places that *peer* gets."""
         count = 0
         while share.take(object(), peer, settings) is None:
             count += 1
         return count
 
     def test_alone(self) -> None:
-        """A listener that shares with none has all its places, for a peer that stands for many clients."""
+        """A listener that does not share has all its places, for a peer that stands for many clients."""
         share = Share(Places())
         settings = ListenerSettings(connections=8)
         self.assertEqual(self.fill(share, LOOPBACK, settings), 8)
         self.assertEqual(share.take(object(), LOOPBACK, settings), "all 8 connections of this listener are in use")
 
     def test_two_listeners(self) -> None:
-        """One of two listeners that share may take all of its own and leaves some to the other; together they have no
-        more than there are."""
+        """One of two listeners that share may take all of its own places and leaves some to the other; together they
+        never exceed the total."""
         settings = ListenerSettings(connections=8, together=10)
         places = Places()
         host, enclave = Share(places), Share(places)
@@ -47,7 +47,7 @@ class ShareTests(SynchronousTestCase):
         self.assertIn("all 10 connections of this proxy's listeners", str(enclave.take(object(), LOOPBACK, settings)))
 
     def test_two_clients(self) -> None:
-        """One address leaves some to the others, and all of an IPv6 network are one."""
+        """One address leaves some places to the others; all addresses of an IPv6 network count as one."""
         settings = ListenerSettings(connections=8)
         share = Share(Places())
         self.assertEqual(self.fill(share, v4(1), settings), 6)
@@ -58,12 +58,12 @@ class ShareTests(SynchronousTestCase):
         self.assertEqual(self.fill(share, IPv6Address("TCP", "2001:db8::2", 1), settings), 0)
 
     def test_one_place(self) -> None:
-        """Of one place a client's part is one."""
+        """Of a single place a client may have all."""
         share = Share(Places())
         self.assertEqual(self.fill(share, v4(1), ListenerSettings(connections=1)), 1)
 
     def test_given_back(self) -> None:
-        """A place that is given back is its listener's and its client's again; given back twice it is once."""
+        """A returned place is its listener's and its client's again; returned twice it counts once."""
         settings = ListenerSettings(connections=4)
         places = Places()
         share = Share(places)
@@ -78,7 +78,7 @@ class ShareTests(SynchronousTestCase):
         self.assertEqual(self.fill(share, v4(1), settings), 3)
 
     def test_reload(self) -> None:
-        """With fewer places after a reload no more are given until as many are free."""
+        """With fewer places after a reload, no more are given out until as many are free."""
         share = Share(Places())
         holders = [object() for _ in range(4)]
         for holder in holders:
@@ -92,10 +92,10 @@ class ShareTests(SynchronousTestCase):
 
 
 class ClientTests(SynchronousTestCase):
-    """What tells clients apart."""
+    """How clients are distinguished."""
 
     def test_addresses(self) -> None:
-        """An IPv4 address, an IPv6 network of 64 bits, and nothing where many share an address."""
+        """By IPv4 address or IPv6 network of 64 bits, and not at all where many clients share an address."""
         for address, client in (
             (v4(1), "192.0.2.1"),
             (IPv6Address("TCP", "::ffff:192.0.2.1", 1), "192.0.2.1"),

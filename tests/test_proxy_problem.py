@@ -25,14 +25,14 @@ class ProblemTests(SynchronousTestCase):
         self.assertIn((b"Content-Length", b"%d" % len(body)), headers)
 
     def test_read_back(self) -> None:
-        """What one hop tells, the next one tells on in its name."""
+        """A failure that one hop reports is passed on by the next in the name of the first."""
         _, body = problem(ProxyError(Kind.DNS_ERROR, "no name", "nitroproxy-relay"), "nitroproxy-enclave", "an-id")
         error = read_problem(body)
         assert error is not None
         self.assertEqual((error.kind, error.detail, error.hop), (Kind.DNS_ERROR, "no name", "nitroproxy-relay"))
 
     def test_not_ours(self) -> None:
-        """A document that another kind of server made is not believed."""
+        """A document of another kind of server is not trusted."""
         for body in (
             b"",
             b"<html>",
@@ -50,7 +50,7 @@ class ProblemTests(SynchronousTestCase):
             self.assertIsNone(read_problem(body))
 
     def test_long_detail_is_cut(self) -> None:
-        """A detail cannot blow up a response, whatever its characters become in JSON (K4)."""
+        """A detail cannot inflate a response, however JSON escapes its characters (K4)."""
         for text in ("x", "\x00", "é", "🦊", "\udc80"):
             _, body = problem(ProxyError(Kind.DNS_ERROR, text * 100_000), "nitroproxy-host", "an-id")
             self.assertLess(len(body), 4096)

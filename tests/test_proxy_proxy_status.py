@@ -1,4 +1,4 @@
-"""Proxy-Status: what a hop of ours says, and that nobody else says it in our name."""
+"""Proxy-Status: what our hops write, and that no other server speaks in their name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ReadingTests(SynchronousTestCase):
     """What a hop of ours has written."""
 
     def test_ours(self) -> None:
-        """Hop and token; nothing of a hop or token that is not ours, of more than one member, or of another's."""
+        """Hop and token are read; an unknown hop or token, several members, or other servers' members give nothing."""
         self.assertEqual(read_proxy_status(b"nitroproxy-relay; error=dns_error"), ("nitroproxy-relay", "dns_error"))
         for value in (b"", b"cdn; error=dns_error", b"nitroproxy-relay; error=no_such_thing", b"a, " + FORGED[0]):
             self.assertIsNone(read_proxy_status(value), value)
@@ -36,17 +36,17 @@ class ReadingTests(SynchronousTestCase):
 
 
 class ForgedTests(SynchronousTestCase):
-    """A destination that speaks in our name."""
+    """A destination that uses the names of our hops."""
 
     def test_members(self) -> None:
-        """Members that look like ours go, others stay, commas in quoted strings split nothing."""
+        """Members that look like ours are dropped, others stay; commas in quoted strings do not split."""
         fields = [(b"Proxy-Status", value) for value in FORGED]
         self.assertEqual(without_our_names(fields), [(b"Proxy-Status", b'cdn; detail="a, b"')])
         others = [(b"Proxy-Status", b'cdn; error=dns_error, "b"'), (b"X", b"nitroproxy-enclave")]
         self.assertEqual(without_our_names(others), others)
 
     def answer(self, head: bytes, *, ours: bool) -> tuple[dict[bytes, bytes], object]:
-        """The fields that a client gets, and what the record says was passed on."""
+        """The fields that a client receives, and what the record notes as passed on."""
         hop = OneHop(lambda request: Forward(hop.pool, "next", request.target, b"next.example", ours=ours))
         hop.factory.observer = notes = Notes()
         client = hop.client()
@@ -55,7 +55,7 @@ class ForgedTests(SynchronousTestCase):
         return split_head(client.take())[1], notes.records[0].passed_on if notes.records else None
 
     def test_from_a_destination(self) -> None:
-        """A final response of any status does not carry it on, and it is not noted."""
+        """No final response, of any status, passes it on, and it is not noted."""
         for status in (200, 404, 502):
             for forged in FORGED[:3]:
                 head = b"HTTP/1.1 %d X\r\nProxy-Status: %b\r\nContent-Length: 0\r\n\r\n" % (status, forged)
@@ -69,7 +69,7 @@ class ForgedTests(SynchronousTestCase):
         self.assertNotIn(b"proxy-status", headers)
 
     def test_from_our_own_hop(self) -> None:
-        """What our next hop says is passed on, and noted."""
+        """Members of our own next hop are passed on, and noted."""
         head = b"HTTP/1.1 502 X\r\nProxy-Status: " + FORGED[0] + b"\r\nContent-Length: 0\r\n\r\n"
         headers, noted = self.answer(head, ours=True)
         self.assertEqual(headers[b"proxy-status"], FORGED[0])

@@ -1,4 +1,4 @@
-"""The reserve by itself: who is in it, who gives way, and when it is over (K2)."""
+"""The reserve by itself: its members, which one gives way, and its end (K2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nitroproxy.proxy.reserve import HEAD_TIMEOUT, SIZE, Reserve
 
 
 class FakeConnection:
-    """A connection that only remembers its end."""
+    """A connection that only records its end."""
 
     def __init__(self) -> None:
         self.aborted = False
@@ -39,11 +39,12 @@ class ReserveTests(SynchronousTestCase):
             self.clock.advance(0.05)
 
     def test_size(self) -> None:
-        """By default it is for 64."""
+        """By default it holds 64."""
         self.assertEqual(SIZE, 64)
 
     def test_oldest_without_a_head(self) -> None:
-        """The oldest without a head gives way; one that is being answered does not, and then none more is taken."""
+        """The oldest without a complete head gives way; one that is being answered does not, and then no more are
+        accepted."""
         self.add(self.one, self.two, self.three)
         self.reserve.head_complete(self.one)  # type: ignore[arg-type]
         self.assertEqual(self.add(self.four), [True])
@@ -55,7 +56,7 @@ class ReserveTests(SynchronousTestCase):
         self.assertEqual([one in self.reserve for one in self.all], [True, False, True, True])
 
     def test_times(self) -> None:
-        """A second for the head, five for the answer; neither runs on for one that has left."""
+        """A second for the head, five for the answer; neither timer outlives a connection that has left."""
         self.add(self.one, self.two, self.three)
         self.reserve.leave(self.two)
         self.reserve.head_complete(self.three)  # type: ignore[arg-type]
@@ -69,7 +70,7 @@ class ReserveTests(SynchronousTestCase):
         self.assertFalse(self.one.aborted or self.two.aborted)
 
     def test_age(self) -> None:
-        """One may be asked to give way only when it has had some time."""
+        """A connection is asked to give way only after it has had some time."""
         self.add(self.one)
         self.assertFalse(self.reserve.make_way(0.1))
         self.pass_time(0.2)
@@ -79,7 +80,7 @@ class ReserveTests(SynchronousTestCase):
         self.assertEqual(self.turned_away, [self.one])
 
     def test_strangers(self) -> None:
-        """What is not in the reserve is none of its business."""
+        """Connections outside the reserve are not affected."""
         self.reserve.head_complete(self.one)  # type: ignore[arg-type]
         self.reserve.leave(self.one)
         self.pass_time(6.0)

@@ -37,7 +37,7 @@ class RequestIdTests(SynchronousTestCase):
             self.assertRegex(request_id_of(with_header((b"X-Request-Id", bad))), rb"^[0-9a-f]{32}$")
 
     def test_random(self) -> None:
-        """Ids of one process have nothing in common: neither a beginning nor a number that grows."""
+        """Ids of one process have nothing in common: neither a common prefix nor a growing number."""
         ids = [new_request_id() for _ in range(64)]
         for position in range(32):
             self.assertGreater(len({one[position] for one in ids}), 1)
@@ -48,7 +48,7 @@ class RequestIdTests(SynchronousTestCase):
         return hop
 
     def test_destination_gets_no_id(self) -> None:
-        """A destination gets no id of ours, whether we made it or a hop before did; it gets the client's."""
+        """A destination gets no id of ours, made by this hop or an earlier one; it gets the client's."""
         hop = self.destination()
         for lines, expected in (
             ([], None),
@@ -62,15 +62,15 @@ class RequestIdTests(SynchronousTestCase):
             self.assertEqual(headers.get(b"x-request-id"), expected)
 
     def test_between_hops(self) -> None:
-        """A hop of ours gets the id in our field; the client's field goes on beside it."""
+        """A hop of ours gets the id in our field; the client's field is passed on beside it."""
         hop = OneHop()
         ask(hop.client(), b"X-Request-Id: mine")
         _, headers, _ = split_head(hop.endpoint.accept().take())
         self.assertEqual((headers[b"nitroproxy-request-id"], headers[b"x-request-id"]), (b"mine", b"mine"))
 
     def test_answers(self) -> None:
-        """The answer has our id in our field; in X-Request-Id it has the destination's, or ours where that sent none.
-        A destination that writes our field is not heard."""
+        """The answer has our id in our field; X-Request-Id has the destination's, or ours if that sent none. A
+        destination's value in our field is ignored."""
         for theirs, expected in (
             (b"", b"mine"),
             (b"X-Request-Id: theirs\r\n", b"theirs"),
@@ -104,7 +104,7 @@ class RequestIdTests(SynchronousTestCase):
         self.assertEqual(headers[b"nitroproxy-request-id"], inside[b"nitroproxy-request-id"])
 
     def test_other_answers(self) -> None:
-        """A failure, a switch of protocols and a page of our own carry both fields."""
+        """A failure, a switch of protocols and a page of our own have both fields."""
         hop = self.destination()
         failed, switched, own = (hop.client() for _ in range(3))
         ask(failed, b"X-Request-Id: mine", b"Expect: x")
@@ -123,7 +123,7 @@ class TraceContextTests(SynchronousTestCase):
     """W3C Trace Context (K7)."""
 
     def test_valid(self) -> None:
-        """A valid context is kept; otherwise one is made if that is asked for, and none if not."""
+        """A valid context is kept; otherwise one is made if configured, and none if not."""
         self.assertEqual(traceparent_of(with_header((b"TraceParent", PARENT)), make=False), PARENT)
         for bad in (
             b"",
@@ -153,8 +153,8 @@ class TraceContextTests(SynchronousTestCase):
             self.assertEqual(traceparent_of(given, make=False), b"00-" + IDS + b"-" + expected)
 
     def test_state_needs_its_parent(self) -> None:
-        """A tracestate goes on with the valid traceparent that it came with, else it stays here, also when a new
-        traceparent is made."""
+        """A tracestate is passed on with the valid traceparent that it came with; otherwise it is dropped, even if a
+        new traceparent is made."""
         for make in (False, True):
             for given, kept in ((PARENT, True), (b"01" + PARENT[2:], True), (b"00-x", False), (None, False)):
                 hop = OneHop()
@@ -165,7 +165,7 @@ class TraceContextTests(SynchronousTestCase):
                 self.assertEqual(headers.get(b"tracestate"), b"a=b" if kept else None, (make, given))
 
     def test_headers(self) -> None:
-        """A hop of ours gets the id and the context, a destination the context alone."""
+        """A hop of ours gets the id and the context, a destination only the context."""
         identity = (b"Nitroproxy-Request-Id", b"i")
         self.assertEqual(trace_headers(b"i", b""), [identity])
         self.assertEqual(trace_headers(b"i", PARENT), [identity, (b"traceparent", PARENT)])
@@ -173,10 +173,10 @@ class TraceContextTests(SynchronousTestCase):
 
 
 class ViaTests(SynchronousTestCase):
-    """Our name in Via: recognized by us alone (K1, S6)."""
+    """Our name in Via: only our own processes recognize it (K1, S6)."""
 
     def test_unlinkable(self) -> None:
-        """Two names have nothing in common but the hop's name."""
+        """Two names have only the hop's name in common."""
         name = ViaName("nitroproxy-test", bytes(16))
         names = [name.fresh() for _ in range(64)]
         self.assertTrue(all(one.startswith(b"nitroproxy-test-") and len(one) == 48 for one in names))
@@ -184,7 +184,7 @@ class ViaTests(SynchronousTestCase):
             self.assertGreater(len({one[position] for one in names}), 1)
 
     def test_recognized(self) -> None:
-        """Those who have the key recognize a name among others; without the key it is a stranger's."""
+        """With the key a name is recognized among others; without the key it is unknown."""
         ours, worker, stranger = (ViaName("nitroproxy-test", key) for key in (bytes(16), bytes(16), b"\1" * 16))
         name = ours.fresh()
         via = [b"1.1 cdn", b"1.0 x, 1.1 " + name + b" (comment)"]

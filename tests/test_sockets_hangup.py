@@ -1,4 +1,4 @@
-"""Whether a peer has gone for good: real sockets on loopback, UNIX and TCP."""
+"""Whether a peer has left for good: real sockets on loopback, UNIX and TCP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nitroproxy.sockets.hangup import SocketTable, has_hung_up, next_read, probe
 
 
 class Transport:
-    """A connection as far as it matters here."""
+    """The parts of a connection that the functions use."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -40,7 +40,7 @@ class Wrapped:
 
 
 class HangupTests(SynchronousTestCase):
-    """What the kernel tells."""
+    """The kernel's information about a peer."""
 
     def pair(self, family: str) -> tuple[Transport, socket.socket]:
         """Two connected ends: a transport, and its peer."""
@@ -55,7 +55,7 @@ class HangupTests(SynchronousTestCase):
         return Transport(ours), theirs
 
     def test_there(self) -> None:
-        """A peer that is there has not hung up, nor has one that ended its direction only, nor one whose data waits."""
+        """A peer that is there has not hung up, nor has one that only ended its direction, nor one with unread data."""
         for family in ("unix", "tcp"):
             transport, peer = self.pair(family)
             self.assertFalse(has_hung_up(transport), family)
@@ -65,7 +65,7 @@ class HangupTests(SynchronousTestCase):
             self.assertFalse(has_hung_up(transport), family)
 
     def test_own_half_close(self) -> None:
-        """That this end has ended its direction says nothing of the peer."""
+        """That this end has ended its direction says nothing about the peer."""
         for family in ("unix", "tcp"):
             transport, _ = self.pair(family)
             assert transport.socket is not None
@@ -73,7 +73,7 @@ class HangupTests(SynchronousTestCase):
             self.assertFalse(has_hung_up(transport, half_closed=True), family)
 
     def test_unix_close(self) -> None:
-        """A UNIX peer that has closed has hung up, also while what it sent last has not been read."""
+        """A UNIX peer that has closed has hung up, even while its last data is unread."""
         transport, peer = self.pair("unix")
         peer.send(b"x")
         peer.close()
@@ -85,7 +85,7 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(next_read(transport), b"")
 
     def test_reset(self) -> None:
-        """A TCP peer that has reset the connection has hung up, and reading would say so."""
+        """A TCP peer that has reset the connection has hung up, and reading would report it."""
         transport, peer = self.pair("tcp")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
@@ -93,12 +93,12 @@ class HangupTests(SynchronousTestCase):
         self.assertIsNone(next_read(transport))
 
     def test_nothing_waits(self) -> None:
-        """Where nothing has arrived that is what is said."""
+        """When nothing has arrived, next_read says so."""
         transport, _ = self.pair("tcp")
         self.assertRaises(BlockingIOError, next_read, transport)
 
     def test_closed_here(self) -> None:
-        """A connection that is closed already, or never had a socket, has not hung up: its end is told otherwise."""
+        """A connection that is already closed, or never had a socket, has not hung up: others report its end."""
         transport, _ = self.pair("unix")
         transport.socket = None
         self.assertFalse(has_hung_up(transport))
@@ -120,7 +120,7 @@ class HangupTests(SynchronousTestCase):
             transport.socket.close()
 
     def test_not_known_to_have_closed(self) -> None:
-        """Without a table, and of what is no TCP, nothing is said."""
+        """Without a table, and for connections other than TCP, the answer is no."""
         transport, peer = self.pair("tcp")
         peer.close()
         self.assertFalse(SocketTable(Path(self.mktemp())).has_closed(transport))

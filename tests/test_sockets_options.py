@@ -1,4 +1,4 @@
-"""The options of TCP connections, on real sockets: accepted by a listener of ours, and dialled by the relay."""
+"""The options of TCP connections on real sockets: accepted by a listener of ours, and dialled by the relay."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Accepting(Protocol):
 
 
 class OptionTests(TestCase):
-    """What the kernel is asked for."""
+    """The options that the kernel is asked for."""
 
     async def accepted(self, server: Any, client_of: Any) -> Any:
         """A connection accepted at *server*."""
@@ -40,7 +40,7 @@ class OptionTests(TestCase):
         return await made
 
     async def test_tcp(self) -> None:
-        """Small segments leave at once, and a vanished peer is found out before AWS's NAT forgets the connection."""
+        """Small segments leave at once, and a vanished peer is detected before AWS's NAT forgets the connection."""
         protocol = await self.accepted(
             TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"),
             lambda port: TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
@@ -54,7 +54,7 @@ class OptionTests(TestCase):
         self.assertLess(idle + interval * count, 350)
 
     async def test_unix(self) -> None:
-        """A UNIX socket has no such options, and is left as it is."""
+        """A UNIX socket has no such options, and is left unchanged."""
         path = self.mktemp()[-90:]
         protocol = await self.accepted(UNIXServerEndpoint(reactor, path), lambda _: UNIXClientEndpoint(reactor, path))
         self.assertIsNotNone(socket_of(protocol.transport))

@@ -1,4 +1,4 @@
-"""Accepting without descriptors: the spare ones by themselves, and under daemons that have run out (K2)."""
+"""Accepting without descriptors: the spare ones by themselves, and in daemons that have run out (K2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nitroproxy.sockets.spare import COUNT, MOMENT, SpareDescriptors, SparingSoc
 TWISTD = Path(sys.executable).with_name("twistd")
 #: Seconds after which a daemon that does not answer has failed.
 PATIENCE = 60
-#: The daemons' limit of descriptors, and a crowd for which it is too low.
+#: The daemons' limit of descriptors, and a crowd of clients that exceeds it.
 LIMIT = 150
 CROWD = 220
 
@@ -55,7 +55,7 @@ class FakeSocket:
 
 
 class FakeSpare(SpareDescriptors):
-    """Spare descriptors that are a number."""
+    """Spare descriptors, as a number."""
 
     def __init__(self, listening: FakeSocket) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class FakeSpare(SpareDescriptors):
         return self.held == 2
 
     def release(self) -> bool:
-        """Give one."""
+        """Give one out."""
         if not self.held:
             return False
         self.held -= 1
@@ -112,15 +112,15 @@ class SparingTests(SynchronousTestCase):
         self.listening.free += 1
 
     def test_enough(self) -> None:
-        """While there are descriptors the spare ones are left alone."""
+        """While there are descriptors the spare ones are not used."""
         self.listening.free = 5
         for _ in range(5):
             self.assertEqual(self.port.socket.accept(), ("a socket", "an address"))
         self.assertEqual(self.spare.held, 2)
 
     def test_spare(self) -> None:
-        """Without any, a connection is accepted on each of the spare ones; then the queue is left alone for a moment,
-        and the listener asked to make way."""
+        """Without any, a connection is accepted on each spare one; then the queue is left alone for a moment, and the
+        listener is asked to close one."""
         for _ in range(2):
             self.port.socket.accept()
         self.assertRaises(BlockingIOError, self.port.socket.accept)
@@ -130,7 +130,7 @@ class SparingTests(SynchronousTestCase):
         self.port.socket.accept()
 
     def test_memory(self) -> None:
-        """Without memory no spare descriptor helps: the queue is left alone for a moment."""
+        """Without memory spare descriptors do not help: the queue is left alone for a moment."""
         self.listening.error = errno.ENOMEM
         self.assertRaises(BlockingIOError, self.port.socket.accept)
         self.assertEqual((self.spare.held, self.port.reading), (2, False))
@@ -144,7 +144,7 @@ class SparingTests(SynchronousTestCase):
         self.assertFalse(self.port.reading)
 
     def test_other_errors(self) -> None:
-        """Other errors are the port's business; what is not accept() is the socket's."""
+        """Other errors are left to the port; calls other than accept() are the socket's."""
         self.listening.error = errno.EPERM
         self.assertRaises(PermissionError, self.port.socket.accept)
         self.assertEqual(self.port.socket.fileno(), 42)
@@ -157,7 +157,8 @@ class DescriptorTests(SynchronousTestCase):
     """Real descriptors."""
 
     def test_descriptors(self) -> None:
-        """As many are open as are kept back: none before that is asked for, and none once they are closed."""
+        """As many descriptors are open as are kept back: none before they are requested, and none after they are
+        closed."""
         before = len(os.listdir("/proc/self/fd"))
         spare = SpareDescriptors()
         self.addCleanup(spare.close)
@@ -174,10 +175,10 @@ class DescriptorTests(SynchronousTestCase):
 
 
 class ExhaustedTests(SynchronousTestCase):
-    """Daemons with few descriptors, and a crowd that takes them all."""
+    """Daemons with few descriptors, and a crowd of clients that takes them all."""
 
     def setUp(self) -> None:
-        # A short name: that of a UNIX socket has 107 bytes at most.
+        # A short name: the path of a UNIX socket has 107 bytes at most.
         self.directory = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.directory)
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -229,18 +230,18 @@ class ExhaustedTests(SynchronousTestCase):
         return data
 
     def crowd(self, connect: Any) -> None:
-        """Connect, send nothing, and stay."""
+        """Connect, send nothing, and stay connected."""
         for _ in range(CROWD):
             connection = connect()
             self.addCleanup(connection.close)
 
     def check(self, connect: Any, page: bytes, status: bytes) -> None:
-        """A page of our own is served, and any other request answered 503."""
+        """A page of our own is served, and any other request gets 503."""
         self.assertEqual(self.get(connect, page)[:12], b"HTTP/1.1 " + status)
         self.assertEqual(self.get(connect, b"https://a.example/")[:12], b"HTTP/1.1 503")
 
     def test_gateway(self) -> None:
-        """A crowd at the gateway leaves health to be seen there, and at the listeners for the enclave."""
+        """A crowd at the gateway does not block health there, or at the enclave's listeners."""
         self.start("host")
         self.crowd(self.tcp)
         self.check(self.tcp, b"/health/live", b"200")
@@ -249,20 +250,20 @@ class ExhaustedTests(SynchronousTestCase):
         self.assertEqual((self.directory / "log").read_text().count("Too many open files"), 1)
 
     def test_relay(self) -> None:
-        """A crowd at the relay leaves health to be seen there, and at the gateway."""
+        """A crowd at the relay does not block health there, or at the gateway."""
         self.start("host")
         self.crowd(lambda: self.unix("host/5001.sock"))
         self.assertEqual(self.get(lambda: self.unix("host/5001.sock"), b"/health")[:12], b"HTTP/1.1 200")
         self.check(self.tcp, b"/health/live", b"200")
 
     def test_enclave(self) -> None:
-        """A crowd of applications in the enclave leaves metrics to be seen there, and by the host."""
+        """A crowd of applications in the enclave does not block metrics there, or for the host."""
         self.start("enclave")
         self.crowd(self.tcp)
         self.check_enclave()
 
     def test_enclave_from_the_host(self) -> None:
-        """A crowd from the host leaves metrics to be seen there, and by applications in the enclave."""
+        """A crowd from the host does not block metrics there, or for applications in the enclave."""
         self.start("enclave")
         self.crowd(lambda: self.unix("enclave/5000.sock"))
         self.check_enclave()
@@ -272,7 +273,7 @@ class ExhaustedTests(SynchronousTestCase):
         self.check(lambda: self.unix("enclave/5000.sock"), b"/metrics", b"200")
 
     def test_workers(self) -> None:
-        """So it is with several processes."""
+        """The same holds with several processes."""
         self.start("host", NITROPROXY_HOST_PROXY_PROCESSES="2")
         self.crowd(self.tcp)
         self.crowd(self.tcp)

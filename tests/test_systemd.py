@@ -14,7 +14,7 @@ from nitroproxy.commands.install_units import install_units
 
 ROOT = Path(__file__).parent.parent
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
-#: systemd's exposure level, 0 to 10; its own word for less than 2 is OK.
+#: systemd's exposure level, 0 to 10; systemd calls less than 2 OK.
 MOST_EXPOSED = 1.3
 
 

@@ -59,7 +59,7 @@ class TwistdTests(SynchronousTestCase):
         )
 
     def test_cannot_listen_in_the_background(self) -> None:
-        """The same in the background: twistd ends with 1 and does not wait for ever; the whole line is in the log."""
+        """The same in the background: twistd exits with 1 and does not wait forever; the whole line is in the log."""
         done = self.twistd()
         self.assertEqual(done.returncode, 1)
         self.assertIn("nitroproxy-host: cannot listen on 127.0.0.1:", done.stderr)

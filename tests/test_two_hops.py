@@ -1,8 +1,6 @@
-"""A matrix over two hops: destinations that say anything, clients that leave at any moment (K1, K2).
-
-Whatever is tried, these hold: what one client does never reaches a destination, a client or a log as another's; who has
-gone holds nothing on any hop; and the hops' accounts agree.
-"""
+"""A matrix over two hops: hostile answers of destinations, and clients that leave at any moment (K1, K2). In all cases
+these hold: what one client does never reaches a destination, a client or a log as another's; a client that has left
+holds nothing on any hop; and the hops' accounts agree."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ EVIL = b"GET /https://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BANK = b"GET /https://bank.example/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: secret\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-#: What a destination answers a plain GET with. None of it may take a client out of HTTP, or out of step.
+#: Answers of a destination to a plain GET. None may take a client out of HTTP, or out of step.
 ANSWERS = (
     OK,
     b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: ,\r\n\r\nraw",
@@ -61,7 +59,7 @@ ANSWERS = (
 
 
 def hung_up(transport: object, *, half_closed: bool = False) -> bool:
-    """What the kernel knows of a pipe; of a client's TCP connection it knows nothing."""
+    """The kernel's knowledge of a pipe; it knows nothing of a client's TCP connection."""
     return bool(getattr(transport, "peer_gone", False))
 
 
@@ -73,7 +71,7 @@ class MatrixTests(SynchronousTestCase):
             self.patch(module, "has_hung_up", hung_up)
 
     def answered(self, answer: bytes, *, split: bool) -> tuple[TwoHops, Wire, Wire]:
-        """A client whose request to evil.example was answered so, and that destination's connection."""
+        """A client whose request to evil.example was answered like this, and that destination's connection."""
         hops = TwoHops()
         client = hops.client()
         hops.ask(client, EVIL)
@@ -84,7 +82,7 @@ class MatrixTests(SynchronousTestCase):
         return hops, client, evil
 
     def each(self, check: Callable[[bytes, TwoHops, Wire, Wire], None]) -> None:
-        """Have every answer, in each form, checked."""
+        """Check every answer, in each form."""
         for answer in ANSWERS:
             for split in (False, True):
                 check(answer, *self.answered(answer, split=split))
@@ -110,7 +108,8 @@ class MatrixTests(SynchronousTestCase):
         self.each(check)
 
     def test_another_client(self) -> None:
-        """After any answer another client of the same destination gets its own answer and nothing of the first's."""
+        """After any answer another client of the same destination gets its own answer and nothing of the first
+        client's."""
 
         def check(answer: bytes, hops: TwoHops, client: Wire, evil: Wire) -> None:
             client.take()
@@ -128,7 +127,7 @@ class MatrixTests(SynchronousTestCase):
         self.each(check)
 
     def test_nobody_speaks_for_us(self) -> None:
-        """No answer makes a hop note, or tell the client of, a failure that another hop of ours has found."""
+        """No answer makes a hop note, or tell the client, a failure that another hop of ours found."""
 
         def check(answer: bytes, hops: TwoHops, client: Wire, evil: Wire) -> None:
             told = client.take()
@@ -142,7 +141,7 @@ class MatrixTests(SynchronousTestCase):
         self.each(check)
 
     def test_accounts_agree(self) -> None:
-        """When the client has gone after any answer no hop has anything under way, and no pin outlives its client."""
+        """When the client has left after any answer, no hop has anything under way, and no pin outlives its client."""
         for leave in (Wire.lose, lambda wire: wire.lose(ConnectionDone()), Wire.end):
 
             def check(answer: bytes, hops: TwoHops, client: Wire, evil: Wire, leave: object = leave) -> None:
@@ -150,7 +149,7 @@ class MatrixTests(SynchronousTestCase):
                     leave(client)  # type: ignore[operator]
                 hops.settle()
                 if leave is Wire.end and not answer:
-                    hops.say(evil, OK)  # A client that has half-closed is answered before it is let go.
+                    hops.say(evil, OK)  # A client that has half-closed is answered before its connection is closed.
                 hops.pass_time(3)
                 evil.settle()
                 hops.settle()
@@ -174,7 +173,7 @@ class LeavingTests(SynchronousTestCase):
             self.patch(module, "has_hung_up", hung_up)
 
     def test_every_moment(self) -> None:
-        """Within a second of a client's reset nothing of its request is left on either hop, nor at the destination."""
+        """Within a second of a client's reset nothing of its request is left on either hop or at the destination."""
         for request in (EVIL, EVIL.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\nhalf")):
             for moment in range(len(self.STEPS) + 1):
                 hops = TwoHops()

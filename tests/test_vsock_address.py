@@ -8,10 +8,10 @@ from nitroproxy.vsock.address import CID_ANY, VsockAddress, check_cid, check_por
 
 
 class AddressTests(SynchronousTestCase):
-    """What an address is and reads like."""
+    """The value of an address, and its text."""
 
     def test_text(self) -> None:
-        """An address reads as the string that names it."""
+        """An address is written like the string that names it."""
         self.assertEqual((str(VsockAddress(16, 5000)), str(VsockAddress(CID_ANY, 1))), ("vsock:16:5000", "vsock:any:1"))
 
     def test_out_of_range(self) -> None:

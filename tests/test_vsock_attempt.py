@@ -1,4 +1,4 @@
-"""One attempt to connect, over a reactor that connects nowhere."""
+"""One attempt to connect, with a reactor that connects to nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nitroproxy.vsock.attempt import Attempt
 
 
 class AttemptTests(SynchronousTestCase):
-    """How an attempt ends."""
+    """The results of an attempt."""
 
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
@@ -41,7 +41,7 @@ class AttemptTests(SynchronousTestCase):
         self.failureResultOf(self.attempt.result, ConnectionRefusedError)
 
     def test_cancelled(self) -> None:
-        """Cancelling the result ends the attempt; that it then fails is no news."""
+        """Cancelling the result ends the attempt; its failure after that is not reported."""
         self.attempt.result.cancel()
         self.failureResultOf(self.attempt.result, ConnectingCancelledError)
         self.assertTrue(self.connector.stoppedConnecting)

@@ -1,4 +1,4 @@
-"""vsock endpoints: what they do for their callers, and the strings that describe them."""
+"""vsock endpoints: their results for callers, and the strings that describe them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StringTests(SynchronousTestCase):
         return dict(vars(endpoint))
 
     def test_server(self) -> None:
-        """A server listens on any cid unless told otherwise, with a long queue."""
+        """A server listens on any cid by default, with a long queue."""
         self.assertEqual(self.parse("vsock:5000", False).items() >= {("_port", 5000), ("_cid", CID_ANY)}, True)
         given = self.parse("vsock:port=5000:cid=3:backlog=7", False)
         self.assertEqual((given["_port"], given["_cid"], given["_backlog"]), (5000, 3, 7))
@@ -36,7 +36,7 @@ class StringTests(SynchronousTestCase):
         self.assertEqual((given["_cid"], given["_port"], given["_timeout"]), (16, 5000, 2.5))
 
     def test_refused(self) -> None:
-        """What is no number, or no 32-bit number, is named: Python would cut it down in silence."""
+        """A value that is no number, or no 32-bit number, is named: Python would silently cut it."""
         for text, client, word in (
             ("vsock:x", False, "port"),
             ("vsock:5000:cid=x", False, "cid"),
@@ -52,10 +52,10 @@ class StringTests(SynchronousTestCase):
 
 
 class ClientEndpointTests(VsockTestCase):
-    """Connecting, as any client endpoint does it."""
+    """Connecting, as with any client endpoint."""
 
     async def test_factory_refuses(self) -> None:
-        """A factory that wants no connection, or fails, fails the attempt and leaves no connection."""
+        """A factory that refuses the connection, or fails, fails the attempt and leaves no connection."""
 
         class Unwilling(Factory):
             noisy = False
@@ -86,7 +86,7 @@ class ClientEndpointTests(VsockTestCase):
         self.assertEqual(kernel.made[-1].fileno(), -1)
 
     async def test_transport_is_the_protocols(self) -> None:
-        """The connected protocol owns the transport: no layer is left between them."""
+        """The connected protocol owns the transport: no layer stays between them."""
         client, server = await self.pair()
         self.assertIs(client.transport.protocol, client)
         for side in (client, server):

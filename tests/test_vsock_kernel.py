@@ -1,13 +1,10 @@
-"""AF_VSOCK as the kernel has it: where it differs from TCP.
-
-Only in a guest with a vsock of its own, which sets NITROPROXY_TEST_VSOCK (`scripts/dev.sh vm`): cid 1 is the machine
-itself there.
-"""
+"""AF_VSOCK in the kernel: how it differs from TCP. Runs only in a guest with a vsock of its own, which sets
+NITROPROXY_TEST_VSOCK (`scripts/dev.sh vm`): there cid 1 is the machine itself."""
 
 from __future__ import annotations
 
 import array
-import contextlib  # not from it: a name "suppress" means something to trial
+import contextlib  # not imported from it: trial treats a name "suppress" specially
 import errno
 import fcntl
 import itertools
@@ -41,7 +38,7 @@ _BUFFER: Final = 256 << 10
 
 
 class KernelTests(SynchronousTestCase):
-    """What `nitroproxy.vsock.transport` is built on: should one of these fail, read its overrides anew."""
+    """The facts that `nitroproxy.vsock.transport` depends on: if one of these fails, review its overrides."""
 
     def listen(self, cid: int = CID_ANY, backlog: int = 16) -> tuple[socket.socket, int]:
         """A listening socket and its port."""
@@ -59,7 +56,7 @@ class KernelTests(SynchronousTestCase):
         return made
 
     def pair(self, cid: int = LOCAL) -> tuple[socket.socket, socket.socket]:
-        """A connection's two ends: who connected, who accepted."""
+        """The two ends of a connection: the connecting one and the accepted one."""
         listening, port = self.listen()
         client = self.make()
         client.connect((cid, port))
@@ -74,7 +71,7 @@ class KernelTests(SynchronousTestCase):
         self.assertEqual(errno.errorcode.get(failure.errno or 0), errno.errorcode[number])
 
     def test_names(self) -> None:
-        """Addresses are (cid, port); the own cid of a socket that connected reads as any."""
+        """Addresses are (cid, port); the own cid of a connected socket reads as any."""
         listening, port = self.listen()
         client = self.make()
         client.connect((LOCAL, port))
@@ -87,12 +84,12 @@ class KernelTests(SynchronousTestCase):
         self.assertEqual(server.getpeername(), peer)
 
     def test_host_cid_is_local(self) -> None:
-        """Without a VM in sight cid 2 is this machine too, and its peer is cid 1."""
+        """Without another VM cid 2 is this machine too, and its peer is cid 1."""
         _, server = self.pair(HOST)
         self.assertEqual(server.getpeername()[0], LOCAL)
 
     def test_port_is_cut_down(self) -> None:
-        """Python takes port 2^32 for 0 without a word: `check_port` must refuse it."""
+        """Python silently takes port 2^32 for 0: `check_port` must refuse it."""
         bound = self.make()
         bound.bind((CID_ANY, 1 << 32))
         self.assertEqual(bound.getsockname()[1], 0)
@@ -114,7 +111,7 @@ class KernelTests(SynchronousTestCase):
         self.assert_errno(errno.ENODEV, socket.socket, socket.AF_VSOCK, socket.SOCK_DGRAM)
 
     def test_writes_after_the_peers_close(self) -> None:
-        """Empty or not, the first send after the peer's close is EPIPE; what the peer sent last can still be read."""
+        """Empty or not, the first send after the peer's close is EPIPE; the peer's last bytes can still be read."""
         for data in (b"", b"x"):
             client, server = self.pair()
             server.sendall(b"last words")
@@ -125,7 +122,7 @@ class KernelTests(SynchronousTestCase):
             self.assertEqual(client.recv(100), b"")
 
     def test_half_close(self) -> None:
-        """One direction can end while the other goes on."""
+        """One direction can end while the other continues."""
         client, server = self.pair()
         client.sendall(b"question")
         client.shutdown(socket.SHUT_WR)
@@ -135,14 +132,14 @@ class KernelTests(SynchronousTestCase):
         self.assertEqual(client.recv(100), b"answer")
 
     def test_reset_reads_as_the_end(self) -> None:
-        """A peer that drops what it has not read ends the connection without an error: an end proves nothing."""
+        """A peer that drops unread data ends the connection without an error: an end proves nothing."""
         client, server = self.pair()
         client.sendall(bytes(1000))
         server.close()
         self.assertEqual(client.recv(100), b"")
 
     def test_refusal(self) -> None:
-        """Where nobody listens connect fails with ECONNRESET, and polls as POLLOUT and POLLERR only."""
+        """Without a listener connect fails with ECONNRESET, and polls as POLLOUT and POLLERR only."""
         self.assert_errno(errno.ECONNRESET, self.make().connect, (LOCAL, next(PORTS)))
         attempt = self.make()
         attempt.setblocking(False)
@@ -158,7 +155,7 @@ class KernelTests(SynchronousTestCase):
         self.assert_errno(errno.ENODEV, self.make().connect, (16, 5000))
 
     def test_full_queue(self) -> None:
-        """A full accept queue refuses at once with ECONNRESET, and nothing tries again."""
+        """A full accept queue refuses at once with ECONNRESET, and the kernel does not retry."""
         _, port = self.listen(backlog=1)
         refused = 0
         for _ in range(8):
@@ -228,7 +225,7 @@ class KernelTests(SynchronousTestCase):
             )
 
     def test_stock_connection(self) -> None:
-        """Twisted's own connection takes the cid for an IP address, and aborting it leaks the socket."""
+        """Twisted's own connection treats the cid as an IP address, and aborting it leaks the socket."""
         client, _ = self.pair()
         clock: Any = MemoryReactorClock()
         connection: Any = tcp.Server(client, Protocol(), client.getpeername(), None, 0, clock)  # type: ignore[arg-type]
@@ -240,7 +237,7 @@ class KernelTests(SynchronousTestCase):
 
 @contextlib.contextmanager
 def unprivileged() -> Iterator[None]:
-    """Be nobody for a while, without capabilities."""
+    """Run without capabilities, as another user, for a while."""
     os.seteuid(65534)
     try:
         yield

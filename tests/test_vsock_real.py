@@ -1,12 +1,10 @@
-"""Our endpoints on the kernel's AF_VSOCK: Twisted's own conformance tests, failures and their words, much data.
-
-Only in a guest with a vsock of its own, which sets NITROPROXY_TEST_VSOCK (`scripts/dev.sh vm`): cid 1 is the machine
-itself there.
-"""
+"""Our endpoints on the kernel's AF_VSOCK: Twisted's own conformance tests, failures and their messages, much data. Runs
+only in a guest with a vsock of its own, which sets NITROPROXY_TEST_VSOCK (`scripts/dev.sh vm`): there cid 1 is the
+machine itself."""
 
 from __future__ import annotations
 
-import contextlib  # not from it: a name "suppress" means something to trial
+import contextlib  # not imported from it: trial treats a name "suppress" specially
 import os
 import socket
 from typing import Any, Final
@@ -44,7 +42,7 @@ reactor: Any = global_reactor
 
 
 class RecordingSocket(socket.socket):
-    """A vsock socket that notes the sizes of what it is given to send."""
+    """A vsock socket that notes the sizes of its sends."""
 
     sizes: Final[list[int]] = []
 
@@ -55,15 +53,15 @@ class RecordingSocket(socket.socket):
 
 
 class FailureTests(VsockTestCase):
-    """What a caller is told of each failure that the kernel has in store."""
+    """The report to the caller for each failure that the kernel has."""
 
     async def refused(self, connecting: Deferred[Any], kind: type[Exception], words: str) -> None:
-        """It fails with that kind of error, in those words."""
+        """It fails with that kind of error and that message."""
         failure = await self.assertFailure(connecting, kind)
         self.assertIn(words, str(failure))
 
     async def test_connecting(self) -> None:
-        """Nobody listens; there is no such VM."""
+        """There is no listener; there is no such VM."""
         await self.refused(self.connect(next(PORTS)), error.ConnectionRefusedError, "no listener on that port")
         for cid in (16, 99):
             unknown = VsockClientEndpoint(reactor, cid, 5000).connect(Factory.forProtocol(Protocol))
@@ -90,7 +88,7 @@ class FailureTests(VsockTestCase):
         self.assertGreater(refused, 0)
 
     async def test_listening(self) -> None:
-        """The port is taken; the cid is another machine's; the port needs a capability."""
+        """The port is in use; the cid is another machine's; the port needs a capability."""
         port = await self.listen()
         for cid, number, words in (
             (CID_ANY, port.getHost().port, "the port is taken"),
@@ -104,7 +102,7 @@ class FailureTests(VsockTestCase):
         await self.refused(listening, error.CannotListenError, "ports below 1024 need CAP_NET_BIND_SERVICE")
 
     async def test_nothing_leaks(self) -> None:
-        """Connections that come to nothing, are aborted or end in order leave no descriptor behind."""
+        """Connections that fail, are aborted or end in order leave no descriptor behind."""
         port = await self.listen()
         before = open_sockets()
         for _ in range(100):
@@ -131,9 +129,9 @@ def open_sockets() -> set[str]:
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class Pouring(Protocol):
-    """Sends a pattern, and checks that what it receives is the same, byte for byte.
+    """Sends a pattern, and checks that it receives the same, byte for byte.
 
-    The pattern's length is prime, so that no piece that is lost, repeated or swapped goes unseen.
+    The length of the pattern is prime, so that any lost, repeated or swapped piece is detected.
     """
 
     SIZE: Final = 256 << 20
@@ -162,7 +160,7 @@ class Pouring(Protocol):
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Send until told to wait; at the end close this direction."""
+        """Send until paused; at the end close this direction."""
         self._paused = False
         while not self._paused and self._sent < self.SIZE:
             self.transport.write(self._part(self._sent, self.PIECE))
@@ -186,7 +184,7 @@ class Pouring(Protocol):
             self.done.callback(self._received)
 
     def writeConnectionLost(self) -> None:
-        """All of it has been sent."""
+        """Everything has been sent."""
 
 
 class BulkTests(VsockTestCase):
@@ -223,7 +221,7 @@ class VsockCreator(EndpointCreator):
     """Endpoints of the kind to be tested, made from strings."""
 
     def server(self, reactor: Any) -> Any:
-        """Listens on a port that nobody has used."""
+        """Listens on an unused port."""
         return serverFromString(reactor, f"vsock:{next(PORTS)}")
 
     def client(self, reactor: Any, serverAddress: Any) -> Any:
@@ -232,14 +230,14 @@ class VsockCreator(EndpointCreator):
 
 
 class Conformance(ReactorBuilder, ConnectionTestsMixin, StreamClientTestsMixin, AbortConnectionMixin):
-    """What Twisted demands of its own stream transports."""
+    """Twisted's requirements for its own stream transports."""
 
     endpoints = VsockCreator()
     timeout = 20
     port = 0
 
     def test_serverAbortsConnectionTwice(self) -> None:
-        """A peer that aborts is told from one that closes on TCP; on vsock it is not."""
+        """TCP distinguishes a peer that aborts from one that closes; vsock does not."""
         self.runAbortTest(WritingButNotAbortingClient, ServerAbortsTwice, error.ConnectionDone)
 
     def test_serverAbortsConnectionThenLosesConnection(self) -> None:
@@ -254,7 +252,7 @@ class Conformance(ReactorBuilder, ConnectionTestsMixin, StreamClientTestsMixin, 
         return ports[0]
 
     def connect(self, reactor: Any, factory: Any) -> Any:
-        """Connect to where `listen` was told to."""
+        """Connect to the address that `listen` returned."""
         connector = VsockConnector(LOCAL, self.port, factory, 30, reactor)
         connector.connect()
         return connector

@@ -1,7 +1,5 @@
-"""What AF_VSOCK does otherwise than TCP, each difference on fake sockets.
-
-On real ones where NITROPROXY_TEST_VSOCK is set, which only a guest with a vsock of its own does.
-"""
+"""How AF_VSOCK differs from TCP, each difference on fake sockets. On real ones where NITROPROXY_TEST_VSOCK is set, as
+in a guest with a vsock of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ REAL = bool(os.environ.get("NITROPROXY_TEST_VSOCK"))
 
 @implementer(IHalfCloseableProtocol)
 class Remember(Protocol):
-    """Keeps everything that happens."""
+    """Records everything that happens."""
 
     transport: Any
 
@@ -51,7 +49,7 @@ class Remember(Protocol):
             self._made.callback(self)
 
     def expect(self, count: int) -> Deferred[None]:
-        """Fires when *count* bytes have come in all."""
+        """Fires when *count* bytes have arrived in all."""
         done: Deferred[None] = Deferred()
         self._wanted = (count, done)
         self._check()
@@ -104,7 +102,7 @@ class VsockTestCase(TestCase):
         self.server = Accepting()
 
     def fake(self) -> FakeKernel:
-        """The fake kernel, for what only it can be told to do."""
+        """The fake kernel, for its special behaviour."""
         if self.kernel is None:
             self.skipTest("a real kernel cannot be told to fail")
         return self.kernel
@@ -131,10 +129,10 @@ class VsockTestCase(TestCase):
 
 
 class ConnectionTests(VsockTestCase):
-    """Connections that come about."""
+    """Connections that are made."""
 
     async def test_addresses(self) -> None:
-        """Both ends name themselves and each other as vsock addresses; the factory is told the peer's cid."""
+        """Both ends name themselves and each other as vsock addresses; the factory receives the peer's cid."""
         port = await self.listen()
         self.assertEqual(port.getHost().cid, CID_ANY)
         accepted = self.server.accepted
@@ -169,7 +167,7 @@ class ConnectionTests(VsockTestCase):
         self.assertIs(reason.type, error.ConnectionDone)
 
     async def test_half_close(self) -> None:
-        """One direction can end while the other goes on."""
+        """One direction can end while the other continues."""
         client, server = await self.pair()
         client.transport.write(b"question")
         client.transport.loseWriteConnection()
@@ -184,7 +182,7 @@ class ConnectionTests(VsockTestCase):
         await server.lost
 
     async def test_abort(self) -> None:
-        """abortConnection closes the socket and says so: the stock one fails on SO_LINGER and leaks it."""
+        """abortConnection closes the socket and reports it: the stock one fails on SO_LINGER and leaks it."""
         client, server = await self.pair()
         descriptor = client.transport.fileno()
         client.transport.abortConnection()
@@ -196,7 +194,7 @@ class ConnectionTests(VsockTestCase):
         await server.lost
 
     async def test_last_words_are_read(self) -> None:
-        """What the peer sent before it closed is read, although our write to it fails with EPIPE."""
+        """The bytes that the peer sent before it closed are read, although our write to it fails with EPIPE."""
         client, server = await self.pair()
         client.transport.pauseProducing()
         server.transport.write(b"last words")
@@ -212,7 +210,7 @@ class ConnectionTests(VsockTestCase):
         await client.lost
 
     async def test_empty_write(self) -> None:
-        """Sending nothing is nothing: vsock's EPIPE for it would make every orderly end of TLS a loss."""
+        """An empty send does nothing: its EPIPE on vsock would turn every orderly end of TLS into a loss."""
         client, server = await self.pair()
         self.assertEqual(client.transport.writeSomeData(b""), 0)
         server.transport.loseConnection()
@@ -223,7 +221,7 @@ class ConnectionTests(VsockTestCase):
         await client.lost
 
     async def test_tcp_options(self) -> None:
-        """TCP's options, which twisted.web sets, are taken and do nothing."""
+        """TCP's options, which twisted.web sets, are accepted and do nothing."""
         client, server = await self.pair()
         client.transport.setTcpNoDelay(True)
         client.transport.setTcpKeepAlive(True)
@@ -233,7 +231,7 @@ class ConnectionTests(VsockTestCase):
             await side.lost
 
     async def test_tls(self) -> None:
-        """TLS over vsock ends as it should: with ConnectionDone on both sides."""
+        """TLS over vsock ends in order: with ConnectionDone on both sides."""
         identity = PrivateCertificate.loadPEM(ThrowAwayAuthority().issue().pem)
         port = await self.listen(TLSMemoryBIOFactory(identity.options(), False, self.server))
         accepted = self.server.accepted
@@ -251,7 +249,7 @@ class ConnectionTests(VsockTestCase):
 
 
 class ConnectFailureTests(VsockTestCase):
-    """Connections that do not."""
+    """Connections that fail."""
 
     async def refused(self, kind: type[Exception], *words: str, port: int = 999) -> None:
         failure = await self.assertFailure(self.connect(port), kind)
@@ -263,7 +261,7 @@ class ConnectFailureTests(VsockTestCase):
         await self.refused(error.ConnectionRefusedError, "no listener", "accept queue is full")
 
     async def test_immediate(self) -> None:
-        """Each errno of connect() says what it means, in Twisted's terms."""
+        """Each errno of connect() is reported with its meaning, as Twisted's errors."""
         kernel = self.fake()
         for number, kind, word in (
             (errno.ENODEV, error.ConnectError, "no VM with this cid"),
@@ -283,7 +281,7 @@ class ConnectFailureTests(VsockTestCase):
         await self.refused(error.TCPTimedOutError, "does not answer")
 
     async def test_no_such_family(self) -> None:
-        """Where sockets of the family are not allowed, connecting fails and says what may forbid it."""
+        """Where sockets of the family are not allowed, connecting fails with the likely reason."""
         self.fake()
 
         def refuse() -> None:
@@ -295,10 +293,10 @@ class ConnectFailureTests(VsockTestCase):
 
 
 class ListenFailureTests(VsockTestCase):
-    """Ports that cannot be had."""
+    """Ports that cannot be bound."""
 
     async def test_reasons(self) -> None:
-        """Each errno of bind() says what it means."""
+        """Each errno of bind() is reported with its meaning."""
         kernel = self.fake()
         for number, word in (
             (errno.EADDRINUSE, "the port is taken"),
@@ -312,7 +310,7 @@ class ListenFailureTests(VsockTestCase):
             self.assertIn(word, str(failure))
 
     async def test_taken(self) -> None:
-        """A port is had once, and again when it has been let go."""
+        """A port can be bound once, and again after it has been released."""
         port = await self.listen()
         number = port.getHost().port
         await self.assertFailure(VsockServerEndpoint(reactor, number).listen(self.server), error.CannotListenError)

@@ -64,7 +64,7 @@ class Wire(StringTransport):
         self.disconnecting = True
 
     def settle(self) -> None:
-        """Let a close that was asked for take effect."""
+        """Complete a close that was requested."""
         if self._half_closing and not self.closed:
             self._half_closing = False
             if IHalfCloseableProtocol.providedBy(self.protocol):
@@ -101,7 +101,7 @@ class Wire(StringTransport):
 
     @property
     def paused(self) -> bool:
-        """The protocol does not want to read."""
+        """The protocol has paused reading."""
         return self.producerState == "paused"
 
 
@@ -157,7 +157,7 @@ class WaitingEndpoint:
 
 
 class OneHop:
-    """A listener that forwards everything to one `WaitingEndpoint`, on a clock that the test turns."""
+    """A listener that forwards everything to one `WaitingEndpoint`, on a clock that the test advances."""
 
     def __init__(
         self,
@@ -216,13 +216,13 @@ class OneHop:
         return Wire(protocol)
 
     def pass_time(self, seconds: float) -> None:
-        """Turn the clock in small steps."""
+        """Advance the clock in small steps."""
         for _ in range(round(seconds / 0.05)):
             self.clock.advance(0.05)
 
 
 class Notes(Observer):
-    """Remembers the records that ended."""
+    """Collects the records that ended."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -233,12 +233,12 @@ class Notes(Observer):
 
 
 def request(method: bytes, target: bytes) -> Request:
-    """A request with a Host that no router may believe."""
+    """A request whose Host no router may trust."""
     return Request(method, target, Fields([(b"Host", b"liar.example")]))
 
 
 def record() -> Record:
-    """A record that nothing has been noted in."""
+    """An empty record."""
     return Record(0.0, b"an-id")
 
 

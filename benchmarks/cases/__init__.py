@@ -1,4 +1,4 @@
-"""The cases, by name and in the order in which they run. Each is a function of a `Plan` that gives a `CaseResult`."""
+"""The cases by name, in the order in which they run. Each is a function from a `Plan` to a `CaseResult`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large bodies through the whole chain, TLS included: 1 MiB over and over, and one of 1 GiB, down and up (F3)."""
+"""Large bodies through the whole chain, TLS included: 1 MiB repeatedly, and one of 1 GiB, down and up (F3)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Direction = str
 
 
 def run_1m(plan: Plan) -> CaseResult:
-    """1 MiB, over and over, 8 at once."""
+    """1 MiB repeatedly, 8 at a time."""
     loads = {
         "down": Load("/1m", 8, plan.seconds),
         "up": Load("/upload", 8, plan.seconds, upload=_MIB),
@@ -80,7 +80,7 @@ def run_1g(plan: Plan) -> CaseResult:
 
 
 def _compare(plan: Plan, name: str, once: Callable[[Entry, Direction, Crew], Sample], rounds: int) -> tuple[Row, ...]:
-    """Both chains, first downwards, then upwards."""
+    """Both chains, first down, then up."""
     with Crew(plan.directory / name) as crew:
         origin = start_origin(crew, crew.directory / "unused.sock")
         entries: dict[str, Entry | Unmeasured] = {}

@@ -1,6 +1,6 @@
 """The gateway hop: a kept-alive GET with an answer of 1 KiB over 32 connections (P1).
 
-The host daemon alone; nginx listens in the enclave's place and answers.
+The host daemon alone; nginx listens in place of the enclave and answers.
 """
 
 from __future__ import annotations

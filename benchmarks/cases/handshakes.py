@@ -22,17 +22,17 @@ _SUBJECT = "nitroproxy.tls.client"
 _OPENSSL = {"full": "openssl s_time -new", "resumed": "openssl s_time -reuse"}
 _STOCK = "optionsForClientTLS"
 _BARE = "pyOpenSSL, a blocking socket"
-#: The share of handshakes that must have been of the kind that a run is about.
+#: The share of handshakes that must be of the kind that a run measures.
 _PURE = 0.95
 
 
 def run_full(plan: Plan) -> CaseResult:
-    """A client alone, nothing to resume."""
+    """A client alone, without a session to resume."""
     return _alone(plan, "full")
 
 
 def run_resumed(plan: Plan) -> CaseResult:
-    """A client alone, each connection resumes the one before."""
+    """A client alone; each connection resumes the session of the previous one."""
     return _alone(plan, "resumed")
 
 
@@ -68,7 +68,7 @@ def _alone(plan: Plan, kind: Kind) -> CaseResult:
 
 
 def _client(command: list[str], environment: Mapping[str, str]) -> Sample:
-    """One run of a client that does handshakes for a while, and of the CPU that each took."""
+    """Run a client that makes handshakes for a while; returns the CPU time of each."""
     try:
         process = subprocess.Popen(
             command,
@@ -94,7 +94,7 @@ def _client(command: list[str], environment: Mapping[str, str]) -> Sample:
 
 
 def _connections(output: str) -> int:
-    """How many connections s_time says it made: ``N connections in M real seconds, ...``."""
+    """The number of connections that s_time reports: ``N connections in M real seconds, ...``."""
     for line in output.splitlines():
         if " real seconds" in line:
             return int(line.split()[0])
@@ -102,7 +102,7 @@ def _connections(output: str) -> int:
 
 
 def _only(origin: Origin, kind: Kind, run: Callable[[], Sample]) -> Sample:
-    """What *run* says, provided that its handshakes were of *kind*, as the server saw them."""
+    """The result of *run*, provided that the server saw handshakes of *kind*."""
     before = origin.handshakes.stat().st_size
     sample = run()
     with origin.handshakes.open() as log:
@@ -114,7 +114,7 @@ def _only(origin: Origin, kind: Kind, run: Callable[[], Sample]) -> Sample:
 
 
 def run_enclave(plan: Plan) -> CaseResult:
-    """The enclave daemon: requests on kept-alive connections, and requests each of which needs a new one."""
+    """The enclave daemon: requests on kept-alive connections, and requests that each need a new connection."""
     with Crew(plan.directory / "connections") as crew:
         origin = start_origin(crew, crew.directory / "unused.sock")
         place = ours.place(crew, origin.ca)

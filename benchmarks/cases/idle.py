@@ -135,9 +135,9 @@ def _bare(crew: Crew, count: int, environment: Mapping[str, str]) -> tuple[float
 
 
 def _tls(address: Address, pid: int, origin: Origin, ports: int) -> tuple[float, float]:
-    """Have many connections made at once to each TLS port, and see what they keep when they are idle.
+    """Open many connections at once to each TLS port, and measure the memory that they keep when idle.
 
-    Those to the first port are not counted: with them the process has grown by what so many handshakes at once need.
+    The first port's connections are not counted: they grow the process by what so many handshakes at once need.
     """
     warm, *measured = origin.tls_many[: 1 + ports]
     with ExitStack() as open_connections:
@@ -153,7 +153,7 @@ def _tls(address: Address, pid: int, origin: Origin, ports: int) -> tuple[float,
 
 
 def _established(origin: Origin) -> int:
-    """Connections that the origin's TLS ports have now (/proc/net/tcp, state 01)."""
+    """The number of open connections of the origin's TLS ports (/proc/net/tcp, state 01)."""
     ports = {f"{port:04X}" for port in origin.tls_many}
     count = 0
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:

@@ -1,7 +1,7 @@
 """More than one core: the gateway hop with one process and with two (host_proxy.processes).
 
-As `gateway` has it, but what counts is the rate. Load generator and upstream need cores too: what both cores could do
-at most is said beside it.
+As `gateway`, but the rate is compared. Load generator and upstream need cores too; a note gives the most that both
+cores could do.
 """
 
 from __future__ import annotations

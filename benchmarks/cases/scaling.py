@@ -1,4 +1,4 @@
-"""What idle connections do to the others: the CPU of a request while 10 to 10,000 connections stand idle (P8)."""
+"""The effect of idle connections: the CPU of a request while 10 to 10,000 connections are idle (P8)."""
 
 from __future__ import annotations
 

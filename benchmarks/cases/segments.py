@@ -1,7 +1,7 @@
 """Latency of small segments, one client at a time (P9): an answer whose head and body come separately, through the
-gateway; and two small writes there and back, through a tunnel over gateway, enclave and relay.
+gateway; and round trips of two small writes, through a tunnel over gateway, enclave and relay.
 
-A segment that waits for the acknowledgement of the one before costs 40 ms, and no CPU at all: only a latency shows it.
+A segment that waits for the acknowledgement of the previous one costs 40 ms and no CPU: only a latency shows it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def run_writes(plan: Plan) -> CaseResult:
 
 
 def _target(rows: tuple[Row, ...], hops: int) -> Target:
-    """What a hop adds to the median of the way without a proxy."""
+    """The latency that a hop adds to the median without a proxy."""
     through, direct = (median_of(rows, name, "p50") for name in (_SUBJECT, _DIRECT))
     added = None if through is None or direct is None else (through - direct) / hops
     return Target("P9", "ms added at the median by a hop", _ADDED, added)

@@ -1,4 +1,4 @@
-"""From the start of a process to its first answer, and what it weighs then (P7)."""
+"""The time from the start of a process to its first answer, and its memory then (P7)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENCLAVE = "nitroproxy enclave"
 
 
 def run(plan: Plan) -> CaseResult:
-    """Measure. The contenders are started one after the other, in turn."""
+    """Measure. The contenders are started in turn."""
     samples: dict[str, list[Sample]] = {}
     reasons: dict[str, str] = {}
     with Crew(plan.directory / "startup") as shared:

@@ -1,4 +1,4 @@
-"""New tunnels: open one through the relay, send a byte there and back, close it (P4)."""
+"""New tunnels: open one through the relay, echo a byte, close it (P4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many small writes: 64 bytes at a time, there and back through tunnels of the relay."""
+"""Many small writes: round trips of 64 bytes through tunnels of the relay."""
 
 from __future__ import annotations
 

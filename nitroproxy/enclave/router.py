@@ -1,4 +1,4 @@
-"""The enclave proxy's routing: policy first, then straight to the destination through the relay."""
+"""The enclave proxy's routing: checks the policy, then forwards to the destination through the relay."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def enclave_site(examine: Callable[[], Awaitable[Health]], collect: Callable[[],
 class EnclaveRouter:
     """Routes a request to its destination.
 
-    :param allow_plaintext: whether http destinations may be reached; the relay then reads them.
+    :param allow_plaintext: whether http destinations are allowed; the relay can read that traffic.
     """
 
     def __init__(self, policy: Policy, pool: Pool, dialer: Dialer, site: Site, *, allow_plaintext: bool) -> None:

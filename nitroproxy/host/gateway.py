@@ -1,4 +1,4 @@
-"""The gateway's routing: what an application on the host asks for goes to the enclave, the rest is a local page."""
+"""The gateway's routing: requests that name a destination go to the enclave; the others are local pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nitroproxy.proxy.route import Dial, Forward, Local, Route
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.target import parse_target
 
-#: The only next hop there is.
+#: The only next hop of the gateway: the pool's key.
 ENCLAVE = "enclave"
 
 
@@ -38,4 +38,4 @@ class GatewayRouter:
         return Forward(self._pool, ENCLAVE, target.url, origin.host_field, ours=True)
 
     def check_tunnel(self, record: Record, address: IAddress) -> None:
-        """See `nitroproxy.proxy.route.Router.check_tunnel`: the enclave sees to it."""
+        """See `nitroproxy.proxy.route.Router.check_tunnel`: the enclave does the check."""

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
 
-#: Seconds for which `OwnAddresses` relies on what it has read.
+#: Seconds for which `OwnAddresses` uses what it has read.
 _KNOWN_FOR: Final = 1.0
 _LOCAL_IPV4: Final = re.compile(r"\|-- (\d+\.\d+\.\d+\.\d+)\n\s+/32 host LOCAL")
 
@@ -18,7 +18,7 @@ def own_addresses(proc: Path = Path("/proc/self/net")) -> frozenset[str]:
     """Every address of every interface, in canonical text.
 
     :param proc: where the kernel's network tables are.
-    :raises OSError: when they cannot be read; a kernel without IPv6 has no table of that and no address.
+    :raises OSError: when they cannot be read. A missing IPv6 table is no error: the kernel then has no IPv6.
     """
     ipv4 = _LOCAL_IPV4.findall((proc / "fib_trie").read_text("ascii"))
     ipv6 = [str(IPv6Address(bytes.fromhex(line.split()[0]))) for line in _read(proc / "if_inet6").splitlines()]
@@ -26,11 +26,11 @@ def own_addresses(proc: Path = Path("/proc/self/net")) -> frozenset[str]:
 
 
 class OwnAddresses:
-    """`own_addresses`, read anew when what is known is a second old: an address that this machine has just been given
-    is noticed that much later. Reading takes some 70 µs, and each tunnel to a public address asks.
+    """`own_addresses`, read again when the last reading is a second old. A new address of this machine is noticed up to
+    a second late. Reading takes some 70 µs, and each tunnel to a public address needs the addresses.
 
-    :param seconds: gives the time, in seconds.
-    :param read: reads them.
+    :param seconds: returns the time, in seconds.
+    :param read: reads the addresses.
     """
 
     def __init__(self, seconds: Callable[[], float], read: Callable[[], frozenset[str]] = own_addresses) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-#: Any context id: where servers listen (VMADDR_CID_ANY; also what the kernel gives an outgoing socket as its own).
+#: Any context id, on which servers listen (VMADDR_CID_ANY; the kernel also reports it as an outgoing socket's own cid).
 CID_ANY: Final = 0xFFFFFFFF
 #: Highest port; VMADDR_PORT_ANY, one above, lets the kernel choose.
 _HIGHEST: Final = 0xFFFFFFFE
@@ -19,7 +19,7 @@ _HIGHEST: Final = 0xFFFFFFFE
 class VsockAddress:
     """One end of a vsock connection.
 
-    :ivar cid: the context id: 3 is the parent of a Nitro enclave, an enclave has its own from 4 on.
+    :ivar cid: the context id: 3 is the parent of a Nitro enclave; enclaves have 4 and above.
     :ivar port: the port, 0 to 2^32-2.
     """
 

@@ -1,6 +1,6 @@
-"""One attempt to connect, for sockets of any family: what an endpoint is made of.
+"""One attempt to connect, for sockets of any family; endpoints use it.
 
-Twisted's own is private to its endpoints, and stays between transport and protocol for as long as they are connected.
+Twisted's own is private to its endpoints, and stays between transport and protocol while they are connected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 
 class Attempt(ClientFactory):
-    """The factory to give to a connector.
+    """The factory for a connector. Used once.
 
     :ivar result: fires with *factory*'s protocol once it is connected. Cancelling it ends the attempt.
     """
@@ -37,7 +37,7 @@ class Attempt(ClientFactory):
             self.result.errback()
             return None
         if protocol is None:
-            self.result.errback(RuntimeError("the factory wants no connection"))
+            self.result.errback(RuntimeError("internal error: no protocol for the connection"))
             return None
         return _Connected(protocol, self.result)
 
@@ -51,14 +51,14 @@ class Attempt(ClientFactory):
 
 
 class _Connected(Protocol):
-    """Hands the transport over to the real protocol as soon as there is one."""
+    """Hands the transport over to the real protocol when the connection is made."""
 
     def __init__(self, protocol: IProtocol, result: Deferred[IProtocol]) -> None:
         self._protocol = protocol
         self._result = result
 
     def logPrefix(self) -> str:
-        """The real protocol's name in the log, which the transport asks for before the hand-over."""
+        """The real protocol's name in the log; the transport calls this before the hand-over."""
         if ILoggingContext.providedBy(self._protocol):
             return str(self._protocol.logPrefix())
         return type(self._protocol).__name__

@@ -1,7 +1,7 @@
 """vsock endpoints, and the ``vsock:`` strings that describe them.
 
-A server is ``vsock:port=5000``, with ``cid=`` and ``backlog=`` if need be; a client ``vsock:cid=16:port=5000``, with
-``timeout=`` in seconds.
+A server is ``vsock:port=5000``, optionally with ``cid=`` and ``backlog=``; a client is ``vsock:cid=16:port=5000``,
+optionally with ``timeout=`` in seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nitroproxy.vsock.address import CID_ANY, check_cid, check_port
 from nitroproxy.vsock.attempt import Attempt
 from nitroproxy.vsock.transport import VsockConnector, VsockPort
 
-#: Connections that may wait to be accepted. A full queue refuses at once, and the peer's kernel does not try again.
+#: Connections that may wait to be accepted. A full queue refuses at once; the peer's kernel does not retry.
 BACKLOG = 1024
 _Number = TypeVar("_Number", int, float)
 
@@ -59,7 +59,7 @@ class VsockServerEndpoint:
 class VsockClientEndpoint:
     """Connects over vsock.
 
-    :param timeout: seconds; the kernel gives up after 2 of its own accord when a VM does not answer.
+    :param timeout: seconds; the kernel itself gives up after 2 seconds if a VM does not answer.
     """
 
     def __init__(self, reactor: Any, cid: int, port: int, timeout: float = 10.0) -> None:

@@ -1,6 +1,6 @@
-"""AF_VSOCK sockets as Twisted transports: what Twisted's TCP classes get wrong there, put right.
+"""AF_VSOCK sockets as Twisted transports: corrects what Twisted's TCP classes assume and AF_VSOCK does not do.
 
-Seen under Linux 6.1 with CPython 3.11; each override says what it is for.
+Observed under Linux 6.1 with CPython 3.11; each override gives its reason.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from twisted.python.failure import Failure
 
 from nitroproxy.vsock.address import CID_ANY, VsockAddress
 
-#: Most bytes given to one send(). Kernels since August 2025 corrupt or stall larger vsock packets built from fragments.
+#: The most bytes for one send(). Kernels since August 2025 corrupt or stall larger vsock packets built from fragments.
 LARGEST_SEND: Final = 31 * 1024
 
-#: What an errno of connect() or bind() means between an enclave and its parent.
+#: The meaning of an errno of connect() or bind() between an enclave and its parent.
 MEANINGS: Final = {
     errno.ENODEV: "no vsock transport, or no VM with this cid is running",
     errno.ENETUNREACH: "no such cid can be reached from here",
@@ -36,15 +36,15 @@ MEANINGS: Final = {
 
 
 def explain(number: int) -> str:
-    """An errno in words, with what it means on vsock."""
+    """An errno in words, with its meaning on vsock."""
     meaning = MEANINGS.get(number)
     return f"{os.strerror(number)} ({meaning})" if meaning else os.strerror(number)
 
 
 def vsock_socket() -> socket.socket:
-    """A new AF_VSOCK stream socket. Everything here gets its sockets from this function.
+    """A new AF_VSOCK stream socket. All classes of this module get their sockets from this function.
 
-    :raises OSError: where there are none.
+    :raises OSError: if this system has no AF_VSOCK, or no socket can be created.
     """
     family = getattr(socket, "AF_VSOCK", None)
     if family is None:
@@ -53,7 +53,7 @@ def vsock_socket() -> socket.socket:
 
 
 class _VsockConnection:
-    """Mixed into Twisted's TCP connections, before them."""
+    """A mixin for Twisted's TCP connections; it comes first among the bases."""
 
     SEND_LIMIT: int
     socket: Any
@@ -73,11 +73,12 @@ class _VsockConnection:
         super().readConnectionLost(reason)  # type: ignore[misc]
 
     def writeSomeData(self, data: Any) -> Any:
-        """Send what there is room for, in pieces of `LARGEST_SEND`.
+        """Send as much as there is room for, in pieces of `LARGEST_SEND`.
 
-        On vsock send(b"") after the peer's close is EPIPE, where TCP gives 0: every clean end of TLS would look like a
-        loss. And the *first* send after the peer's close is EPIPE, where TCP's succeeds: the stock method would then
-        drop what the peer had sent last. So that write is swallowed, and reading goes on to the end.
+        On vsock send(b"") after the peer's close fails with EPIPE, where TCP returns 0: every clean end of TLS would
+        look like a loss. The *first* send after the peer's close also fails with EPIPE, where TCP's succeeds: the stock
+        method would then drop the last bytes from the peer. So that write is discarded, and reading continues to the
+        end.
         """
         left = memoryview(data)[: self.SEND_LIMIT]
         sent = 0
@@ -89,7 +90,7 @@ class _VsockConnection:
                 return sent
             except OSError as lost:
                 if sent or lost.errno in (errno.EAGAIN, errno.ENOBUFS):
-                    return sent  # What is wrong will be met again.
+                    return sent  # The next send reports the error again.
                 if lost.errno == errno.EPIPE and not self._saw_end and not self.disconnecting:
                     return len(data)
                 return main.CONNECTION_LOST
@@ -99,24 +100,24 @@ class _VsockConnection:
             left = left[taken:]
         return sent
 
-    # Socket options that vsock has not got.
+    # Socket options that vsock does not have.
 
     def getTcpNoDelay(self) -> bool:
-        """There is nothing like Nagle's algorithm on vsock."""
+        """False: vsock has no Nagle algorithm."""
         return False
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """ENOPROTOOPT on vsock, and not needed."""
+        """Do nothing: the option is ENOPROTOOPT on vsock, and not needed."""
 
     def getTcpKeepAlive(self) -> bool:
-        """A VM that dies resets its connections by itself."""
+        """False: vsock has no keepalive; the connections of a VM that dies are reset."""
         return False
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Without effect on vsock."""
+        """Do nothing: vsock has no keepalive."""
 
     def getHost(self) -> IAddress:
-        """This end; the cid of an outgoing socket is `CID_ANY`."""
+        """The address of this end; the cid of an outgoing socket is `CID_ANY`."""
         return VsockAddress(*self.socket.getsockname())
 
 
@@ -126,7 +127,7 @@ class VsockServer(_VsockConnection, tcp.Server):
     client: tuple[int, int]
 
     def getPeer(self) -> IAddress:
-        """The other end."""
+        """The address of the other end."""
         return VsockAddress(*self.client)
 
 
@@ -140,12 +141,12 @@ class VsockPort(tcp.Port):
     _type = "VSOCK"
 
     def __init__(self, reactor: Any, port: int, factory: Any, backlog: int, interface: int = CID_ANY) -> None:
-        # Not tcp.Port's own: that takes the interface for an IP address.
+        # Not tcp.Port's own, which treats the interface as an IP address.
         BasePort.__init__(self, reactor=reactor)
         self.port = port
         self.factory = factory
         self.backlog = backlog
-        self.interface: Any = interface  # what tcp.Port binds to
+        self.interface: Any = interface  # tcp.Port binds to it
 
     def createInternetSocket(self) -> socket.socket:
         """A socket that listens on vsock. No SO_REUSEADDR: vsock needs none, and SO_REUSEPORT is refused."""
@@ -156,7 +157,7 @@ class VsockPort(tcp.Port):
     def startListening(self) -> None:
         """Listen.
 
-        :raises CannotListenError: saying what the errno means on vsock.
+        :raises CannotListenError: with the meaning of the errno on vsock.
         """
         try:
             super().startListening()
@@ -170,7 +171,7 @@ class VsockPort(tcp.Port):
         return VsockAddress(*address)
 
     def getHost(self) -> VsockAddress:
-        """The address listened on."""
+        """The address that it listens on."""
         return VsockAddress(*self.socket.getsockname())
 
 
@@ -195,9 +196,9 @@ class VsockClient(_VsockConnection, tcp.BaseClient):
         return skt
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection is gone, or never was.
+        """The connection is lost, or was never made.
 
-        A refused vsock connect polls as POLLOUT and POLLERR only, so the epoll reactor comes here and not to doConnect;
+        A refused vsock connect polls as POLLOUT and POLLERR only, so the epoll reactor calls this and not doConnect;
         the errno is still in SO_ERROR.
         """
         if not self.connected and hasattr(self, "socket"):
@@ -207,7 +208,7 @@ class VsockClient(_VsockConnection, tcp.BaseClient):
             tcp.BaseClient.connectionLost(self, reason)
 
     def failIfNotConnected(self, err: Any) -> None:
-        """Report a failed attempt, in vsock's terms: ECONNRESET is how it refuses."""
+        """Report a failed attempt with its meaning on vsock, where ECONNRESET is a refusal."""
         number = getattr(err, "osError", None)
         if number in MEANINGS:
             kind = error.ConnectionRefusedError if number == errno.ECONNRESET else type(err)
@@ -215,7 +216,7 @@ class VsockClient(_VsockConnection, tcp.BaseClient):
         tcp.BaseClient.failIfNotConnected(self, err)
 
     def getPeer(self) -> IAddress:
-        """The other end."""
+        """The address of the other end."""
         return VsockAddress(*self.realAddress)
 
 
@@ -226,9 +227,9 @@ class VsockConnector(BaseConnector):
         super().__init__(factory, timeout, reactor)
         self._address = VsockAddress(cid, port)
 
-    def _makeTransport(self) -> VsockClient:  # type: ignore[override]  # typed there as if only TCP connected
+    def _makeTransport(self) -> VsockClient:  # type: ignore[override]  # typed there for TCP only
         return VsockClient(self._address.cid, self._address.port, self, self.reactor)
 
     def getDestination(self) -> VsockAddress:
-        """Where it connects to."""
+        """The address that it connects to."""
         return self._address

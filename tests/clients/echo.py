@@ -1,9 +1,9 @@
 """A WebSocket echo for the clients' tests, in plain text and behind TLS 1.3, on this machine only.
 
 It runs beside the local upstream (`nitroproxy.demo.upstream`), whose CA keeps its key to itself. So the echo has a CA
-of its own, and adds it to the ``ca.pem`` that the upstream has left in DIRECTORY: who trusts that file trusts both.
-When it listens it writes ``echo.json`` there: the TCP ports of `ws`, of `wss`, and of `wrong_name`, whose certificate
-is for another name and must be refused.
+of its own, and adds it to the ``ca.pem`` that the upstream has left in DIRECTORY: a client that trusts that file trusts
+both. When it listens it writes ``echo.json`` there: the TCP ports of `ws`, of `wss`, and of `wrong_name`, whose
+certificate is for another name and must be refused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def listen(context: ssl.SSLContext | None) -> Server:
 
 
 async def main(directory: Path) -> None:
-    """Serve for ever."""
+    """Serve until the process is ended."""
     authority = ThrowAwayAuthority()
     with (directory / "ca.pem").open("ab") as file:
         file.write(authority.pem)

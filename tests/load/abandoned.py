@@ -1,4 +1,4 @@
-"""The trial of clients that leave: their requests end on every hop, and who only half-closes is answered (K2)."""
+"""The trial of clients that leave: their requests end on every hop, and one that only half-closes is answered (K2)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.load.client import Connection, Verdict
 from tests.load.stack import Stack
 from tests.load.stages import insist, report
 
-#: Requests that are abandoned in a second.
+#: Requests that are abandoned each second.
 _RATE: Final = 10_000 / 60
-#: Seconds after the last of them in which all must be over.
+#: Seconds after the last of them until all must be over.
 _WITHIN: Final = 2.0
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
 async def in_flight(stack: Stack) -> dict[str, int]:
-    """What gateway, enclave and relay have under way, without this question and the connections kept for reuse."""
+    """The work under way on gateway, enclave and relay, without this query and the connections kept for reuse."""
     connection = Connection(*await asyncio.open_connection("127.0.0.1", stack.gateway), "")
     page = (await connection.read("/metrics")).decode("utf-8")
     connection.abort()

@@ -1,4 +1,4 @@
-"""A proxy of bytes that does harm: between two hops, on UNIX or TCP sockets."""
+"""A byte proxy that injects faults between two hops, on UNIX or TCP sockets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Place = Path | int
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to one direction of one connection. Counts are bytes since its beginning.
+    """The faults of one direction of one connection. Counts are bytes since its beginning.
 
     :ivar latency: seconds that each piece is held back.
-    :ivar piece: most bytes passed on at a time; 0: as they come.
-    :ivar bandwidth: bytes a second; 0: any.
-    :ivar reset_after: then both connections are aborted.
-    :ivar truncate_after: then the receiver is told that this is the end.
-    :ivar stall_after: then nothing comes any more.
+    :ivar piece: the most bytes passed on at a time; 0: as they arrive.
+    :ivar bandwidth: bytes a second; 0: unlimited.
+    :ivar reset_after: bytes after which both connections are aborted.
+    :ivar truncate_after: bytes after which the receiver gets an end of input.
+    :ivar stall_after: bytes after which nothing more arrives.
     """
 
     latency: float = 0.0
@@ -34,7 +34,7 @@ class Fault:
 
 
 HARMLESS = Fault()
-#: What is done to the bytes from the connecting side, and to those towards it.
+#: The faults of the bytes from the connecting side, and of those towards it.
 Pair = tuple[Fault, Fault]
 
 
@@ -131,10 +131,10 @@ class FaultProxy:
                 passed += len(data)
                 await writer.drain()
             if _closed(ends[1] if writer is ends[0] else ends[0]):
-                writer.close()  # It had closed both directions, which is not the same as one.
+                writer.close()  # It has closed both directions, not only one.
             elif writer.can_write_eof():
                 writer.write_eof()
-        except OSError:  # A reset at one end is one at the other.
+        except OSError:  # A reset at one end becomes a reset at the other.
             for end in ends:
                 end.transport.abort()
 

@@ -1,4 +1,4 @@
-"""Load with faults for as long as asked: no wrong byte, no mixed answers, accounts that agree, nothing left."""
+"""Load with faults for a given time: no wrong byte, no mixed answers, accounts that agree, nothing left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.load.stages import insist, report, settled, warm
 
 _WORKERS: Final = 24
 _MIB: Final = 1 << 20
-#: What a client may ask, of a connection and for so many bytes.
+#: The requests of a client, on a connection and for so many bytes.
 _ASKS: Final = (
     client.get,
     partial(client.get, options="?framing=chunked"),
@@ -32,9 +32,9 @@ _ASKS: Final = (
     client.who_am_i,
     client.log_in,
 )
-#: Seconds between two comparisons of what the clients and the hops have under way.
+#: Seconds between two comparisons of the work under way at the clients and at the hops.
 _AUDIT_INTERVAL: Final = 60.0
-#: The share of connections, each way, on which something is done.
+#: The share of connections, in each direction, that get a fault.
 _HARM: Final = 0.25
 
 
@@ -61,7 +61,7 @@ def _choose(chance: random.Random) -> Pair:
 
 
 class _Clients:
-    """What the clients have under way, and a gate that lets all of them come to rest."""
+    """The work under way at the clients, and a gate that brings all of them to rest."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -72,7 +72,7 @@ class _Clients:
 
     @property
     def tunnels(self) -> int:
-        """CONNECT tunnels that clients keep and that have not been ended from the other side."""
+        """The CONNECT tunnels that clients keep and that the other side has not ended."""
         return sum(not connection.ended for connection in self._tunnels)
 
     @contextlib.contextmanager
@@ -96,7 +96,7 @@ class _Clients:
             self._rest.set()
 
     async def hold(self) -> None:
-        """Let no request begin, and wait until none is under way."""
+        """Hold new requests back, and wait until none is under way."""
         self._open.clear()
         if self._busy:
             await self._rest.wait()
@@ -109,7 +109,7 @@ class _Clients:
 async def _work(
     stack: Stack, chance: random.Random, until: float, verdicts: Counter[Verdict], clients: _Clients
 ) -> None:
-    """One client: connects in some way, asks for some things, pauses, gives up or goes away in the middle."""
+    """One client: connects in a random way, sends requests, pauses, gives up or leaves in the middle."""
     connects: list[Callable[[], Awaitable[Connection]]] = [
         stack.path_form,
         stack.path_form,
@@ -133,7 +133,7 @@ async def _work(
 async def _ask(
     connection: Connection, chance: random.Random, until: float, verdicts: Counter[Verdict], clients: _Clients
 ) -> None:
-    """Ask for some things on one connection."""
+    """Send random requests on one connection."""
     for _ in range(chance.randrange(1, 12)):
         async with clients:
             asked = chance.choice(_ASKS)(connection, int(10 ** chance.uniform(0, 5.7)))
@@ -147,7 +147,7 @@ async def _ask(
 
 
 async def _accounts(stack: Stack, clients: _Clients, within: float = 15.0) -> dict[str, tuple[int, int]]:
-    """With the clients at rest, what each hop has under way and what it should have; waits until they agree."""
+    """With the clients at rest, the work under way on each hop and the expected one; waits until they agree."""
     found: dict[str, tuple[int, int]] = {}
     until = time.monotonic() + within
     while time.monotonic() < until:
@@ -162,7 +162,7 @@ async def _accounts(stack: Stack, clients: _Clients, within: float = 15.0) -> di
         found = {
             hop: (count(rf'nitroproxy_requests_in_flight{{[^}}]*hop="nitroproxy-{hop}"[^}}]*}}'), expected)
             for hop, expected in (
-                ("host", 1),  # This question,
+                ("host", 1),  # This query,
                 ("enclave", 1 + clients.tunnels),  # which the gateway passes on.
                 ("relay", pooled + clients.tunnels),
             )
@@ -193,7 +193,7 @@ class _Memory:
         self._samples: list[tuple[float, int]] = []
 
     def sample(self) -> None:
-        """Look now."""
+        """Take a sample now."""
         self._samples.append((time.monotonic() - self._began, self._daemon.resident))
 
     @property

@@ -160,7 +160,7 @@ class _Connection:
         await self._send(h11.EndOfMessage())
 
     async def _until_close(self, fields: list[tuple[bytes, bytes]], size: int, seed: int, pace: float) -> None:
-        """A body that ends with the connection: h11 would rather chunk it."""
+        """A body delimited by the end of the connection: h11 by itself would chunk it."""
         lines = [b"HTTP/1.1 200 OK", *(name + b": " + value for name, value in fields), b"Connection: close", b"", b""]
         self._writer.write(b"\r\n".join(lines))
         for piece in content(size, seed):
