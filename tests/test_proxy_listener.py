@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
@@ -194,6 +197,85 @@ class LimitTests(SynchronousTestCase):
         settings = ListenerSettings(accepts=lambda address: False)
         factory = DownstreamFactory("nitroproxy-test", hop, settings, Deadlines(hop.clock))
         self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4321)))
+
+
+class SettingsTests(SynchronousTestCase):
+    """Settings that are replaced while connections are open: they hold from the next request on (K7)."""
+
+    LONG = b"GET /thing HTTP/1.1\r\nHost: a\r\nX-Long: %b\r\n\r\n" % (b"x" * 3000)
+
+    def setUp(self) -> None:
+        self.hop = OneHop()
+        self.client = self.hop.client()
+
+    def replace(self, header_bytes: int) -> None:
+        settings = self.hop.factory.settings
+        limits = replace(settings.limits, header_bytes=header_bytes)
+        self.hop.factory.settings = replace(settings, limits=limits, header_timeout=3.0, buffer_bytes=8192)
+
+    def status(self) -> bytes:
+        return self.client.take().split(b" ")[1]
+
+    def served(self) -> None:
+        if self.hop.endpoint.waiting:
+            self.upstream = self.hop.endpoint.accept()
+        self.upstream.receive(OK)
+        self.assertEqual(self.status(), b"200")
+
+    def test_before_the_first_request(self) -> None:
+        """A connection that has not sent anything has the new limits, stricter or laxer."""
+        self.replace(1024)
+        self.client.receive(self.LONG)
+        self.assertEqual(self.status(), b"431")
+
+    def test_between_requests(self) -> None:
+        """So has one that is kept alive."""
+        self.client.receive(self.LONG)
+        self.served()
+        self.replace(1024)
+        self.client.receive(self.LONG)
+        self.assertEqual(self.status(), b"431")
+
+    def test_laxer(self) -> None:
+        """What was too long before is served then."""
+        self.replace(1024)
+        client = self.client = self.hop.client()
+        client.receive(GET)
+        self.served()
+        self.replace(65536)
+        client.receive(self.LONG)
+        self.served()
+
+    def test_pipelined(self) -> None:
+        """A request that waits behind another has those that are in force when its turn comes."""
+        self.client.receive(GET + self.LONG)
+        upstream = self.hop.endpoint.accept()
+        self.replace(1024)
+        upstream.receive(OK)
+        answers = self.client.take()
+        self.assertEqual([b"HTTP/1.1 %b " % code in answers for code in (b"200", b"431")], [True, True])
+
+    def test_request_under_way(self) -> None:
+        """A head that has begun keeps the limits that it began with."""
+        self.client.receive(self.LONG[:100])
+        self.replace(1024)
+        self.client.receive(self.LONG[100:])
+        self.served()
+
+    def test_header_timeout(self) -> None:
+        """The time for a head, too."""
+        self.replace(65536)
+        self.client.receive(GET[:5])
+        self.hop.pass_time(3.1)
+        self.assertEqual(self.status(), b"408")
+
+    def test_buffer(self) -> None:
+        """And what a connection holds for a slow reader."""
+        self.replace(65536)
+        self.client.receive(GET)
+        self.served()
+        transport: Any = self.client
+        self.assertEqual(transport.bufferSize, 4096)
 
 
 class DrainTests(SynchronousTestCase):

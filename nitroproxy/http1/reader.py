@@ -60,6 +60,10 @@ class _Reader(ABC):
         self._in_body = False
         self._error: ProxyError | None = None
 
+    def limit(self, limits: Limits) -> None:
+        """Put other limits in force, from the next message on."""
+        self._limits = limits
+
     def feed(self, data: bytes) -> None:
         """Take bytes from the connection."""
         self._buffer = self._buffer + data if self._buffer else data

@@ -207,6 +207,8 @@ class Downstream(Protocol):
         if self._state is _State.HEAD:
             if self.pace.full:
                 return False  # No more answers for a client that does not read those it has.
+            if self._settings is not self._listener.settings and not self._head.begun:
+                self._take_settings()
             request = self._reader.read_head()
             if request is None:
                 if self._reader.buffered:
@@ -228,6 +230,12 @@ class Downstream(Protocol):
                 return True
         return False
 
+    def _take_settings(self) -> None:
+        """They have been replaced: what has not begun is read under the new ones."""
+        settings = self._settings = self._listener.settings
+        self._reader.limit(settings.limits)
+        self.transport.bufferSize = settings.buffer_bytes // 2
+
     def _refuse_head(self, error: ProxyError, request_complete: bool = False) -> None:
         """What came is no request that can be served: answer, and read no more of it."""
         self._begin_record(None, new_request_id())
@@ -236,13 +244,12 @@ class Downstream(Protocol):
     def _begin(self, request: Request) -> None:
         self._head.arrived()
         self._listener.head_complete(self)
-        settings = self._settings = self._listener.settings
         self._state = _State.BODY if request.content_length else _State.RESPONDING
         record = self._begin_record(request, request_id_of(request))
-        self.response.rewrite_location = settings.rewrite_location and request.target.startswith(b"/")
-        record.traceparent = traceparent_of(request, make=settings.make_traceparent)
+        self.response.rewrite_location = self._settings.rewrite_location and request.target.startswith(b"/")
+        record.traceparent = traceparent_of(request, make=self._settings.make_traceparent)
         try:
-            self._exchange = dispatch(self, request, record, settings, self._listener)
+            self._exchange = dispatch(self, request, record, self._settings, self._listener)
         except ProxyError as error:
             # What follows a CONNECT was meant for the tunnel: it must not be read as a request.
             self.send_problem(error, not request.content_length and request.method != b"CONNECT")
