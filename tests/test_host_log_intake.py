@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.host.log_intake import LogIntake, LogRouter
+from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.telemetry.logs import text_line
@@ -70,7 +70,7 @@ class IntakeTests(SynchronousTestCase):
             self.post(0, line(message="a"), session="a")
             self.post(0, line(message="b"), session="b")
         self.assertEqual(self.messages(), ["a", "b"])
-        for number in range(63):
+        for number in range(LOG_CONNECTIONS - 1):
             self.post(0, line(message="x"), session=f"s{number}")
         self.taken.clear()
         self.post(0, line(message="b"), session="b")

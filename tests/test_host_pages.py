@@ -121,9 +121,43 @@ class EnclaveTests(SynchronousTestCase):
 
         examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=True, workers=workers)
         examining: Deferred[Health] = Deferred.fromCoroutine(examine())
-        self.answer(b'{"checks": {"workers": [{"status": "pass"}]}}')
+        self.answer(b'{"checks": {"enclave": [{"status": "pass"}], "workers": [{"status": "fail"}]}}')
         health = self.successResultOf(examining)
-        self.assertEqual((health.checks["workers"].status, health.status), ("warn", "warn"))
+        self.assertEqual((health.checks["workers"].status, health.checks["enclave_workers"].status), ("warn", "fail"))
+
+    def examine(self, body: bytes, *, verifies: bool = True) -> Health:
+        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=verifies)
+        examining: Deferred[Health] = Deferred.fromCoroutine(examine())
+        self.answer(body)
+        return self.successResultOf(examining)
+
+    def test_hostile_health(self) -> None:
+        """An enclave says how its own layers are and what is beyond; it does not overrule what the host examines itself
+        (K7)."""
+        forged = {layer: [{"status": "fail", "output": "forged"}] for layer in ("host", "vsock", "workers", "x")}
+        checks = {"enclave": [{"status": "pass"}], "egress": [{"status": "warn"}], **forged}
+        health = self.examine(json.dumps({"checks": checks}).encode())
+        self.assertEqual([health.checks[layer].status for layer in ("host", "vsock")], ["pass", "pass"])
+        self.assertEqual(health.checks["egress"].status, "warn")
+        self.assertNotIn("workers", health.checks)
+        self.assertNotIn("x", health.checks)
+
+    def test_verification(self) -> None:
+        """The enclave verifies, so its word counts; but where the host's own configuration has verification off, an
+        enclave that says "on" does not hide it, and without its word the check is missing: unknown (K7)."""
+        on = b'{"checks": {"enclave": [{"status": "pass"}], "tls_verification": [{"status": "pass", "output": "on"}]}}'
+        self.assertEqual(self.examine(on).checks["tls_verification"], Check("pass", "on"))
+        self.assertEqual(
+            self.examine(on.replace(b'"pass", "o', b'"warn", "o')).checks["tls_verification"].status, "warn"
+        )
+        self.assertEqual(self.examine(on, verifies=False).checks["tls_verification"].status, "warn")
+        for body in (b"nonsense", b'{"checks": {"enclave": [{"status": "pass"}]}}'):
+            self.assertNotIn("tls_verification", self.examine(body).checks)
+
+    def test_no_word_of_itself(self) -> None:
+        """A document that does not say how the enclave is, is none: the enclave fails."""
+        for body in (b'{"checks": {}}', b'{"checks": {"egress": [{"status": "pass"}]}}'):
+            self.assertEqual(self.examine(body).checks["enclave"].status, "fail")
 
     def test_unknown_verification(self) -> None:
         """Only the enclave says that it verifies certificates; that this host's configuration does not is a warning."""

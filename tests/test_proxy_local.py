@@ -86,7 +86,7 @@ class LocalTests(SynchronousTestCase):
             start, headers, body = self.ask(request)
             self.assertEqual(start, b"HTTP/1.1 200 OK")
             self.assertEqual(headers[b"content-type"], b"application/health+json")
-            self.assertEqual(read_health(body), {"host": Check("pass")})
+            self.assertEqual(read_health(body, ("host",)), {"host": Check("pass")})
 
     def test_failing(self) -> None:
         """A layer that fails makes it 503 and says why; a warning does not."""

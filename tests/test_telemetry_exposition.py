@@ -15,7 +15,7 @@ from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.route import Local, Route
 from nitroproxy.telemetry.exposition import MetricsResource, metrics_of_both, own_metrics
 from nitroproxy.telemetry.health import LocalRoot
-from nitroproxy.telemetry.metrics import HopMetrics, Metrics
+from nitroproxy.telemetry.metrics import HopMetrics, Metrics, merge
 from tests.wire import GET, OneHop, split_head
 
 
@@ -47,7 +47,7 @@ class ScrapeTests(SynchronousTestCase):
         async def ask() -> bytes | None:
             return self.theirs
 
-        return await metrics_of_both("host", lambda: own_metrics(self.host), ask)
+        return await metrics_of_both(lambda: own_metrics(self.host), ask)
 
     def up(self, body: bytes) -> dict[str, float]:
         families = {family.name: family for family in parse_text(body.decode())}
@@ -80,6 +80,39 @@ class ScrapeTests(SynchronousTestCase):
         _, body = self.scrape(self.both, b"")
         self.assertIn(b'nitroproxy_up{role="host"} 1.0', body)
         self.assertNotIn(b'nitroproxy_up{role="host"} 0.0', body)
+
+    def test_no_duplicate_series(self) -> None:
+        """A hostile enclave that forges the labels role and worker makes no series twice: a scraper would refuse the
+        whole page, the host's own part with it (K7)."""
+        assert self.theirs is not None
+        good = self.theirs
+        for forged in (
+            b'nitroproxy_requests_in_flight{hop="nitroproxy-enclave",role="host"} 1\n',
+            b'nitroproxy_requests_in_flight{hop="nitroproxy-enclave",role="x"} 1\n'
+            b'nitroproxy_requests_in_flight{hop="nitroproxy-enclave",role="y"} 1\n',
+            b'nitroproxy_requests_in_flight{hop="nitroproxy-host",role="host"} 1\n',
+            b'nitroproxy_requests_in_flight{hop="nitroproxy-host",role="host",worker="1"} 1\n',
+            b'nitroproxy_build_info{version="1",role="host"} 1\nnitroproxy_build_info{version="1"} 1\n',
+        ):
+            self.theirs = good + forged
+            _, body = self.scrape(self.both, b"")
+            series = [line.rpartition(b" ")[0] for line in body.splitlines() if not line.startswith(b"#")]
+            self.assertEqual(len(set(series)), len(series), forged)
+            host = [line for line in series if b'role="host"' in line]
+            self.assertFalse([line for line in host if b"worker" in line], forged)
+
+    def test_several_processes(self) -> None:
+        """Processes of the enclave daemon keep their label worker beside the role."""
+        workers = [Metrics("enclave", "1", name) for name in ("supervisor", "1", "2")]
+
+        async def all_of_them() -> Sequence[Metric]:
+            return merge(family for metrics in workers for family in metrics.collect())
+
+        self.theirs = self.scrape(all_of_them, b"")[1]
+        _, body = self.scrape(self.both, b"")
+        for name in (b"supervisor", b"1", b"2"):
+            self.assertIn(b'nitroproxy_build_info{role="enclave",version="1",worker="%b"} 1.0' % name, body)
+        self.assertIn(b'nitroproxy_build_info{role="host",version="1"} 1.0', body)
 
     def test_failure(self) -> None:
         """A collector that fails is 500, and logged."""

@@ -163,17 +163,25 @@ class LinesTests(SynchronousTestCase):
         self.assertTrue(rest and all(line.startswith(b"<2>    ") for line in rest))
 
     def test_marks(self) -> None:
-        """Each line of one of several processes names the process; a line of the enclave names the enclave instead."""
-        for form, expected in (("text", b" [worker 2] m\n"), ("json", b'"worker":2')):
+        """Each line of one of several processes says which, also that about dropped lines, and what is shipped."""
+        for form, expected in (("text", b" [worker 2] "), ("json", b'"worker":2')):
             reader, writer = os.pipe()
             lines = Lines(form, writer, priorities=False, marks={"worker": 2})
-            lines.take({"time": "T", "level": "info", "event": "log", "message": "m"})
+            shipped: list[Mapping[str, Any]] = []
+            log = EventLog("INFO", [lines.take, shipped.append], {"worker": 2})
+            log.emit("info", "access", "m", {})
+            Logger("test", observer=log).info("n", event="x")
             lines.sink.flush(5)
-            self.assertIn(expected, os.read(reader, 4096))
+            found = os.read(reader, 4096).splitlines()
+            self.assertEqual([expected in line for line in (*found, lines._notice(3))], [True] * 3)
+            self.assertEqual([fields["worker"] for fields in shipped], [2, 2])
             os.close(reader)
             os.close(writer)
+
+    def test_origin(self) -> None:
+        """What a worker of the enclave logged says both."""
         line = text_line({"time": "T", "level": "info", "message": "m", "cid": 16, "worker": 1})
-        self.assertEqual(line, b"T info  [enclave 16] m\n")
+        self.assertEqual(line, b"T info  [enclave 16] [worker 1] m\n")
 
     def test_drops_are_reported(self) -> None:
         """After lines were dropped, a line says how many."""

@@ -16,7 +16,16 @@ from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.record import End, Record
 from nitroproxy.proxy.route import Dial, Route
 from nitroproxy.telemetry.lag import ReactorLag
-from nitroproxy.telemetry.metrics import ConnectMetrics, HopMetrics, Metrics, TLSMetrics, merge, pool_metrics
+from nitroproxy.telemetry.metrics import (
+    LABELS,
+    ConnectMetrics,
+    HopMetrics,
+    Metrics,
+    TLSMetrics,
+    labelled,
+    merge,
+    pool_metrics,
+)
 from tests.wire import GET, OneHop, WaitingEndpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -232,9 +241,43 @@ class OtherTests(SynchronousTestCase):
         self.assertIn("process_resident_memory_bytes", names)
 
     def test_merge(self) -> None:
-        """A family that another calls by the same name and means otherwise is left out."""
-        counter, gauge = Metric("x", "one", "counter"), Metric("x", "other", "gauge")
-        counter.add_sample("x_total", {}, 1)
-        gauge.add_sample("x", {}, 2)
-        [family] = merge([("host", counter), ("enclave", gauge)])
-        self.assertEqual([(sample.name, sample.labels) for sample in family.samples], [("x_total", {"role": "host"})])
+        """Families of one name are one family; one of another type is left out."""
+        counter, same, gauge = Metric("x", "one", "counter"), Metric("x", "two", "counter"), Metric("x", "3", "gauge")
+        counter.add_sample("x_total", {"a": "1"}, 1)
+        same.add_sample("x_total", {"a": "2"}, 2)
+        gauge.add_sample("x", {}, 3)
+        [family] = merge([counter, same, gauge])
+        self.assertEqual([(one.name, one.value) for one in family.samples], [("x_total", 1), ("x_total", 2)])
+        self.assertEqual(len(counter.samples), 1, "what was merged is as it was")
+
+    def test_labelled(self) -> None:
+        """Labels are put on every sample, and do not replace those that it has."""
+        family = Metric("x", "one", "counter")
+        family.add_sample("x_total", {"worker": "1"}, 1)
+        family.add_sample("x_total", {}, 2)
+        labels = [sample.labels for sample in labelled(family, {"role": "host", "worker": "2"}).samples]
+        self.assertEqual(labels, [{"role": "host", "worker": "1"}, {"role": "host", "worker": "2"}])
+
+    def test_worker(self) -> None:
+        """One of several processes says on every sample which it is."""
+        families = Metrics("enclave", "1", "3").collect()
+        labels = [sample.labels for family in families for sample in family.samples]
+        self.assertTrue(labels)
+        self.assertTrue(all(one["worker"] == "3" and one["role"] == "enclave" for one in labels))
+
+    def test_label_names(self) -> None:
+        """The names of all labels are in one set, which the reader of the enclave's metrics goes by (S19)."""
+        connects, handshakes = ConnectMetrics("relay"), TLSMetrics()
+        connects.tried(None)
+        connects.tried(Failure(ConnectError()))
+        handshakes.shook_hands(None, False)
+        hop = HopMetrics("nitroproxy-enclave")
+        record = Record(0.0, b"an-id", b"GET")
+        record.failed(ProxyError(Kind.DNS_ERROR, "no"), "nitroproxy-relay")
+        hop.ended(record, 0.3)
+        metrics = Metrics("enclave", "1", "3")
+        metrics.sources += [hop.collect, connects.collect, handshakes.collect, ReactorLag(Clock()).collect]
+        metrics.sources.append(pool_metrics("destinations", lambda: OneHop().pool))
+        used = {label for family in metrics.collect() for sample in family.samples for label in sample.labels}
+        self.assertEqual(used - {"le"} - LABELS, set())
+        self.assertEqual(LABELS - used, {"outcome"}, "which is of the host's log intake")

@@ -1,9 +1,12 @@
-"""How the enclave daemon is, and the way out of it: asked by the host for its own health page."""
+"""The health of the enclave daemon and of the way out of it: the host asks for it for its own page."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from nitroproxy.errors import ProxyError
@@ -14,12 +17,17 @@ from nitroproxy.proxy.settings import PoolSettings
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.health import LONGEST_HEALTH, Check, Health, read_health, same_policy, tls_verification
 
-#: Seconds that the relay may take to say how it is: less than the host waits for all of this.
-_RELAY_TIMEOUT = 0.6
+#: Seconds that the relay may take to answer: less than the host waits for all of this.
+_RELAY_TIMEOUT: Final = 0.6
+#: What the relay has something to say about; every other layer is the enclave's to examine.
+_RELAY_LAYERS: Final = ("egress", "dns", "policy")
 
 
 class HealthOfEnclave:
-    """Examines the enclave daemon and the relay beyond it."""
+    """Examines the enclave daemon and the relay beyond it.
+
+    :param workers: examines the daemon's processes, if it has several.
+    """
 
     def __init__(
         self,
@@ -30,11 +38,13 @@ class HealthOfEnclave:
         settings: PoolSettings,
         *,
         verifies: bool,
+        workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
     ) -> None:
         self._policy = policy
         self._deadlines = deadlines
         self._version = version
         self._verifies = verifies
+        self._workers = workers
         self._pool = Pool(
             lambda key, identity: relay,
             deadlines,
@@ -45,9 +55,10 @@ class HealthOfEnclave:
     async def __call__(self) -> Health:
         """The health of the enclave daemon, of the egress relay and of what the relay says of DNS."""
         health = Health("nitroproxy-enclave", self._version, {"enclave": Check("pass")})
+        examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
         try:
             _, body = await fetch(self._pool, "relay", b"/health", self._deadlines, _RELAY_TIMEOUT, LONGEST_HEALTH)
-            theirs = read_health(body)
+            theirs = read_health(body, _RELAY_LAYERS)
             health.checks.update(theirs)
             if "policy" in theirs:
                 health.checks["policy"] = same_policy(self._policy.fingerprint, theirs["policy"].output)
@@ -56,4 +67,6 @@ class HealthOfEnclave:
         except ValueError as error:
             health.checks["egress"] = Check("fail", f"the egress relay's health cannot be read: {error}")
         health.checks["tls_verification"] = tls_verification(self._verifies)
+        if examining is not None:
+            health.checks["workers"] = await examining
         return health

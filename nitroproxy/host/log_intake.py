@@ -26,9 +26,9 @@ from nitroproxy.telemetry.logs import PRIORITY_OF, traceback_lines
 from nitroproxy.telemetry.shipping import BATCH_BYTES, LINE_BYTES
 
 _HOP: Final = "nitroproxy-logs"
-#: Connections that the log listener serves at once, and sessions that it remembers: one for each process of an enclave.
-#: A connection may hold a batch.
-LOG_CONNECTIONS: Final = 64
+#: Connections that the log listener serves at once, and sessions that it remembers: one for each process of an enclave,
+#: which are up to 65, and some for those that are started again. A connection may hold a batch.
+LOG_CONNECTIONS: Final = 80
 #: Fields of an event at most, and bytes of a name and of a value.
 _MOST_FIELDS: Final = 64
 _NAME_BYTES: Final = 64

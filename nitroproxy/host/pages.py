@@ -30,12 +30,16 @@ from nitroproxy.telemetry.health import (
     read_health,
     tls_verification,
 )
-from nitroproxy.telemetry.scrape import LONGEST
+from nitroproxy.telemetry.scrape import longest
 
 _log: Final = Logger()
 
 #: Seconds that the enclave may take for its health or metrics: `/health` itself answers within one.
 _ENCLAVE_TIMEOUT = 0.85
+
+#: What the enclave has something to say about, in the order a request passes it; its own `workers` are shown as
+#: `enclave_workers`. Every other layer is the host's to examine.
+_ENCLAVE_LAYERS: Final = ("enclave", "workers", "egress", "dns", "policy", "tls_verification")
 
 #: Failures before there was a connection to the enclave.
 _NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT})
@@ -78,22 +82,23 @@ class HealthOfHost:
         """Examine the host daemon, and ask the enclave for its own health and that of the way out."""
         health = Health("nitroproxy-host", self._version, {"host": Check("pass")})
         examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
+        theirs: dict[str, Check] = {}
+        reached = Check("pass")
         try:
             _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT, LONGEST_HEALTH)
-            theirs = read_health(body)
+            theirs = read_health(body, _ENCLAVE_LAYERS)
         except ProxyError as error:
-            unreachable = error.kind in _NO_CONNECTION
-            health.checks["vsock"] = Check("fail", error.detail) if unreachable else Check("pass")
-            health.checks["enclave"] = Check("fail", f"the enclave does not answer: {error.detail}")
+            if error.kind in _NO_CONNECTION:
+                reached = Check("fail", error.detail)
+            theirs = {"enclave": Check("fail", f"the enclave does not answer: {error.detail}")}
         except ValueError as error:
-            health.checks["vsock"] = Check("pass")
-            health.checks["enclave"] = Check("fail", f"the enclave's health cannot be read: {error}")
-        else:
-            health.checks["vsock"] = Check("pass")
-            health.checks.update(theirs)
-        # Only the enclave knows whether it verifies. That this configuration does not is worth a warning in any case.
+            theirs = {"enclave": Check("fail", f"the enclave's health cannot be read: {error}")}
+        health.checks["vsock"] = reached
+        for layer, check in theirs.items():
+            health.checks["enclave_workers" if layer == "workers" else layer] = check
+        # Only the enclave knows whether it verifies. That this configuration does not is a warning whatever it says.
         if not self._verifies:
-            health.checks.setdefault("tls_verification", tls_verification(False))
+            health.checks["tls_verification"] = tls_verification(False)
         if examining is not None:
             health.checks["workers"] = await examining
         return health
@@ -107,20 +112,23 @@ class MetricsOfBoth:
     """The metrics of this daemon and of the enclave's, in one scrape.
 
     :param own: collects this daemon's.
+    :param processes: how many processes the enclave daemon has.
     """
 
-    def __init__(self, own: Collect, pool: Pool, deadlines: Deadlines) -> None:
+    def __init__(self, own: Collect, pool: Pool, deadlines: Deadlines, processes: int = 1) -> None:
         self._own = own
         self._pool = pool
         self._deadlines = deadlines
+        self._processes = processes
 
     async def __call__(self) -> Sequence[Metric]:
         """Collect both; an enclave that does not answer is reported as ``nitroproxy_up`` 0."""
-        return await metrics_of_both("host", self._own, self._ask)
+        return await metrics_of_both(self._own, self._ask, self._processes)
 
     async def _ask(self) -> bytes | None:
         try:
-            status, body = await fetch(self._pool, ENCLAVE, b"/metrics", self._deadlines, _ENCLAVE_TIMEOUT, LONGEST)
+            most = longest(self._processes)
+            status, body = await fetch(self._pool, ENCLAVE, b"/metrics", self._deadlines, _ENCLAVE_TIMEOUT, most)
         except ProxyError as error:
             if error.kind is Kind.CONTENT_TOO_LARGE:
                 _log.warn(

@@ -12,12 +12,12 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from nitroproxy.telemetry.health import LocalRoot, answer_later
-from nitroproxy.telemetry.metrics import Metrics, merge
+from nitroproxy.telemetry.metrics import Metrics, labelled, merge
 from nitroproxy.telemetry.scrape import read_metrics
 
 _log: Final = Logger()
 
-#: Gives what a daemon counts, in however many processes.
+#: Gives what a daemon counts, in all its processes.
 Collect = Callable[[], Coroutine[Any, Any, Sequence[Metric]]]
 
 
@@ -66,13 +66,14 @@ async def own_metrics(metrics: Metrics) -> Sequence[Metric]:
 
 
 async def metrics_of_both(
-    role: str, collect: Collect, ask_peer: Callable[[], Awaitable[bytes | None]]
+    collect: Collect, ask_peer: Callable[[], Awaitable[bytes | None]], processes: int = 1
 ) -> Sequence[Metric]:
-    """What this daemon counts and what the other does, which may be down: then ``nitroproxy_up`` of its role is 0.
+    """What the host daemon counts and what the enclave's does; ``nitroproxy_up`` of the enclave is 0 when it does not
+    answer.
 
-    :param role: this daemon's.
-    :param collect: gives what it counts.
+    :param collect: gives what the host daemon counts.
     :param ask_peer: gives the enclave's metrics in the text format, or None.
+    :param processes: how many processes the enclave daemon is said to have: see `read_metrics`.
     """
     theirs: list[Metric] = []
     collecting = Deferred.fromCoroutine(collect())
@@ -80,15 +81,11 @@ async def metrics_of_both(
     own = await collecting
     if body is not None:
         try:
-            theirs = read_metrics(body)
+            theirs = read_metrics(body, processes)
         except ValueError as error:
             _log.warn("the enclave's metrics cannot be read: {error}", event="metrics_unreadable", error=str(error))
             body = None
-    up = GaugeMetricFamily("nitroproxy_up", "Whether the daemon of that role answered this scrape.", labels=[])
-    up.add_metric([], 1)
-    peer_up = GaugeMetricFamily("nitroproxy_up", up.documentation, labels=[])
-    peer_up.add_metric([], 0 if body is None else 1)
-    families: list[tuple[str, Metric]] = [(role, up), ("enclave", peer_up)]
-    families += [(role, family) for family in own]
-    families += [("enclave", family) for family in theirs]
-    return merge(families)
+    up = GaugeMetricFamily("nitroproxy_up", "Whether the daemon of that role answered this scrape.", labels=["role"])
+    up.add_metric(["host"], 1)
+    up.add_metric(["enclave"], 0 if body is None else 1)
+    return merge([up, *own, *(labelled(family, {"role": "enclave"}) for family in theirs)])

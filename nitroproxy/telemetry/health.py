@@ -1,13 +1,13 @@
 """Health of a daemon, layer by layer, as ``application/health+json`` (draft-inadarei-api-health-check-06).
 
-A `Health` is a status for each layer; the whole is as good as its worst. `HealthResource` serves one that is made
-afresh for every request, so what it says is never older than the request.
+A `Health` is a status for each layer; the whole is as good as its worst. `HealthResource` examines anew for every
+request, so its answer is never older than the request.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -24,9 +24,8 @@ from nitroproxy.telemetry.logs import printable
 
 _log: Final = Logger()
 
-#: Bytes of another daemon's health document, at most; characters of a layer's name and of what it says of itself.
+#: Bytes of another daemon's health document, at most; characters of what a layer says of itself.
 LONGEST_HEALTH: Final = 16 * 1024
-_LONGEST_NAME: Final = 32
 _LONGEST_OUTPUT: Final = 512
 
 Status = Literal["pass", "warn", "fail"]
@@ -78,26 +77,31 @@ def same_policy(enclave: str, relay: str) -> Check:
     return Check("warn", f"egress.allow and egress.deny differ: the enclave has {enclave}, the relay {relay}")
 
 
-def read_health(body: bytes) -> dict[str, Check]:
-    """The checks in another daemon's health document, cut to size, with what does not print escaped.
+def read_health(body: bytes, layers: Sequence[str]) -> dict[str, Check]:
+    """The checks of *layers* in another daemon's health document, cut to size, with what does not print escaped.
 
+    What the document says of any other layer is left out: the reader examines those itself.
+
+    :param layers: those that the other daemon has to say something about; without the first it is no such document.
     :raises ValueError: when *body* is not one.
     """
     try:
         document: Any = json.loads(body)
-        return {
-            printable(layer[:_LONGEST_NAME]): Check(
-                entries[0]["status"], printable(str(entries[0].get("output", ""))[:_LONGEST_OUTPUT])
-            )
-            for layer, entries in document["checks"].items()
-            if entries[0]["status"] in _WORST_FIRST
+        told = {layer: document["checks"][layer][0] for layer in layers if layer in document["checks"]}
+        checks = {
+            layer: Check(entry["status"], printable(str(entry.get("output", ""))[:_LONGEST_OUTPUT]))
+            for layer, entry in told.items()
+            if entry["status"] in _WORST_FIRST
         }
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError("not a health document") from error
+    if layers[0] not in checks:
+        raise ValueError(f"it does not say how the layer {layers[0]} is")
+    return checks
 
 
 class LocalRoot(Resource):
-    """The root of a daemon's own pages; what is not there, or not so to be had, is a problem document.
+    """The root of a daemon's own pages; answers 404 and 405 as problem documents.
 
     :param hop: the daemon's name in problem documents.
     """
@@ -107,7 +111,7 @@ class LocalRoot(Resource):
         self._hop = hop
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Nothing is there."""
+        """404."""
         return _NotFound(self._hop)
 
     def render(self, request: Request) -> bytes | int:
@@ -147,7 +151,7 @@ def problem_page(error: ProxyError, hop: str, request: Request, methods: bytes =
 class HealthResource(LocalRoot):
     """Serves *examine*'s result: 200 while nothing fails, 503 otherwise. May have pages below it.
 
-    Those who ask at the same time are told of the same examination.
+    Requests that come while an examination is under way share its result.
     """
 
     def __init__(self, hop: str, examine: Callable[[], Awaitable[Health]]) -> None:
@@ -156,7 +160,7 @@ class HealthResource(LocalRoot):
         self._asking: list[Deferred[Health]] = []
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Itself, with a slash at the end; else nothing is there."""
+        """Itself, with a slash at the end; otherwise 404."""
         return self if not path else super().getChild(path, request)
 
     def render_GET(self, request: Request) -> int:

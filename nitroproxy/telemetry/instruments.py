@@ -1,9 +1,10 @@
-"""What watches one daemon: its log, its metrics, the lag of its reactor; put together for the composition roots."""
+"""What watches one process of a daemon: its log, its metrics, the lag of its reactor; assembled for the composition
+roots."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,20 +16,20 @@ from nitroproxy.telemetry.lag import ReactorLag
 from nitroproxy.telemetry.logs import EventLog, Lines, journal_reads
 from nitroproxy.telemetry.metrics import ConnectMetrics, HopMetrics, Metrics, one_counter
 
-#: Seconds that whoever reads the log may take for the last lines.
+#: Seconds that the reader of the log may take for the last lines.
 _LAST_LINES: Final = 1.0
 
 
 class Instruments:
-    """The instruments of one daemon.
+    """The instruments of one process of a daemon.
 
     :param role: ``host`` or ``enclave``.
     :param level: the least severe level that is logged.
     :param form: of log lines, ``text`` or ``json``.
     :param access: whether each exchange is logged.
-    :param worker: which of the daemon's processes this is, for its log lines; 0: the only one, or the first.
     :param output: the descriptor to log to.
-    :ivar takers: given the fields of each log event; the daemon's own output is the first.
+    :param worker: which of the daemon's processes this is: see `Metrics`. A numbered one marks its log lines.
+    :param takers: given the fields of each log event, besides the process's own output.
     """
 
     def __init__(
@@ -41,36 +42,37 @@ class Instruments:
         form: str,
         access: bool,
         output: int,
-        worker: int = 0,
+        worker: str = "",
+        takers: Sequence[Callable[[Mapping[str, Any]], object]] = (),
     ) -> None:
+        marks = {"worker": int(worker)} if worker.isdecimal() else {}
         priorities = journal_reads(output, os.environ.get("JOURNAL_STREAM"))
-        self.lines = Lines(form, output, priorities=priorities, marks={"worker": worker} if worker else {})
-        self.takers: list[Callable[[Mapping[str, Any]], object]] = [self.lines.take]
-        self.log = EventLog(level, self.takers)
+        self.lines = Lines(form, output, priorities=priorities, marks=marks)
+        self.log = EventLog(level, [self.lines.take, *takers], marks)
         self.log.active = False  # Until it is made the daemon's log.
         self.lag = ReactorLag(clock)
-        self.metrics = Metrics(role, version)
+        self.metrics = Metrics(role, version, worker)
         dropped = one_counter("log_lines_dropped", "Log lines lost before they left.", lambda: self.lines.sink.dropped)
         self.metrics.sources += [self.lag.collect, dropped]
         self._access = access
 
     def observer(self, hop: str) -> Observer:
-        """Watches the listeners of *hop*."""
+        """An observer for the listeners of *hop*, which counts and logs their exchanges. Once for each hop."""
         counts = HopMetrics(hop)
         self.metrics.sources.append(counts.collect)
         return Observers(counts, AccessLog(hop, self.log)) if self._access else counts
 
     def watch_connects(self, peer: str) -> Callable[[Failure | None], object]:
-        """Counts the connections to *peer*: give it to a `HopEndpoint`."""
+        """A counter of the connections to *peer*, for a `HopEndpoint`. Once for each peer."""
         counts = ConnectMetrics(peer)
         self.metrics.sources.append(counts.collect)
         return counts.tried
 
     def end(self) -> None:
-        """Look no more, and write what waits to be written."""
+        """Stop measuring, and `flush`."""
         self.lag.stop()
         self.flush()
 
     def flush(self) -> None:
-        """Write what waits to be written."""
+        """Write the log lines that wait; blocks for at most a second."""
         self.lines.sink.flush(_LAST_LINES)

@@ -129,8 +129,8 @@ def json_line(fields: Mapping[str, Any]) -> bytes:
 def text_line(fields: Mapping[str, Any]) -> bytes:
     """For a person; the end of a traceback follows on lines that are indented, at most `MOST_TRACEBACK_LINES`."""
     origin = f" [enclave {fields['cid']}]" if "cid" in fields else ""
-    if "worker" in fields and not origin:
-        origin = f" [worker {fields['worker']}]"
+    if "worker" in fields:
+        origin += f" [worker {fields['worker']}]"
     line = printable(f"{fields['time']} {fields['level']:5}{origin} {fields['message']}") + "\n"
     if "failure" in fields:
         line += "".join(f"    {printable(trace)}\n" for trace in traceback_lines(str(fields["failure"])))
@@ -158,7 +158,7 @@ class Lines:
 
     :param form: ``text`` or ``json``.
     :param priorities: begin each line with its priority for the journal.
-    :param marks: fields of every line.
+    :param marks: fields of the lines about dropped lines; `EventLog` puts them on events.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Lines:
         self.sink.write(self._line(fields))
 
     def _line(self, fields: Mapping[str, Any]) -> bytes:
-        line = self._form({**fields, **self._marks} if self._marks else fields)
+        line = self._form(fields)
         if self._priorities:
             prefix = b"<%d>" % _PRIORITIES.get(_named(fields["level"]), 6)
             line = b"".join(prefix + part for part in line.splitlines(keepends=True))
@@ -183,7 +183,7 @@ class Lines:
     def _notice(self, count: int) -> bytes:
         message = f"{count} log lines were dropped: their reader does not keep up, or writing failed"
         fields = {"time": timestamp(time.time()), "level": "warn", "event": "log_lines_dropped", "message": message}
-        return self._line({**fields, "logger": __name__, "count": count})
+        return self._line({**fields, "logger": __name__, "count": count, **self._marks})
 
 
 def _named(level: str) -> Any:
@@ -196,15 +196,22 @@ class EventLog:
 
     :param level: ``DEBUG``, ``INFO``, ``WARN``, ``ERROR`` or ``CRITICAL``.
     :param takers: called with the fields of each event.
+    :param marks: fields of every event: which process it comes from.
     :ivar active: whether `emit` does anything: not where another observer has the daemon's log.
     """
 
     active = True
 
-    def __init__(self, level: str, takers: Sequence[Callable[[Mapping[str, Any]], object]]) -> None:
+    def __init__(
+        self,
+        level: str,
+        takers: Sequence[Callable[[Mapping[str, Any]], object]],
+        marks: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self._predicate = LogLevelFilterPredicate()
         self.set_level(level)
         self._takers = takers
+        self._marks = marks
 
     def set_level(self, level: str) -> None:
         """Leave out less severe events from now on."""
@@ -220,7 +227,14 @@ class EventLog:
         """
         if PRIORITY_OF[level] > self._priority or not self.active:
             return
-        whole = {"time": timestamp(time.time()), "level": level, "event": event, "message": text, **fields}
+        whole = {
+            "time": timestamp(time.time()),
+            "level": level,
+            "event": event,
+            "message": text,
+            **fields,
+            **self._marks,
+        }
         for take in self._takers:
             take(whole)
 
@@ -228,6 +242,6 @@ class EventLog:
         """See `ILogObserver`."""
         if self._predicate(event) is PredicateResult.no:
             return
-        fields = fields_of(event)
+        fields = {**fields_of(event), **self._marks}
         for take in self._takers:
             take(fields)

@@ -1,7 +1,7 @@
 """What the daemons count, as Prometheus metrics.
 
-Counting is a few additions on plain numbers, so that it costs next to nothing on the way of a request; metric families
-are made of them when somebody asks. Labels are from closed sets: no host name, path or address ever becomes one.
+Counting is a few additions on plain numbers, so that it costs a request next to nothing; a scrape makes metric families
+of them. Labels are from closed sets (`LABELS`): no host name, path or address ever becomes one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -28,15 +28,15 @@ _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELET
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LONG_SECONDS: Final = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
 _BYTES: Final = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 16777216.0, 268435456.0)
-#: What of the policy refused, by the failure it is told as.
+#: Which rule of the policy refused, by the failure that the client gets.
 _DENIALS: Final = {
     Kind.DESTINATION_DENIED: "deny",
     Kind.DESTINATION_NOT_ALLOWED: "allow",
     Kind.ADDRESS_DENIED: "address",
     Kind.PLAINTEXT_DESTINATION: "plaintext",
 }
-#: Failures for which the guide advises alerts, by the hops that can find them: told from the start, as 0, because
-#: the first that happens would else be no increase.
+#: Failures for which the guide advises alerts, by the hops that can find them: exported as 0 from start-up, because
+#: otherwise the first one would be no increase.
 _ALERTED: Final = {
     "nitroproxy-host": (Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_LIMIT_REACHED),
     "nitroproxy-enclave": (Kind.RELAY_UNAVAILABLE, Kind.CONNECTION_LIMIT_REACHED, Kind.TLS_CERTIFICATE_ERROR),
@@ -45,6 +45,12 @@ _ALERTED: Final = {
 }
 #: Hops with a listener that only one peer may use.
 _GUARDED: Final = frozenset({"nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
+
+#: The names of all labels, but for a histogram's ``le``. `role` and `worker` say which process counted; see `Metrics`.
+LABELS: Final = frozenset(
+    {"role", "worker", "hop", "method", "code", "reason", "direction", "kind", "error", "proxy_status", "found_by"}
+    | {"rule", "peer", "errno", "result", "resumed", "pool", "state", "version", "outcome"}
+)
 
 #: Gives metric families when asked.
 Source = Callable[[], Iterable[Metric]]
@@ -269,13 +275,19 @@ def one_counter(name: str, text: str, value: Callable[[], float]) -> Source:
 
 
 class Metrics:
-    """All that one daemon counts.
+    """All that one process of a daemon counts.
 
     :param role: ``host`` or ``enclave``: a label on every sample.
+    :param worker: which of the daemon's processes this is, ``supervisor``, ``1``, ``2``, …: a label on every sample, so
+        that the series of several processes stand beside each other and the reader adds them up; empty: the daemon is
+        one process and there is no such label.
+    :ivar role: the role.
+    :ivar sources: asked at each scrape; the composition root adds what it builds.
     """
 
-    def __init__(self, role: str, version: str) -> None:
+    def __init__(self, role: str, version: str, worker: str = "") -> None:
         self.role = role
+        self._labels = {"role": role, **({"worker": worker} if worker else {})}
         self._version = version
         self.sources: list[Source] = [self._build, process_metrics()]
 
@@ -283,17 +295,24 @@ class Metrics:
         yield _gauge("build_info", "The version that runs.", ["version"], [([self._version], 1)])
 
     def collect(self) -> list[Metric]:
-        """Every family, each with its role."""
-        return merge((self.role, family) for source in self.sources for family in source())
+        """Every family, each sample with the process's labels."""
+        return merge(labelled(family, self._labels) for source in self.sources for family in source())
 
 
-def merge(families: Iterable[tuple[str, Metric]]) -> list[Metric]:
-    """Families of one name made one, each sample labelled with the role that it came with."""
+def labelled(family: Metric, labels: Mapping[str, str]) -> Metric:
+    """*family* with *labels* on every sample that does not have them."""
+    same = Metric(family.name, family.documentation, family.type, family.unit)
+    same.samples = [sample._replace(labels={**labels, **sample.labels}) for sample in family.samples]
+    return same
+
+
+def merge(families: Iterable[Metric]) -> list[Metric]:
+    """Families of one name made one; of two types the first one's samples stay."""
     merged: dict[str, Metric] = {}
-    for role, family in families:
+    for family in families:
         whole = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type, family.unit))
         if whole.type == family.type:
-            whole.samples += [sample._replace(labels={**sample.labels, "role": role}) for sample in family.samples]
+            whole.samples += family.samples
     return list(merged.values())
 
 

@@ -1,20 +1,29 @@
-"""Reads the metrics of another daemon, which is believed in nothing but its numbers.
+"""Reads the enclave daemon's metrics for the host's page: only its numbers are trusted.
 
-Only families that we have ourselves are taken, and of them only what is written as we write it; time and memory that
-reading takes grow with the length of the text and no faster. Knows nothing of how the text came here.
+Only families that we export ourselves are taken, of them only samples whose labels are ours, and a text whose samples
+would make duplicate series once the host has put its own ``role`` on them is refused as a whole. Time and memory grow
+with the length of the text and no faster. Knows nothing of how the text came here.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import Metric
 
-#: Bytes that the text may have: many times what a daemon of ours tells.
-LONGEST: Final = 256 * 1024
+from nitroproxy.telemetry.metrics import LABELS
+
+#: Bytes that the text of one process may have, and that each further process may add; the same in samples. Each is
+#: several times what a process of ours exports.
+_LONGEST: Final = 256 * 1024
+_LONGEST_MORE: Final = 128 * 1024
 _MOST_SAMPLES: Final = 2000
+_MOST_SAMPLES_MORE: Final = 1000
+#: The label ``worker`` of a daemon with several processes: `nitroproxy.config.schema` allows 64.
+_WORKER: Final = re.compile(r"supervisor|[1-9]|[1-5][0-9]|6[0-4]")
 _OURS: Final = frozenset(
     {
         "nitroproxy_build_info",
@@ -36,6 +45,8 @@ _OURS: Final = frozenset(
         "nitroproxy_tls_handshakes",
         "nitroproxy_pool_connections",
         "nitroproxy_reactor_lag_seconds",
+        "nitroproxy_worker_up",
+        "nitroproxy_worker_restarts",
         "nitroproxy_log_lines_dropped",
         "nitroproxy_log_lines_not_shipped",
         "nitroproxy_config_last_reload_successful",
@@ -60,13 +71,21 @@ _SAMPLE: Final = re.compile(
 )
 
 
-def read_metrics(body: bytes) -> list[Metric]:
-    """The families of ours in *body*, which is Prometheus's text format; others are left out.
+def longest(processes: int) -> int:
+    """Bytes that the metrics of a daemon of so many processes may have."""
+    return _LONGEST + (processes - 1) * _LONGEST_MORE
 
-    :raises ValueError: when it is not what a daemon of ours tells: then none of it is to be used.
+
+def read_metrics(body: bytes, processes: int = 1) -> list[Metric]:
+    """The families of ours in *body*, which is Prometheus's text format; others are left out, and so are samples with
+    labels that are not ours. The label ``role`` is removed: it is the reader's to give.
+
+    :param processes: how many processes the daemon is said to have; the text may be as much longer.
+    :raises ValueError: when it is not what a daemon of ours exports: then none of it is to be used.
     """
-    if len(body) > LONGEST:
-        raise ValueError(f"more than {LONGEST} bytes")
+    most = _MOST_SAMPLES + (processes - 1) * _MOST_SAMPLES_MORE
+    if len(body) > longest(processes):
+        raise ValueError(f"more than {longest(processes)} bytes for {processes} processes (enclave.processes)")
     families: dict[str, Metric] = {}
     texts: dict[str, str] = {}
     of_sample: dict[str, Metric] = {}
@@ -81,9 +100,13 @@ def read_metrics(body: bytes) -> list[Metric]:
                 of_sample.update((name + suffix, family) for suffix in _SUFFIXES[kind])
         elif (name_ := _NAME.match(line)) and name_[0] in of_sample:
             name, labels, value = _read_sample(line)
+            if not _are_ours(name, labels):
+                continue
             key = (name, frozenset(labels.items()))
-            if key in seen or len(seen) >= _MOST_SAMPLES:
-                raise ValueError(f"a sample twice, or more than {_MOST_SAMPLES} samples: {line[:80]!r}")
+            if key in seen:
+                raise ValueError(f"a sample twice: {line[:80]!r}")
+            if len(seen) >= most:
+                raise ValueError(f"more than {most} samples for {processes} processes (enclave.processes)")
             seen.add(key)
             of_sample[name].add_sample(name, labels, value)
     if "nitroproxy_build_info" not in families:
@@ -99,8 +122,26 @@ def _read_sample(line: str) -> tuple[str, dict[str, str], float]:
     labels = dict(pairs)
     if len(labels) != len(pairs):
         raise ValueError(f"a label twice: {line[:80]!r}")
+    labels.pop("role", None)
     return sample["name"], labels, float(sample["value"])
 
 
 def _labels_of(text: str) -> Iterator[tuple[str, str]]:
     return ((label[1], label[2]) for label in _LABEL.finditer(text))
+
+
+def _are_ours(name: str, labels: Mapping[str, str]) -> bool:
+    """Whether a sample has no label but ours, and those that tell processes and buckets apart are written as we write
+    them: a scraper takes ``le="1"`` and ``le="1.0"`` for one series."""
+    if not labels.keys() - {"le"} <= LABELS or not _WORKER.fullmatch(labels.get("worker", "supervisor")):
+        return False
+    return _is_bound(labels.get("le", "")) if name.endswith("_bucket") else "le" not in labels
+
+
+def _is_bound(text: str) -> bool:
+    """Whether *text* is a bucket's upper bound as we write it."""
+    try:
+        bound = float(text)
+    except ValueError:
+        return False
+    return text == ("+Inf" if bound == math.inf else str(bound)) and bound > -math.inf
