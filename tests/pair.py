@@ -1,4 +1,4 @@
-"""A supervisor and workers without processes: channels joined in memory, on a clock that the test turns."""
+"""A supervisor and workers without processes: channels joined in memory, on a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -57,11 +57,16 @@ class Pair:
 class FakePlace:
     """A place of a worker's."""
 
+    name = "there"
+
     def __init__(self) -> None:
         self.accepting = True
         self.connections = 3
         self.done: list[object] = []
         self.complete = True
+
+    def listen(self) -> None:
+        """Listen."""
 
     async def stop(self, timeout: float) -> bool:
         """Stop."""
@@ -74,28 +79,29 @@ class FakePlace:
 
 
 class FakeWorker:
-    """A worker's process, so to speak."""
+    """What stands for a worker's process."""
 
-    def __init__(self, clock: Clock, number: int, orders: WorkerStart, answerers: Mapping[str, Answerer]) -> None:
+    def __init__(self, clock: Clock, number: int, start: WorkerStart, answerers: Mapping[str, Answerer]) -> None:
         self.number = number
-        self.orders = orders
+        self.start = start
         self.places = [FakePlace(), FakePlace()]
         self.reloaded: list[bytes] = []
         self.takes = True
         self.count = 0
         self.ended = False
         self.supervisor_gone = False
-        worker = Worker(self.places, self.own, self.reload, self.end)
+        self.worker = worker = Worker(self.places, self.own, self.reload, self.end)
         self.supervisors = Channel(clock, answerers, lambda: None)
         self.mine = Channel(clock, worker.answerers, self.lost)
         self.pair = Pair(self.supervisors, self.mine)
 
     def own(self) -> list[Metric]:
         """A counter and a gauge."""
-        counter = CounterMetricFamily("nitroproxy_requests", "Requests.", labels=["role"])
-        counter.add_metric(["host"], self.count)
-        gauge = GaugeMetricFamily("nitroproxy_connections_open", "Open.", labels=["role"])
-        gauge.add_metric(["host"], 2)
+        labels, values = ["role", "worker"], ["host", str(self.number)]
+        counter = CounterMetricFamily("nitroproxy_requests", "Requests.", labels=labels)
+        counter.add_metric(values, self.count)
+        gauge = GaugeMetricFamily("nitroproxy_connections_open", "Open.", labels=labels)
+        gauge.add_metric(values, 2)
         return [counter, gauge]
 
     def reload(self, data: bytes) -> bool:
@@ -112,27 +118,33 @@ class FakeWorker:
         self.supervisor_gone = True
 
 
-class FakeLaunch:
-    """Starts workers; `die` ends one."""
+class FakeSpawn:
+    """Starts workers; `die` ends one.
+
+    :ivar errors: raised, one at each start, until there are none left.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.errors: list[Exception] = []
         self.workers: dict[int, FakeWorker] = {}
         self.started: list[int] = []
         self._ended: dict[int, Callable[[str], object]] = {}
 
     def __call__(
-        self, number: int, orders: WorkerStart, answerers: Mapping[str, Answerer], ended: Callable[[str], object]
+        self, number: int, start: WorkerStart, answerers: Mapping[str, Answerer], ended: Callable[[str], object]
     ) -> Channel:
         """See `nitroproxy.workers.spawn.Spawn`."""
         self.started.append(number)
-        worker = self.workers[number] = FakeWorker(self._clock, number, orders, answerers)
+        if self.errors:
+            raise self.errors.pop(0)
+        worker = self.workers[number] = FakeWorker(self._clock, number, start, answerers)
         self._ended[number] = ended
         return worker.supervisors
 
     def carry(self) -> None:
-        """Let all say what they have to say."""
-        for _ in range(4):  # A worker's question may lead to others.
+        """Carry every message, and those that follow from it."""
+        for _ in range(4):
             for worker in self.workers.values():
                 worker.pair.carry()
 

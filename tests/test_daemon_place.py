@@ -1,4 +1,4 @@
-"""Places where a daemon listens; those that cannot be had."""
+"""Places where a daemon listens, and where it cannot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.wire import OneHop
 
 @implementer(IStreamServerEndpoint)
 class Taken:
-    """A place that cannot be had."""
+    """An endpoint that cannot listen."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -28,14 +28,14 @@ class Taken:
 
 
 class ListenerTests(SynchronousTestCase):
-    """A daemon that does not listen is none."""
+    """A daemon that cannot listen ends."""
 
     def test_cannot_listen(self) -> None:
         """It ends with status 1 and one line that has the place and the reason once."""
         taken = OSError(errno.EADDRINUSE, "Address already in use")
         for error, reason in (
             (CannotListenError("127.0.0.1", 8080, taken), "Address already in use"),
-            (CannotListenError("any", b"/run/x.sock", OSError("Cannot acquire lock")), "another daemon has it"),
+            (CannotListenError("any", b"/run/x.sock", OSError("Cannot acquire lock")), "in use by another daemon"),
             (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
             (ValueError("no socket"), "no socket"),
         ):

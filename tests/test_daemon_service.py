@@ -6,6 +6,7 @@ import gc
 import io
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.wire import GET, OneHop, Wire
 
 
 class Told(Notifier):
-    """A service manager that remembers."""
+    """A service manager that records."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -105,6 +106,7 @@ class DaemonTests(SynchronousTestCase):
             self.told,
             lambda: 10.0,
             [lambda: self.ended.append("first"), lambda: self.last_word, lambda: self.ended.append("last")],
+            lambda: True,
         )
         self.statuses: list[int] = []
         self.patch(daemon_module, "_end_process_with", self.statuses.append)
@@ -112,6 +114,8 @@ class DaemonTests(SynchronousTestCase):
     def start(self) -> None:
         self.daemon.privilegedStartService()
         self.daemon.startService()
+        if not self.reactor.running:
+            self.reactor.run()
 
     def client(self, stage: int) -> Wire:
         protocol = self.factories[stage].buildProtocol(None)
@@ -124,6 +128,8 @@ class DaemonTests(SynchronousTestCase):
         self.assertTrue(all(endpoint.listening for endpoint in self.endpoints))
         self.assertEqual(self.told.messages, [])
         self.daemon.startService()
+        self.assertEqual(self.told.messages, [], "the reactor does not run yet: a signal would not be taken")
+        self.reactor.run()
         self.assertEqual(self.told.messages[0], "READY=1")
         self.assertIn("place 0 (0), place 1 (0)", self.told.messages[1])
 
@@ -222,6 +228,7 @@ class DaemonTests(SynchronousTestCase):
             self.told,
             lambda: 10.0,
             [],
+            lambda: True,
             **options,
         )
 
@@ -265,11 +272,108 @@ class DaemonTests(SynchronousTestCase):
         reloading.callback(False)
         self.assertEqual(self.told.messages[-2:], ["READY=1", "STATUS=the configuration was not reloaded; see the log"])
 
-    def test_takes_no_signals(self) -> None:
-        """One that somebody else tells what to do leaves signals alone, which go to the whole group."""
+    def hang_up(self) -> Callable[[], None]:
+        """Run the daemon as twistd does; returns what sends it SIGHUP."""
         handlers: dict[int, Any] = {}
         self.patch(signal, "signal", handlers.__setitem__)
-        self.daemon = self.another(obeys=False)
+        self.patch(gc, "freeze", lambda: None)
+        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
+        self.daemon.setServiceParent(self.application())
+        self.reactor.run()
+        return lambda: handlers[signal.SIGHUP](signal.SIGHUP, None)
+
+    def test_reload_that_raises(self) -> None:
+        """A reload that fails with an exception, at once or later, is logged, counts as failed, and does not leave the
+        service manager waiting for its end (K6)."""
+        hang_up = self.hang_up()
+        self.start()
+
+        def fail() -> bool:
+            raise ZeroDivisionError
+
+        later: Deferred[bool] = Deferred()
+        for reload in (fail, lambda: later):
+            self.daemon.reload = reload
+            self.told.messages.clear()
+            hang_up()
+            if reload is not fail:
+                later.errback(ZeroDivisionError())
+            status = "STATUS=the configuration was not reloaded; see the log"
+            self.assertEqual((self.told.messages[0], self.told.messages[-2:]), ("RELOADING=1", ["READY=1", status]))
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_reload_twice(self) -> None:
+        """SIGHUP during a reload leads to one more when that is over, and only then is the daemon ready."""
+        hang_up = self.hang_up()
+        self.start()
+        reloads: list[Deferred[bool]] = []
+
+        def reload() -> Deferred[bool]:
+            reloads.append(Deferred())
+            return reloads[-1]
+
+        self.daemon.reload = reload
+        self.told.messages.clear()
+        for _ in range(3):
+            hang_up()
+        self.assertEqual(len(reloads), 1)
+        reloads[0].callback(False)
+        self.assertEqual(len(reloads), 2)
+        self.assertNotIn("READY=1", self.told.messages)
+        reloads[1].callback(True)
+        self.assertEqual((len(reloads), self.told.messages.count("READY=1")), (2, 1))
+        self.assertIn("listening on", self.told.messages[-1])
+
+    def test_reload_before_ready(self) -> None:
+        """SIGHUP while workers start does not make the daemon ready."""
+        starting: Deferred[None] = Deferred()
+        self.daemon = self.another(at_start=lambda: starting)
+        hang_up = self.hang_up()
+        self.start()
+        hang_up()
+        self.assertEqual(self.told.messages, [])
+        starting.callback(None)
+        self.assertEqual(self.told.messages[0], "READY=1")
+
+    def test_reload_while_draining(self) -> None:
+        """SIGHUP during the drain changes nothing, and the service manager goes on waiting for the end."""
+        hang_up = self.hang_up()
+        self.start()
+        client = self.client(0)
+        client.receive(GET)
+        self.daemon.stopService()
+        self.told.messages.clear()
+        self.daemon.reload = partial(self.fail, "reloaded")
+        hang_up()
+        self.assertEqual(self.told.messages, [])
+        self.last_word.callback(None)
+        self.hops[0].pass_time(10.1)
+
+    def test_stopped_while_starting(self) -> None:
+        """A daemon that is stopped before its workers are up says neither that it is ready nor that it cannot start."""
+        for outcome in (None, ValueError("worker 1 cannot start")):
+            starting: Deferred[None] = Deferred()
+            self.daemon = self.another(at_start=partial(lambda starting: starting, starting))
+            said = io.StringIO()
+            self.patch(sys, "__stderr__", said)
+            self.start()
+            self.daemon.stopService()
+            self.told.messages.clear()
+            starting.callback(None) if outcome is None else starting.errback(outcome)
+            self.assertEqual((self.told.messages, said.getvalue(), self.statuses), ([], "", []))
+
+    def test_give_up(self) -> None:
+        """A daemon that cannot go on drains and ends with status 1."""
+        self.start()
+        self.daemon.give_up()
+        self.assertEqual((self.statuses, self.reactor.hasStopped), ([1], True))
+
+    def test_takes_no_signals(self) -> None:
+        """A process that its supervisor tells what to do ignores the signals that go to a whole process
+        group."""
+        handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        self.daemon = self.another(takes_signals=False)
         self.daemon.setServiceParent(self.application())
         self.reactor.run()
         self.assertEqual(handlers, dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), signal.SIG_IGN))

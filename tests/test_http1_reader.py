@@ -110,6 +110,19 @@ class RequestTests(SynchronousTestCase):
         longest = b"GET /" + b"x" * 16383 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
         self.assertEqual(len(read_all(RequestReader(Limits()), [longest])), 1)
 
+    def test_other_limits(self) -> None:
+        """Limits that are replaced hold for the next message, each of them."""
+        for limits, kind in (
+            (Limits(header_bytes=1024), Kind.HEADERS_TOO_LARGE),
+            (Limits(header_count=5), Kind.HEADERS_TOO_LARGE),
+            (Limits(target_bytes=100), Kind.TARGET_TOO_LONG),
+        ):
+            reader = RequestReader(Limits())
+            reader.limit(limits)
+            fields = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 200) for number in range(10))
+            reader.feed(b"GET /%b HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"y" * 200, fields))
+            self.assertIs(self.assertRaises(ProxyError, reader.read_head).kind, kind)
+
     def test_next_request_waits(self) -> None:
         """Bytes after a message stay unread until they are asked for."""
         reader = RequestReader(Limits())

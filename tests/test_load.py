@@ -78,6 +78,19 @@ class LoadTests(SynchronousTestCase):
         """SIGTERM loses no request under way in any of the processes (F13)."""
         self.run_trial("workers-drain")
 
+    def test_workers_ends(self) -> None:
+        """Workers end with their supervisor; a place that is taken ends the daemon."""
+        self.run_trial("workers-ends")
+
+    def test_workers_starved(self) -> None:
+        """A worker that cannot be started for want of descriptors is started when there are some; in the end the daemon
+        ends (K6)."""
+        self.run_trial("workers-starved")
+
+    def test_workers_interrupted(self) -> None:
+        """Ctrl-C while the workers start is no failed start (K6)."""
+        self.run_trial("workers-interrupted")
+
     def test_workers_reload(self) -> None:
         """SIGHUP reaches every process, or none."""
         self.run_trial("workers-reload")

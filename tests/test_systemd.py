@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from nitroproxy.commands.install_units import install_units
+from nitroproxy.config.schema import Limits
 
 ROOT = Path(__file__).parent.parent
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
@@ -52,6 +53,22 @@ class UnitTests(SynchronousTestCase):
         for unit in UNITS:
             self.assertRegex(unit.read_text(), r"(?m)^StartLimitIntervalSec=0$", unit.name)
             self.assertRegex(unit.read_text(), r"(?m)^RestartSec=(2|10)$", unit.name)
+
+    def test_stop(self) -> None:
+        """Stopping signals the daemon's first process alone: a worker that was ended by systemd while it started would
+        be a failed start, and the stop would end as failed (K6)."""
+        for role in ("host", "enclave"):
+            unit = (ROOT / f"systemd/nitroproxy-{role}.service").read_text()
+            self.assertRegex(unit, r"(?m)^KillMode=mixed$")
+            self.assertRegex(unit, r"(?m)^NotifyAccess=main$")
+
+    def test_descriptors(self) -> None:
+        """The limit on descriptors, which the daemon cannot raise there, fits the default of limits.connections."""
+        for role in ("host", "enclave"):
+            unit = (ROOT / f"systemd/nitroproxy-{role}.service").read_text()
+            match = re.search(r"(?m)^LimitNOFILE=(\d+)$", unit)
+            assert match is not None, role
+            self.assertGreaterEqual(int(match[1]), 2 * Limits().connections + 64)
 
     def test_documentation(self) -> None:
         """`systemctl status` points to the operations guide, which is there."""

@@ -77,7 +77,9 @@ class TwistdTests(SynchronousTestCase):
             port = free.getsockname()[1]
         done = self.twistd("-n", port=port)
         self.assertEqual(done.returncode, 1)
-        self.assertRegex(done.stderr, r"\Anitroproxy-relay: cannot listen on \S+/5001.sock: another daemon has it\n\Z")
+        self.assertRegex(
+            done.stderr, r"\Anitroproxy-relay: cannot listen on \S+/5001.sock: in use by another daemon\n\Z"
+        )
         shutil.rmtree(self.directory / "s")
         (self.directory / "s").write_text("a file")
         done = self.twistd("-n", port=port)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.telemetry.logs import EventLog
 from nitroproxy.workers.channel import Channel, NoAnswer, first_string
 from tests.pair import Pair
 
@@ -48,14 +52,26 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(asked), "x" * 600)
 
     def test_failure(self) -> None:
-        """What cannot be done is told with its reason, and logged where it happened."""
+        """What cannot be done fails with its reason, and is logged where it happened."""
         asked = self.one.ask("fail", "so")
         self.pair.carry()
         self.assertEqual(str(self.failureResultOf(asked, NoAnswer).value), "ValueError: so")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_unreadable(self) -> None:
+        """A message that cannot be read closes the channel with a line, and is no traceback (K6)."""
+        events: list[Mapping[str, Any]] = []
+        observer = EventLog("INFO", [events.append])
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for message in (b"\xc1", msgspec.msgpack.encode(["?", "x"]), msgspec.msgpack.encode({"number": 1})):
+            pair = Pair(Channel(self.clock, {}, lambda: None), Channel(self.clock, {}, lambda: None))
+            pair.ends[1].channel.dataReceived(len(message).to_bytes(4, "big") + message)
+            self.assertTrue(pair.ends[1].disconnecting)
+        self.assertEqual([event["event"] for event in events], ["channel_unreadable"] * 3)
+
     def test_timeout(self) -> None:
-        """Nobody waits longer than the time given; an answer that comes later disturbs nothing."""
+        """An answer is waited for no longer than the time given; one that comes later disturbs nothing."""
         asked = self.one.ask("double", 1, timeout=2)
         self.clock.advance(2.1)
         self.assertIn("within 2 s", str(self.failureResultOf(asked, NoAnswer).value))
@@ -65,7 +81,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(again), 4)
 
     def test_lost(self) -> None:
-        """When the other end goes, who waits is told at once, and who asks then."""
+        """When the other end closes, what waits for an answer fails at once, and so does what is asked then."""
         asked = self.one.ask("double", 1)
         self.pair.break_off()
         self.failureResultOf(asked, NoAnswer)

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from nitroproxy.daemon.place import ListeningPlace
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
-from nitroproxy.workers.shared_socket import InheritedEndpoint, Shared
+from nitroproxy.workers.shared_socket import InheritedEndpoint, SharedSocket
 from tests.fakevsock import FakeKernel
 from tests.wire import OneHop
 
@@ -49,7 +49,7 @@ class SharedTests(TestCase):
         self.factories = [Counting(), Counting()]
         self.ports: list[Any] = []
         self.clients: list[socket.socket] = []
-        self.shared: Shared | None = None
+        self.shared: SharedSocket | None = None
         self.addCleanup(self.clean)
 
     def clean(self) -> None:
@@ -67,7 +67,7 @@ class SharedTests(TestCase):
 
     async def share(self, endpoint: IStreamServerEndpoint) -> Any:
         """Listen there; returns the address."""
-        shared = self.shared = Shared(endpoint, "there", "nitroproxy-test")
+        shared = self.shared = SharedSocket(endpoint, "there", "nitroproxy-test")
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
@@ -120,7 +120,7 @@ class SharedTests(TestCase):
 
     async def test_nobody_accepts(self) -> None:
         """Who holds a socket does not accept; who comes waits."""
-        shared = self.shared = Shared(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        shared = self.shared = SharedSocket(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
@@ -152,7 +152,7 @@ class SharedTests(TestCase):
     async def test_share(self) -> None:
         """Who has enough leaves connections to others for a moment, in which it still counts as accepting; it takes
         them if nobody else does."""
-        shared = self.shared = Shared(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        shared = self.shared = SharedSocket(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
@@ -178,6 +178,27 @@ class SharedTests(TestCase):
         for client in self.clients:
             client.close()
         stopping = Deferred.fromCoroutine(listener.stop(1.0))
+        while not stopping.called:
+            await deferLater(reactor, 0.001)
+            hop.pass_time(0.1)
+
+    async def test_queue_at_the_drain(self) -> None:
+        """At a drain the whole queue is accepted, although this process has its share already."""
+        address = await self.share(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        for port in self.ports:
+            port.connectionLost(None)
+        assert self.shared is not None
+        hop = OneHop()
+        factory = DownstreamFactory("hop", hop, ListenerSettings(), hop.deadlines)
+        endpoint = InheritedEndpoint(reactor, os.dup(self.shared.descriptor), lambda: True)
+        listener = ListeningPlace(endpoint, "there", factory)
+        listener.listen()
+        self.shared.close()
+        clients = [self.connect(address) for _ in range(30)]
+        stopping = Deferred.fromCoroutine(listener.stop(1.0))
+        self.assertEqual(listener.connections, 30)
+        for client in clients:
+            client.close()
         while not stopping.called:
             await deferLater(reactor, 0.001)
             hop.pass_time(0.1)

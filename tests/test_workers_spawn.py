@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import socket
 from typing import Any
 
@@ -17,7 +19,7 @@ from nitroproxy.workers.worker import CHANNEL, MEMORY, WorkerStart
 
 
 class FakeProcess:
-    """What spawnProcess gives."""
+    """What is a process's transport."""
 
     def __init__(self) -> None:
         self.signals: list[str] = []
@@ -30,24 +32,34 @@ class FakeProcess:
 
 
 class FakeReactor(Clock):
-    """Starts no process, but keeps what it would have had."""
+    """Starts no process, but keeps what it would have had.
+
+    :ivar error: raised instead of a start.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.process = FakeProcess()
+        self.error: Exception | None = None
+        self.aborted = False
+        self.blocked: set[int] = set()
 
     def spawnProcess(self, protocol: Any, executable: str, args: Any, env: Any, childFDs: dict[int, int]) -> Any:
         """Keep it."""
+        self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        if self.error is not None:
+            raise self.error
         self.protocol, self.args, self.env = protocol, args, env
         self.end = os.dup(childFDs[CHANNEL])
         self.descriptors = childFDs
+        protocol.makeConnection(self.process)
         return self.process
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
         """Make the connection."""
         self.ours = socket.socket(fileno=os.dup(descriptor))
-        channel = factory.buildProtocol(None)
-        channel.makeConnection(self)
+        self.channel = factory.buildProtocol(None)
+        self.channel.makeConnection(self)
 
     def write(self, data: bytes) -> None:
         """Send."""
@@ -57,8 +69,13 @@ class FakeReactor(Clock):
         """Send."""
         self.write(b"".join(pieces))
 
+    def abortConnection(self) -> None:
+        """Close; the channel hears of it."""
+        self.aborted = True
+        self.channel.connectionLost()
 
-class LaunchTests(SynchronousTestCase):
+
+class SpawnTests(SynchronousTestCase):
     """One worker."""
 
     def setUp(self) -> None:
@@ -71,28 +88,46 @@ class LaunchTests(SynchronousTestCase):
             "JOURNAL_STREAM": "1:2",
         }
         self.ended: list[str] = []
-        self.orders = WorkerStart(b"{}", 3, ["a", "b"], "tag")
-        launcher = Spawner(self.reactor, environ, 69, lambda: [70, 71, 72])
-        self.channel = launcher(3, self.orders, {}, self.ended.append)
+        self.given = WorkerStart(b"{}", 3, ["a", "b"], b"key")
+        self.spawner = Spawner(self.reactor, environ, "nitroproxy-enclave", 69, lambda: [70, 71, 72])
+
+    def spawn(self) -> Any:
+        channel = self.spawner(3, self.given, {}, self.ended.append)
         self.addCleanup(self.reactor.ours.close)
         self.addCleanup(os.close, self.reactor.end)
+        return channel
 
     def test_process(self) -> None:
-        """It is twistd's, knows its number, and has the memory and the sockets after its end of the channel; what
-        systemd tells the supervisor alone it does not hear."""
-        self.assertEqual(self.reactor.args[-3:], ["nitroproxy-host", "--worker", "3"])
+        """It is twistd's with the daemon's plugin, knows its number, and has the memory and the sockets after its end
+        of the channel; what systemd addresses to the supervisor alone it does not get."""
+        self.spawn()
+        self.assertEqual(self.reactor.args[-3:], ["nitroproxy-enclave", "--worker", "3"])
         self.assertEqual(self.reactor.descriptors[1], 69, "it logs where the supervisor does")
         self.assertEqual(
             {fd: self.reactor.descriptors[fd] for fd in (MEMORY, MEMORY + 1, MEMORY + 2)}, {4: 70, 5: 71, 6: 72}
         )
         self.assertEqual(self.reactor.env, {"PATH": "/bin", "JOURNAL_STREAM": "1:2"})
 
-    def test_orders(self) -> None:
-        """The first that it reads are its orders."""
-        self.assertEqual(WorkerStart.read(first_string(self.reactor.end)), self.orders)
+    def test_first_message(self) -> None:
+        """The first message that it reads is what it is given."""
+        self.spawn()
+        self.assertEqual(WorkerStart.read(first_string(self.reactor.end)), self.given)
+
+    def test_signals(self) -> None:
+        """It begins with the signals blocked that go to a terminal's whole process group; the supervisor does not keep
+        them blocked, not even when the start fails (K6)."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        self.spawn()
+        self.assertLessEqual({signal.SIGTERM, signal.SIGINT, signal.SIGHUP}, self.reactor.blocked)
+        self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, []), before)
+        self.reactor.error = BlockingIOError(errno.EAGAIN, "no process")
+        self.assertRaises(BlockingIOError, self.spawner, 3, self.given, {}, self.ended.append)
+        self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, []), before)
+        self.reactor.ours.close()
 
     def test_ended(self) -> None:
-        """How it ended is told in words."""
+        """How it ended is said in words."""
+        self.spawn()
         for error, words in (
             (ProcessTerminated(signal=9), "was killed by signal 9"),
             (ProcessTerminated(exitCode=1), "ended with status 1"),
@@ -103,6 +138,29 @@ class LaunchTests(SynchronousTestCase):
 
     def test_deaf(self) -> None:
         """A worker whose end of the channel is closed is killed, if it is still there."""
-        self.channel.connectionLost()
-        self.channel.connectionLost()
+        channel = self.spawn()
+        channel.connectionLost()
+        channel.connectionLost()
         self.assertEqual(self.reactor.process.signals, ["KILL"])
+
+    def test_no_process(self) -> None:
+        """When there can be no process (fork fails), the channel is closed, no descriptor is left, and the caller
+        hears of it once."""
+        self.reactor.error = BlockingIOError(errno.EAGAIN, "no process")
+        before = set(os.listdir("/proc/self/fd"))
+        self.assertRaises(BlockingIOError, self.spawner, 3, self.given, {}, self.ended.append)
+        self.assertTrue(self.reactor.aborted)
+        self.reactor.ours.close()
+        self.assertEqual((set(os.listdir("/proc/self/fd")), self.ended), (before, []))
+
+    def test_no_descriptors(self) -> None:
+        """When descriptors run out before there is a process, none is started and none is left."""
+
+        def adopt(descriptor: int, family: int, factory: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        self.patch(self.reactor, "adoptStreamConnection", adopt)
+        before = set(os.listdir("/proc/self/fd"))
+        self.assertRaises(OSError, self.spawner, 3, self.given, {}, self.ended.append)
+        self.assertEqual((set(os.listdir("/proc/self/fd")), self.ended), (before, []))
+        self.assertFalse(hasattr(self.reactor, "args"))

@@ -1,7 +1,9 @@
-"""The supervisor: workers started, asked, looked after, stopped."""
+"""The supervisor: workers started, asked, reloaded, stopped. One of them by itself: `test_workers_worker_process`."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,243 +13,335 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.telemetry.logs import EventLog
-from nitroproxy.telemetry.metrics import Metrics
-from nitroproxy.workers.supervisor import CannotStart, SharedPlace, Supervisor
+from nitroproxy.telemetry.metrics import Metrics, merge
+from nitroproxy.telemetry.packing import unpack
+from nitroproxy.workers.supervisor import CannotStart, Supervisor
 from nitroproxy.workers.worker import WorkerStart
-from tests.pair import FakeLaunch, FakeWorker, values
+from tests.pair import FakeSpawn, FakeWorker, values
 
 
-class CrewTests(SynchronousTestCase):
+class SupervisorTests(SynchronousTestCase):
     """Two workers."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.launch = FakeLaunch(self.clock)
-        self.metrics = Metrics("host", "1")
+        self.spawn = FakeSpawn(self.clock)
+        self.metrics = Metrics("host", "1", "supervisor")
         self.configuration = b"{}"
-        self.crew = Supervisor(
-            self.clock, self.launch, 2, lambda: WorkerStart(self.configuration, 2, ["a", "b"], "tag"), self.metrics
+        self.forgotten: list[int] = []
+        self.given_up = 0
+        self.supervisor = Supervisor(
+            self.clock,
+            "nitroproxy-test",
+            self.spawn,
+            2,
+            lambda: WorkerStart(self.configuration, 2, ["a", "b"], b"key"),
+            self.metrics,
+            self.forgotten.append,
+            self.give_up,
         )
         self.events: list[Mapping[str, Any]] = []
         observer = EventLog("INFO", [self.events.append])
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.starting = self.crew.start()
+        self.starting: Deferred[None] = Deferred()
+
+    def give_up(self) -> None:
+        self.given_up += 1
 
     def up(self) -> None:
-        self.launch.carry()
+        self.starting = self.supervisor.start()
+        self.spawn.carry()
         self.successResultOf(self.starting)
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds * 10)):
             self.clock.advance(0.1)
-            self.launch.carry()
+            self.spawn.carry()
 
     def done(self, answer: Any) -> Any:
         result = answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)
-        self.launch.carry()
+        self.spawn.carry()
         return self.successResultOf(result)
 
+    def scrape(self) -> dict[tuple[str, str], float]:
+        return values(merge(family for answer in self.done(self.supervisor.metrics()) for family in unpack(answer)))
+
     def worker(self, number: int) -> FakeWorker:
-        return self.launch.workers[number]
+        return self.spawn.workers[number]
 
     def told(self, event: str) -> list[object]:
-        return [found["worker"] for found in self.events if found["event"] == event]
+        return [found["about_worker"] for found in self.events if found["event"] == event]
 
     def test_start(self) -> None:
-        """The daemon is ready when the last worker is there; each has its orders."""
+        """The daemon is ready when the last worker is up; each is given the configuration and the sockets' names."""
+        self.starting = self.supervisor.start()
         self.worker(1).pair.carry()
         self.assertNoResult(self.starting)
-        self.up()
-        self.assertEqual(self.launch.started, [1, 2])
-        self.assertEqual(self.worker(2).orders, WorkerStart(b"{}", 2, ["a", "b"], "tag"))
+        self.spawn.carry()
+        self.successResultOf(self.starting)
+        self.assertEqual(self.spawn.started, [1, 2])
+        self.assertEqual(self.worker(2).start, WorkerStart(b"{}", 2, ["a", "b"], b"key"))
         self.assertEqual(self.told("worker_started"), [1, 2])
+
+    def test_lines_about_workers(self) -> None:
+        """The supervisor's lines about a worker do not look as if the worker had written them (K6)."""
+        self.up()
+        self.spawn.die(1)
+        self.assertTrue(self.events)
+        self.assertFalse([event for event in self.events if "worker" in event])
 
     def test_cannot_start(self) -> None:
         """A worker that ends before the daemon is ready ends it, and is named."""
-        self.launch.die(2, "ended with status 1")
+        self.starting = self.supervisor.start()
+        self.spawn.die(2, "ended with status 1")
         failure = self.failureResultOf(self.starting, CannotStart)
-        self.assertEqual(str(failure.value), "nitroproxy-host: worker 2 cannot start: it ended with status 1")
+        self.assertEqual(str(failure.value), "nitroproxy-test: worker 2 cannot start: it ended with status 1")
 
-    def test_restart(self) -> None:
-        """A worker that dies is started again, with what is in force then; each time later if it dies at once."""
+    def test_no_process_at_the_start(self) -> None:
+        """When the first start finds no process or no descriptors, the daemon says so and starts no further worker."""
+        self.spawn.errors = [BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))]
+        failure = self.failureResultOf(self.supervisor.start(), CannotStart)
+        self.assertIn("worker 1 cannot start: it has no process: Resource temporarily unavailable", str(failure.value))
+        self.assertEqual(self.spawn.started, [1])
+
+    def test_no_process_later(self) -> None:
+        """A start that fails for want of processes or descriptors is tried again until it succeeds (K6)."""
+        self.up()
+        self.spawn.errors = [
+            BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+            OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+            ValueError("odd"),
+        ]
+        self.spawn.die(1)
+        self.pass_time(3)
+        self.assertEqual(self.spawn.started, [1, 2, 1, 1, 1, 1])
+        self.assertEqual(self.told("worker_started"), [1, 2, 1])
+        reasons = [event["how"] for event in self.events if event["event"] == "worker_ended"]
+        self.assertIn("has no process: Too many open files", reasons)
+        self.assertIn("has no process: ValueError('odd')", reasons)
+
+    def test_given_up(self) -> None:
+        """Ten failed starts in a row end the daemon; before, each comes later than the one before (K6)."""
+        self.up()
+        self.spawn.errors = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))] * 99
+        self.spawn.die(1)
+        self.pass_time(60)
+        self.assertEqual((self.spawn.started[2:], self.given_up), ([1] * 10, 1))
+        self.assertEqual(self.told("worker_given_up"), [1])
+        self.pass_time(60)
+        self.spawn.die(2)
+        self.pass_time(60)
+        self.assertEqual((len(self.spawn.started), self.given_up), (12, 1), "after that no worker is started")
+
+    def test_crash_loop(self) -> None:
+        """Processes that start and end before they answer count as failed starts; one that answers ends the row."""
+        self.up()
+        self.spawn.die(1)
+        for failures in (9, 10):
+            for _ in range(failures):
+                started = len(self.spawn.started)
+                while len(self.spawn.started) == started:
+                    self.clock.advance(0.1)
+                self.spawn.die(1, "ended with status 1")
+            if failures == 9:
+                self.assertEqual(self.given_up, 0)
+                self.pass_time(6)
+                self.assertEqual(self.told("worker_started"), [1, 2, 1])
+                self.spawn.die(1)
+        self.assertEqual(self.given_up, 1)
+
+    def test_restarted_with_what_is_in_force(self) -> None:
+        """A worker that is started again has the configuration that is in force by then."""
         self.up()
         self.configuration = b"newer"
-        self.launch.die(1)
-        self.assertEqual(self.told("worker_ended"), [1])
+        self.spawn.die(1)
         self.pass_time(0.2)
-        self.assertEqual(self.launch.started, [1, 2, 1])
-        self.assertEqual(self.worker(1).orders.configuration, b"newer")
-        self.launch.die(1)
-        self.pass_time(0.1)
-        self.assertEqual(len(self.launch.started), 3)
-        self.pass_time(0.2)
-        self.assertEqual(len(self.launch.started), 4)
-        for _ in range(10):
-            self.launch.die(1)
-            self.pass_time(5.1)
-        self.assertEqual(len(self.launch.started), 14, "but never later than in 5 seconds")
-        self.pass_time(11)
-        self.launch.die(1)
-        self.pass_time(0.2)
-        self.assertEqual(len(self.launch.started), 15, "one that has lived is started again at once")
-        self.assertEqual(values(self.done(self.crew.metrics()))["nitroproxy_worker_restarts_total", "1"], 13)
+        self.assertEqual(self.worker(1).start.configuration, b"newer")
 
-    def test_totals(self) -> None:
-        """What the workers count is added up, what is of a process is told apart, and what is the same stands once."""
+    def test_metrics(self) -> None:
+        """Each process's counts stand beside the others', told apart by the label worker; nothing is added up (K6)."""
         self.up()
         self.worker(1).count, self.worker(2).count = 5, 7
-        found = values(self.done(self.crew.metrics()))
-        self.assertEqual(found["nitroproxy_requests_total", ""], 12)
-        self.assertEqual(found["nitroproxy_connections_open", ""], 4)
-        self.assertEqual(found["nitroproxy_build_info", ""], 1)
+        found = self.scrape()
+        self.assertEqual(found["nitroproxy_requests_total", "1"], 5)
+        self.assertEqual(found["nitroproxy_requests_total", "2"], 7)
+        self.assertNotIn(("nitroproxy_requests_total", ""), found)
         self.assertIn(("process_cpu_seconds_total", "supervisor"), found)
         for name in ("1", "2", "supervisor"):
             self.assertEqual(found["nitroproxy_worker_up", name], 1)
+        self.assertEqual([key for key in found if not key[1]], [], "every series names its process")
+
+    def test_died_during_a_scrape(self) -> None:
+        """A worker that dies while it is asked is missing from that scrape, and nothing is counted twice (K6: 207, then
+        107)."""
+        self.up()
+        self.worker(1).count, self.worker(2).count = 100, 7
+        self.scrape()
+        self.worker(1).pair.stuck = True
+        asked = Deferred.fromCoroutine(self.supervisor.metrics())
+        self.spawn.carry()
+        self.spawn.die(1)
+        answers: Any = self.successResultOf(asked)
+        found = values(merge(family for answer in answers for family in unpack(answer)))
+        requests = {worker: count for (name, worker), count in found.items() if name == "nitroproxy_requests_total"}
+        self.assertEqual(requests, {"2": 7})
+        self.assertEqual(found["nitroproxy_worker_up", "1"], 0)
+        self.pass_time(0.2)
+        self.assertEqual(self.scrape()["nitroproxy_requests_total", "1"], 0)
+        self.assertEqual(self.scrape()["nitroproxy_worker_restarts_total", "1"], 1)
 
     def test_silent_worker(self) -> None:
-        """A worker that does not answer is a metric and delays the others by half a second; its counts stay."""
+        """A worker that does not answer is a metric and delays the others by half a second."""
         self.up()
-        self.worker(1).count, self.worker(2).count = 5, 7
-        self.done(self.crew.metrics())
         self.worker(2).pair.stuck = True
-        asked = Deferred.fromCoroutine(self.crew.metrics())
-        self.launch.carry()
+        asked = Deferred.fromCoroutine(self.supervisor.metrics())
+        self.spawn.carry()
         self.assertNoResult(asked)
         self.pass_time(0.6)
-        metrics: Any = asked.result
-        found = values(metrics)
+        answers: Any = self.successResultOf(asked)
+        found = values(merge(family for answer in answers for family in unpack(answer)))
         self.assertEqual((found["nitroproxy_worker_up", "1"], found["nitroproxy_worker_up", "2"]), (1, 0))
-        self.assertEqual(found["nitroproxy_requests_total", ""], 12)
-        self.assertEqual(found["nitroproxy_connections_open", ""], 2)
-
-    def test_counts_outlive_their_worker(self) -> None:
-        """A total does not go down when a worker dies and begins at nothing."""
-        self.up()
-        self.worker(1).count, self.worker(2).count = 5, 7
-        self.done(self.crew.metrics())
-        self.launch.die(2)
-        self.assertEqual(values(self.done(self.crew.metrics()))["nitroproxy_requests_total", ""], 12)
-        self.pass_time(0.2)
-        self.worker(2).count = 1
-        self.assertEqual(values(self.done(self.crew.metrics()))["nitroproxy_requests_total", ""], 13)
 
     def test_asked_by_a_worker(self) -> None:
-        """A worker has the whole picture from the supervisor: who answers, and what all count."""
+        """A worker gets from the supervisor which workers answer, and what all processes count."""
         self.up()
         workers = self.worker(1).mine.ask("workers")
         metrics = self.worker(1).mine.ask("metrics")
-        self.launch.carry()
+        self.spawn.carry()
         self.assertEqual(self.successResultOf(workers), {"1": True, "2": True})
-        self.assertIsInstance(self.successResultOf(metrics), bytes)
+        self.assertEqual(len(self.successResultOf(metrics)), 3)
 
     def test_accepting(self) -> None:
-        """The daemon accepts while each worker that runs answers and accepts; one that is being started again counts
-        when it is there."""
-        self.assertFalse(self.crew.accepting(0))
+        """The daemon accepts at a place while a worker is up that does: without any it does not, however they ended
+        (K6)."""
+        self.assertFalse(self.supervisor.accepting(0), "before the start")
         self.up()
-        self.assertTrue(self.crew.accepting(0))
-        self.worker(1).places[0].accepting = False
+        self.worker(1).places[0].accepting = self.worker(2).places[0].accepting = False
         self.pass_time(1.1)
-        self.assertEqual((self.crew.accepting(0), self.crew.accepting(1)), (False, True))
-        self.worker(1).places[0].accepting = True
+        self.assertEqual((self.supervisor.accepting(0), self.supervisor.accepting(1)), (False, True))
+        self.worker(2).places[0].accepting = True
         self.pass_time(1.1)
-        self.worker(2).pair.stuck = True
-        self.pass_time(5)
-        self.assertFalse(self.crew.accepting(0), "it does not answer")
-        self.launch.die(2)
-        self.assertTrue(self.crew.accepting(0))
+        self.assertTrue(self.supervisor.accepting(0), "one of them is enough: the other is replaced if it stays deaf")
+        self.spawn.errors = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))] * 99
+        self.spawn.die(1)
+        self.assertTrue(self.supervisor.accepting(0))
+        self.spawn.die(2)
+        self.assertFalse(self.supervisor.accepting(0), "a total outage")
+
+    def test_forgotten(self) -> None:
+        """The connections of a worker that has died count no more in the memory that the workers share (K6)."""
+        self.up()
+        self.spawn.die(2)
+        self.assertEqual(set(self.forgotten), {1})
 
     def test_connections(self) -> None:
         """Those of all workers are added up."""
         self.up()
-        self.assertEqual(self.crew.connections(0), 6)
+        self.assertEqual(self.supervisor.connections(0), 6)
 
     def test_reload(self) -> None:
-        """A configuration goes to all; who cannot take it fails it, and who does not answer is named."""
+        """A configuration goes to all workers; one that refuses it is a problem that is named."""
         self.up()
-        self.assertTrue(self.done(self.crew.reload(b"new")))
+        self.assertEqual(self.done(self.supervisor.reload(b"new")), [])
         self.assertEqual([self.worker(number).reloaded for number in (1, 2)], [[b"new"], [b"new"]])
         self.worker(2).takes = False
-        self.assertFalse(self.done(self.crew.reload(b"newer")))
+        [problem] = self.done(self.supervisor.reload(b"newer"))
+        self.assertIn("worker 2", problem)
+        self.spawn.die(2)
+        self.assertEqual(self.done(self.supervisor.reload(b"last")), [], "one that is started again begins with it")
+
+    def test_reload_not_answered(self) -> None:
+        """A worker that does not answer a reload is replaced by a process that begins with the new configuration: it
+        never applies it later, and it never keeps the old one (K6)."""
+        self.up()
         self.worker(2).pair.stuck = True
-        reloading = Deferred.fromCoroutine(self.crew.reload(b"newest"))
-        self.pass_time(3.1)
-        self.assertFalse(self.successResultOf(reloading))
-        self.assertEqual(self.told("reload_failed"), [2])
-        self.launch.die(2)
-        self.assertTrue(self.done(self.crew.reload(b"last")), "one that is started again begins with it")
+        self.configuration = b"new"
+        reloading = Deferred.fromCoroutine(self.supervisor.reload(b"new"))
+        self.pass_time(9)
+        self.assertNoResult(reloading)
+        self.pass_time(2)
+        self.assertEqual(self.successResultOf(reloading), [])
+        self.assertEqual(self.told("worker_killed"), [2])
+        self.assertTrue(self.worker(2).pair.ends[0].disconnecting)
+        self.spawn.die(2)
+        self.pass_time(0.2)
+        self.assertEqual((self.worker(2).start.configuration, self.worker(2).reloaded), (b"new", []))
+
+    def test_reload_during_a_start(self) -> None:
+        """A worker that is still starting, with the old configuration, is waited for until it has the new one."""
+        self.up()
+        self.spawn.die(1)
+        self.clock.advance(0.2)  # Started again, but not carried: it has not answered.
+        reloading = Deferred.fromCoroutine(self.supervisor.reload(b"new"))
+        self.clock.advance(20)
+        self.worker(2).pair.carry()
+        self.assertNoResult(reloading)
+        self.spawn.carry()
+        self.assertEqual((self.successResultOf(reloading), self.worker(1).reloaded), ([], [b"new"]))
+
+    def test_reload_that_raises(self) -> None:
+        """A worker whose reload fails half-way is replaced, too."""
+        self.up()
+
+        def fail(data: bytes) -> bool:
+            raise ZeroDivisionError
+
+        self.patch(self.worker(1).worker, "_reload", fail)
+        self.assertEqual(self.done(self.supervisor.reload(b"new")), [])
+        self.assertEqual(self.told("worker_killed"), [1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_stop(self) -> None:
-        """A place stops everywhere, and is complete when it is with all; nobody is started again after that."""
+        """A place stops in all workers, and is complete when it is in all; no worker is started after that."""
         self.up()
-        self.assertTrue(self.done(self.crew.stop(0, 9.0)))
+        self.assertTrue(self.done(self.supervisor.stop(0, 9.0)))
         self.assertEqual([self.worker(number).places[0].done for number in (1, 2)], [[9.0], [9.0]])
         self.worker(1).places[1].complete = False
-        self.assertFalse(self.done(self.crew.stop(1, 9.0)))
-        self.launch.die(2)
+        self.assertFalse(self.done(self.supervisor.stop(1, 9.0)))
+        self.spawn.die(2)
         self.pass_time(10)
-        self.assertEqual(self.launch.started, [1, 2])
+        self.assertEqual(self.spawn.started, [1, 2])
+
+    def test_died_before_the_drain(self) -> None:
+        """A worker that died just before SIGTERM is not started again during the drain."""
+        self.up()
+        self.spawn.die(1)
+        stopping = Deferred.fromCoroutine(self.supervisor.stop(0, 9.0))
+        self.pass_time(10)
+        self.assertTrue(self.successResultOf(stopping), "the worker that is left has drained")
+        self.assertEqual(self.spawn.started, [1, 2])
+
+    def test_stopped_during_the_start(self) -> None:
+        """A worker that ends because the daemon is stopped while it starts is no failed start (K6)."""
+        self.starting = self.supervisor.start()
+        stopping = Deferred.fromCoroutine(self.supervisor.stop(0, 9.0))
+        self.spawn.die(1, "was killed by signal 15")
+        self.spawn.carry()
+        self.assertNoResult(self.starting)
+        self.assertFalse(self.successResultOf(stopping))
+        self.assertEqual((self.told("worker_ended"), self.given_up), ([], 0))
 
     def test_died_while_draining(self) -> None:
-        """A worker that dies meanwhile has not drained."""
+        """A worker that dies during the drain has not drained."""
         self.up()
         self.worker(2).pair.stuck = True
-        stopping = Deferred.fromCoroutine(self.crew.stop(0, 9.0))
-        self.launch.carry()
-        self.launch.die(2)
+        stopping = Deferred.fromCoroutine(self.supervisor.stop(0, 9.0))
+        self.spawn.carry()
+        self.spawn.die(2)
         self.assertFalse(self.successResultOf(stopping))
 
     def test_end(self) -> None:
-        """All are told to end, and waited for; who does not is cut off, which kills it."""
+        """All are told to end, and waited for; one that does not is killed."""
         self.up()
         self.worker(2).pair.stuck = True
-        ending = self.crew.end()
-        self.launch.carry()
+        ending = self.supervisor.end()
+        self.spawn.carry()
         self.assertTrue(self.worker(1).ended)
-        self.launch.die(1, "ended with status 0")
+        self.spawn.die(1, "ended with status 0")
         self.assertNoResult(ending)
         self.pass_time(3.1)
         self.assertTrue(self.worker(2).pair.ends[0].disconnecting)
-        self.launch.die(2)
+        self.spawn.die(2)
         self.successResultOf(ending)
         self.assertEqual(self.told("worker_ended"), [])
-
-
-class FakeSocket:
-    """A shared socket."""
-
-    name = "there"
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-
-    def open(self) -> None:
-        """Listen."""
-        self.done.append("open")
-
-    def close(self) -> None:
-        """Let go."""
-        self.done.append("close")
-
-
-class SharedPlaceTests(SynchronousTestCase):
-    """A place at which workers accept."""
-
-    def test_order(self) -> None:
-        """The supervisor lets go of the socket before any worker is told to: the last to let go serves who waits."""
-        clock = Clock()
-        launch = FakeLaunch(clock)
-        crew = Supervisor(clock, launch, 1, lambda: WorkerStart(b"", 1, [], ""), Metrics("host", "1"))
-        socket = FakeSocket()
-        place = SharedPlace(socket, crew, 1)
-        place.listen()
-        crew.start()
-        launch.carry()
-        self.assertEqual((place.name, place.accepting, place.connections), ("there", True, 3))
-        stopping = Deferred.fromCoroutine(place.stop(4.0))
-        self.assertEqual((socket.done, launch.workers[1].places[1].done), (["open", "close"], []))
-        place.abort()
-        launch.carry()
-        self.assertTrue(self.successResultOf(stopping))
-        self.assertEqual(launch.workers[1].places[1].done, [4.0, "abort"])

@@ -1,50 +1,94 @@
-"""A worker's part: what it says of itself, and how it tells the whole. The rest: see `test_host_crew`."""
+"""A worker's part: what it is given, what it answers, and what it shows for all processes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy import __version__
 from nitroproxy.telemetry.health import Check
-from nitroproxy.telemetry.totals import pack
+from nitroproxy.telemetry.metrics import Metrics
+from nitroproxy.telemetry.packing import pack
 from nitroproxy.workers.channel import Answerer, Channel
-from nitroproxy.workers.worker import AllWorkers, WorkerStart
+from nitroproxy.workers.worker import AllWorkers, WorkerStart, WrongVersion
 from tests.pair import FakeWorker, Pair, values
 
+START = WorkerStart(b'{"a": 1}', 4, ["127.0.0.1:8080", "vsock port 5001"], b"key")
 
-class OrdersTests(SynchronousTestCase):
+
+class WorkerStartTests(SynchronousTestCase):
     """The first message."""
 
     def test_travel(self) -> None:
-        """What is told is what is read."""
-        orders = WorkerStart(b'{"a": 1}', 4, ["127.0.0.1:8080", "vsock port 5001"], "0a0b")
-        self.assertEqual(WorkerStart.read(orders.to_bytes()), orders)
+        """What is sent is what is read."""
+        self.assertEqual(WorkerStart.read(START.to_bytes()), START)
+
+    def test_other_version(self) -> None:
+        """A supervisor of another version, whatever its first message looks like, is an error that says what to do
+        (K6)."""
+        fields = msgspec.to_builtins(START)
+        for version, message in (
+            ("9.9", {**fields, "version": "9.9"}),
+            ("9.9", {"version": "9.9", "something": "else"}),
+            ("another version", {**fields, "count": "four"}),
+            ("another version", ["no", "map"]),
+        ):
+            error = self.assertRaises(WrongVersion, WorkerStart.read, msgspec.msgpack.encode(message))
+            self.assertIn(f"the supervisor runs {version} and this worker {__version__}: restart", str(error))
+        self.assertRaises(WrongVersion, WorkerStart.read, b"\xc1")
 
 
-class WholeTests(SynchronousTestCase):
+class WorkerTests(SynchronousTestCase):
+    """What the supervisor asks."""
+
+    def setUp(self) -> None:
+        self.worker = FakeWorker(Clock(), 1, START, {})
+
+    def ask(self, what: str, about: object = None) -> Any:
+        answer = self.worker.supervisors.ask(what, about)
+        self.worker.pair.carry()
+        return self.successResultOf(answer)
+
+    def test_state(self) -> None:
+        """By place: whether it accepts, and how many connections are open."""
+        self.worker.places[1].accepting = False
+        self.assertEqual(self.ask("state"), {"accepting": [True, False], "connections": [3, 3]})
+
+    def test_orders(self) -> None:
+        """It reloads, stops and aborts a place, and ends."""
+        self.assertTrue(self.ask("reload", b"new"))
+        self.assertTrue(self.ask("stop", [1, 9.0]))
+        self.ask("abort", 0)
+        self.ask("end")
+        self.assertEqual(self.worker.reloaded, [b"new"])
+        self.assertEqual([place.done for place in self.worker.places], [["abort"], [9.0]])
+        self.assertTrue(self.worker.ended)
+
+
+class AllWorkersTests(SynchronousTestCase):
     """The pages of a worker."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.up = {"1": True, "2": True}
-        worker = FakeWorker(self.clock, 1, WorkerStart(b"", 1, [], ""), {})
-        self.worker = worker
+        others = [FakeWorker(self.clock, number, START, {}) for number in (1, 2)]
 
         async def workers(about: Any) -> Any:
             return self.up
 
         async def metrics(about: Any) -> Any:
-            worker.count = 40
-            return pack(worker.own())
+            others[1].count = 40
+            return [pack(worker.own()) for worker in others]
 
         answerers: Mapping[str, Answerer] = {"workers": workers, "metrics": metrics}
         mine = Channel(self.clock, {}, lambda: None)
         self.pair = Pair(Channel(self.clock, answerers, lambda: None), mine)
-        self.whole = AllWorkers(mine, worker.own)
+        self.whole = AllWorkers(mine.ask, Metrics("enclave", "1", "1"))
 
     def result(self, asked: Any, seconds: float = 0) -> Any:
         waiting = Deferred.fromCoroutine(asked)
@@ -55,19 +99,26 @@ class WholeTests(SynchronousTestCase):
         return self.successResultOf(waiting)
 
     def test_check(self) -> None:
-        """All workers answer, or those that do not are named and it is a warning: the others serve."""
+        """All workers answer; otherwise it is a warning that names those that do not: the others serve."""
         self.assertEqual(self.result(self.whole.check()), Check("pass", "2 answer"))
         self.up["2"] = False
         self.assertEqual(self.result(self.whole.check()), Check("warn", "of 2 workers these do not answer: 2"))
 
     def test_metrics(self) -> None:
-        """They are the supervisor's, of all."""
-        self.assertEqual(values(self.result(self.whole.metrics()))["nitroproxy_requests_total", ""], 40)
+        """They are those of all processes, from the supervisor, one family of a name."""
+        families = self.result(self.whole.metrics())
+        found = values(families)
+        self.assertEqual(found["nitroproxy_requests_total", "1"], 0)
+        self.assertEqual(found["nitroproxy_requests_total", "2"], 40)
+        self.assertEqual(len({family.name for family in families}), len(families))
 
     def test_silent_supervisor(self) -> None:
-        """A supervisor that does not answer is shown, and delays nothing for long."""
-        found = values(self.result(self.whole.metrics(), 0.8))
-        self.assertEqual(found["nitroproxy_requests_total", ""], 0)
-        self.assertEqual(found["nitroproxy_worker_up", "supervisor"], 0)
+        """A supervisor that does not answer is shown, with the role, and delays nothing for long."""
+        families = self.result(self.whole.metrics(), 0.8)
+        [up] = [family for family in families if family.name == "nitroproxy_worker_up"]
+        self.assertEqual(
+            [(one.labels, one.value) for one in up.samples], [({"role": "enclave", "worker": "supervisor"}, 0)]
+        )
+        self.assertIn(("nitroproxy_build_info", "1"), values(families))
         check = self.result(self.whole.check(), 0.8)
         self.assertEqual((check.status, check.output[:31]), ("warn", "the supervisor does not answer:"))

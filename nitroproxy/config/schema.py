@@ -151,6 +151,15 @@ class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
     cpu_count: Annotated[
         int, Meta(ge=1, description="CPUs to start the enclave with; where cores have two threads, an even number.")
     ] = 2
+    processes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Processes that the enclave daemon serves with, a core each; of more than one each has "
+            "limits.* for itself.",
+        ),
+    ] = 1
     proxy_interface: Annotated[
         _Interface, Meta(description="Where applications in the enclave find the proxy: the address it listens on.")
     ] = "127.0.0.1"

@@ -1,13 +1,14 @@
-"""Places where a daemon listens, each with the connections that came of it; and the end of a process that cannot.
+"""A place where a daemon listens, with the connections that it accepts there; and the end of a process that cannot
+listen.
 
-It knows nothing of what is served, nor of the daemon's life, which is `daemon`'s.
+Knows nothing of what is served, nor of the daemon's life (`nitroproxy.daemon.service`).
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
@@ -19,12 +20,41 @@ from nitroproxy.sockets.spare import SparingSocket
 
 _log: Final = Logger()
 
-#: Connections that may be waiting to be accepted, and more.
-_EVERYBODY: Final = 1 << 16
+#: More connections than can be waiting to be accepted.
+_ALL: Final = 1 << 16
+
+
+class Place(Protocol):
+    """A place where a daemon listens: a `ListeningPlace`, or the supervisor's view of one at which workers accept."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    def listen(self) -> None:
+        """Listen now; ends the process when that is impossible."""
+
+    async def stop(self, timeout: float) -> bool:
+        """Stop listening, let the requests under way finish and end what is left.
+
+        :param timeout: seconds after which what is left is aborted.
+        :returns: whether all finished in time.
+        """
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new connections are accepted."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+
+    def abort(self) -> None:
+        """End every connection now."""
 
 
 class ListeningPlace:
-    """A place where the daemon listens, and the connections that came of it.
+    """A `Place` at which this process accepts.
 
     :ivar name: what to call it in messages.
     """
@@ -36,22 +66,18 @@ class ListeningPlace:
         self._port: IListeningPort | None = None
 
     def listen(self) -> None:
-        """Listen now. See `listen`."""
+        """See `Place` and `listen`."""
         self._port = listen(self._endpoint, self._factory, self._factory.hop, self.name)
         SparingSocket(self._port, self._factory.spare, self._factory.make_way)
         _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.name)
 
     async def stop(self, timeout: float) -> bool:
-        """Stop listening, let the requests under way finish and end what is left.
-
-        :param timeout: seconds after which what is left is aborted.
-        :returns: whether all finished in time.
-        """
+        """See `Place`."""
         port: Any = self._port
         if port is not None and port.connected:
-            # All who are in the queue already are let in: closing it would reset them. stopListening would close it a
-            # turn of the reactor later.
-            port.numberAccepts = _EVERYBODY
+            # Accept all that are in the queue: closing it would reset them. stopListening would close it a turn of the
+            # reactor later.
+            port.numberAccepts = _ALL
             port.doRead()
             port.connectionLost(Failure(ConnectionDone()))
         complete = await self._factory.drain(timeout)
@@ -63,7 +89,7 @@ class ListeningPlace:
 
     @property
     def accepting(self) -> bool:
-        """Whether new connections are taken."""
+        """See `Place`."""
         port: Any = self._port
         if port is None or not port.connected:
             return False
@@ -71,16 +97,16 @@ class ListeningPlace:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """See `Place`."""
         return len(self._factory.connections)
 
     def abort(self) -> None:
-        """End every connection now."""
+        """See `Place`."""
         self._factory.abort()
 
 
 def listen(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, hop: str, place: str) -> IListeningPort:
-    """Listen now. A place that cannot be had ends the process: a daemon that does not listen is none.
+    """Listen now. Ends the process when that is impossible: a daemon that does not listen is of no use.
 
     :param hop: whose place it is.
     :param place: what to call it in messages.
@@ -95,20 +121,20 @@ def listen(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, hop: str,
 
 
 def _reason(failure: Failure) -> str:
-    """Why there is no listening, without the place, which an error of Twisted's names again."""
+    """Why it cannot listen, without the place, which an error of Twisted's names again."""
     error: object = failure.value
     if isinstance(error, CannotListenError):
         error = error.socketError
     if str(error) == "Cannot acquire lock":
-        return "another daemon has it"
+        return "in use by another daemon"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 class Unable(SystemExit, Exception):
-    """The daemon cannot be: the process ends with status 1.
+    """The daemon cannot run: the process ends with status 1.
 
-    It is an Exception for twistd's sake: in the background twistd tells those, and no others, to the process that
-    it was started from, which else waits for ever.
+    It is an Exception for twistd's sake: in the background twistd reports those, and no others, to the process that
+    started it, which would otherwise wait forever.
     """
 
     def __init__(self, message: str) -> None:
@@ -120,7 +146,7 @@ class Unable(SystemExit, Exception):
 
 
 def exit_with(message: str) -> NoReturn:
-    """The daemon cannot be: end the process with status 1 and one line.
+    """The daemon cannot run: end the process with status 1 and one line.
 
     On the real standard error, which twistd has replaced by its log; in the background there is only the log.
 

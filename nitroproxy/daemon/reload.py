@@ -1,8 +1,11 @@
-"""SIGHUP: the configuration is loaded anew and what can change in a running daemon changes, all of it or nothing."""
+"""SIGHUP: load the configuration anew and change what can change in a running daemon, all of it or nothing.
+
+`Reloader` holds the configuration in force; everything else is given what it needs of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +18,7 @@ from nitroproxy.config.schema import Settings
 
 _log: Final = Logger()
 
-#: What can change: whole sections, or single keys. All else needs a restart.
+#: What can change: whole sections, or single keys. Everything else needs a restart.
 RELOADABLE: Final = frozenset(
     {"egress.allow", "egress.deny", "egress.allow_addresses", "tls.allow_plaintext", "logging.level"}
     | {"tls.ca_file", "tls.extra_ca_file", "tls.certificate_profile", "tls.client_certificates"}
@@ -24,17 +27,18 @@ RELOADABLE: Final = frozenset(
 
 
 class Unloadable(Exception):
-    """A part cannot take the new configuration; the message names what is wrong."""
+    """A part cannot use the configuration; the message names what is wrong."""
 
 
 class Reloader:
     """Reloads when called.
 
-    :param configuration: the one that is in force.
+    :param configuration: the one to start with.
     :param load: gives the new one; raises `ConfigurationError`.
-    :param prepare: makes ready the settings that are to be in force, which differ from those that are in nothing but
-        what can change, and returns what puts them in force, which cannot fail; raises `Unloadable`.
+    :param prepare: given the new settings, which differ from those in force only in what can change; builds what they
+        need and returns what puts it in force, which cannot fail; raises `Unloadable`.
     :param now: the time of day, in seconds since the epoch.
+    :ivar configuration: the one in force.
     """
 
     def __init__(
@@ -44,23 +48,27 @@ class Reloader:
         prepare: Callable[[Settings], Callable[[], object]],
         now: Callable[[], float],
     ) -> None:
-        self._configuration = configuration
+        self.configuration = configuration
         self._load = load
         self._prepare = prepare
         self._now = now
         self._succeeded_at = now()
         self._successful = True
 
+    def drain_timeout(self) -> float:
+        """Seconds that a drain may take, by the configuration in force."""
+        return self.configuration.settings.limits.drain_timeout
+
     def __call__(self) -> bool:
-        """Reload; whether the new configuration is in force."""
+        """Reload; returns whether the new configuration is in force."""
         try:
             wanted = self._load()
-            configuration = _changed(self._configuration, wanted)
+            configuration = _changed(self.configuration, wanted)
             commit = self._prepare(configuration.settings)
         except ConfigurationError as error:
-            return self._failed(list(error.problems))
+            return self.failed(list(error.problems))
         except Unloadable as error:
-            return self._failed([str(error)])
+            return self.failed([str(error)])
         commit()
         ignored = list(_differences(configuration, wanted))
         if ignored:
@@ -69,12 +77,14 @@ class Reloader:
             )
         else:
             _log.info("reloaded", event="reloaded")
-        self._configuration = configuration
+        self.configuration = configuration
         self._succeeded_at = self._now()
         self._successful = True
         return True
 
-    def _failed(self, problems: list[str]) -> bool:
+    def failed(self, problems: Iterable[str]) -> bool:
+        """Log each problem and count the last reload as failed; returns False. The caller does so when another process
+        has not put in force what this one has."""
         self._successful = False
         for problem in problems:
             _log.error("not reloaded, the old configuration stays: {problem}", event="reload_failed", problem=problem)

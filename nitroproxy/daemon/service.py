@@ -1,6 +1,6 @@
-"""A daemon's life: it listens, is told to stop, drains, and ends with a status that says how that went.
+"""A daemon's life: it listens, reloads, drains when it is told to stop, and ends with a status that says how that went.
 
-`host.service` and `enclave.service` make a `Daemon` of their places. It knows nothing of what these serve.
+The composition roots make a `Daemon` of their places. It knows nothing of what these serve.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -21,7 +21,8 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from nitroproxy.daemon.place import Unable
+from nitroproxy.daemon import signals
+from nitroproxy.daemon.place import Place, Unable
 from nitroproxy.daemon.reactor import keeps_monotonic_time
 from nitroproxy.daemon.systemd import Notifier
 from nitroproxy.telemetry.instruments import Instruments
@@ -32,31 +33,6 @@ _log: Final = Logger()
 _LAST_SECONDS: Final = 15.0
 
 
-class Place(Protocol):
-    """Where the daemon listens: a `ListeningPlace`, or what stands for those of other processes."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-
-    def listen(self) -> None:
-        """Listen now; ends the process if that cannot be."""
-
-    async def stop(self, timeout: float) -> bool:
-        """Listen no more, and drain; whether all finished within *timeout* seconds."""
-
-    @property
-    def accepting(self) -> bool:
-        """Whether new connections are taken."""
-
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-
-    def abort(self) -> None:
-        """End every connection now."""
-
-
 class Daemon(Service):
     """A daemon, as the service that twistd runs.
 
@@ -65,16 +41,14 @@ class Daemon(Service):
     :param instruments: its log, where twistd runs the daemon, and the lag of the reactor.
     :param notifier: tells the service manager.
     :param drain_timeout: gives the seconds for all of the stopping.
-    :param at_end: called, and waited for, one after the other when everything has stopped, to put away what requests
+    :param at_end: called, and waited for, one after the other when everything has stopped, to release what requests
         needed until then.
-    :param at_start: called when it listens; what it gives fires when the daemon is ready, or fails with the reason for
-        which it cannot be.
-    :param about: what the status line says first.
-    :param obeys: it takes signals; False: whoever started the process tells it what to do in another way.
-    :ivar reload: does what SIGHUP asks for; gives whether it could.
+    :param reload: does what SIGHUP asks for; gives whether it could. Never called again before it has finished.
+    :param at_start: called when the daemon listens and takes signals; its result fires when the daemon is ready, or
+        fails with the reason why it cannot run.
+    :param about: the first words of the status line.
+    :param takes_signals: False: another process tells this one what to do.
     """
-
-    reload: Callable[[], bool | Deferred[bool]]
 
     def __init__(
         self,
@@ -84,10 +58,11 @@ class Daemon(Service):
         notifier: Notifier,
         drain_timeout: Callable[[], float],
         at_end: Sequence[Callable[[], object]],
+        reload: Callable[[], bool | Deferred[bool]],
         *,
         at_start: Callable[[], Deferred[None]] = lambda: succeed(None),
         about: str = "",
-        obeys: bool = True,
+        takes_signals: bool = True,
     ) -> None:
         self._reactor = reactor
         self._stages = stages
@@ -95,20 +70,24 @@ class Daemon(Service):
         self._notifier = notifier
         self._drain_timeout = drain_timeout
         self._at_end = at_end
+        self.reload = reload
         self._at_start = at_start
         self._about = about
-        self._obeys = obeys
+        self._takes_signals = takes_signals
+        self._ready = False
         self._draining = False
+        self._reloading = False
+        self._reload_again = False
         self._reload_failed = False
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Join *parent*; as part of twistd's application the daemon brings its log observer along and sees to
-        signals."""
+        """Join *parent*; as part of twistd's application the daemon also installs its log observer and its signal
+        handlers."""
         if isinstance(parent, Componentized):
             if parent.getComponent(ILogObserver) is None:
                 parent.setComponent(ILogObserver, self._instruments.log)
                 self._instruments.log.active = True
-                # twistd forks when it goes to the background; what waits is not to be lost with the parent.
+                # twistd forks when it goes to the background; the lines that wait would be lost with the parent.
                 os.register_at_fork(before=self._instruments.flush)
             self._reactor.callWhenRunning(self._own_process)
         super().setServiceParent(parent)
@@ -125,7 +104,7 @@ class Daemon(Service):
             raise
 
     def startService(self) -> None:
-        """Begin to look after oneself; the service manager hears of it."""
+        """Start the watchdog's keep-alive and what the daemon has to start; then tell the service manager."""
         super().startService()
         if not keeps_monotonic_time(self._reactor):
             _log.warn(
@@ -134,16 +113,31 @@ class Daemon(Service):
                 event="clock_not_monotonic",
             )
         self._instruments.lag.start(self._beat)
-        self._at_start().addCallbacks(lambda _: self._notifier.ready(self._status()), self._cannot_start)
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        """The reactor runs, with our signal handlers: whatever is started from now on is stopped by them."""
+        self._at_start().addCallbacks(self._is_ready, self._cannot_start)
+
+    def _is_ready(self, _: object) -> None:
+        self._ready = True
+        if not self._draining:
+            self._notifier.ready(self._status())
 
     def _cannot_start(self, failure: Failure) -> None:
+        if self._draining:
+            return  # A worker that was told to stop while it started has not failed.
         print(failure.getErrorMessage(), file=sys.__stderr__, flush=True)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Drain and end with status 1: the daemon cannot go on as it is, and the service manager starts another."""
         _end_process_with(1)
-        with contextlib.suppress(ReactorNotRunning):  # It has been told to stop meanwhile.
+        with contextlib.suppress(ReactorNotRunning):  # It is stopping already.
             self._reactor.stop()
 
     def _beat(self) -> None:
-        """The reactor turns. While it does and every place accepts, the watchdog is told so."""
+        """The reactor runs. As long as it does and every place accepts, send the watchdog's keep-alive."""
         if self._accepting():
             self._notifier.ping()
         self._notifier.status(self._status())
@@ -186,34 +180,43 @@ class Daemon(Service):
         return complete
 
     def _own_process(self) -> None:
-        """The daemon has the process to itself."""
-        self._take_signals()
-        # What there is by now stays: the garbage collector need not look at it again and again.
+        """twistd has started: install signal handlers."""
+        if self._takes_signals:
+            signals.take(self._reactor, self._terminate, self._hang_up)
+        else:
+            signals.ignore()
+        # What has been allocated by now stays: the garbage collector need not look at it again and again.
         gc.collect()
         gc.freeze()
 
-    # Signals. The reactor's own handlers would have twistd die of the signal in the end: no status of ours.
-
-    def _take_signals(self) -> None:
-        if not self._obeys:
-            # A service manager or a terminal sends them to the whole group.
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-            return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._terminate, number))
-        signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self._hang_up))
-
     def _hang_up(self) -> None:
-        Deferred.fromCoroutine(self._reload())
+        if self._draining:
+            return  # What is left of the requests under way keeps its configuration.
+        if self._reloading:
+            self._reload_again = True
+        else:
+            self._reloading = True
+            Deferred.fromCoroutine(self._reload())
 
     async def _reload(self) -> None:
-        self._notifier.reloading()
-        successful = self.reload()
-        if isinstance(successful, Deferred):
-            successful = await successful
+        """Reload, once more if SIGHUP came again; whatever happens, the service manager hears that it is over."""
+        if self._ready:
+            self._notifier.reloading()
+        try:
+            successful = self.reload()
+            if isinstance(successful, Deferred):
+                successful = await successful
+        except Exception:
+            _log.failure("the reload failed", event="callback_failed")
+            successful = False
         self._reload_failed = not successful
-        self._notifier.ready(self._status())
+        if self._reload_again:
+            self._reload_again = False
+            await self._reload()
+            return
+        self._reloading = False
+        if self._ready and not self._draining:
+            self._notifier.ready(self._status())
 
     def _terminate(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -230,7 +233,7 @@ class Daemon(Service):
 
 
 def _end_process_with(status: int) -> None:
-    """twistd ends with 0 whatever its services say: have the last word when Python exits."""
+    """End with *status* when Python exits: twistd would end with 0 whatever its services say."""
 
     def end() -> None:
         sys.stdout.flush()

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Tells the service manager how the daemon is; does nothing where none has asked.
+    """Reports the daemon's state to the service manager; does nothing without one.
 
     :param environ: the environment; ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` in it are systemd's.
-    :ivar watchdog_seconds: within which the manager wants to hear of us; 0: it does not.
+    :ivar watchdog_seconds: the most that may pass between two keep-alives; 0: there is no watchdog.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -29,7 +29,7 @@ class Notifier:
         self._send("READY=1", f"STATUS={status}")
 
     def status(self, status: str) -> None:
-        """What ``systemctl status`` shows."""
+        """Set the line that ``systemctl status`` shows."""
         self._send(f"STATUS={status}")
 
     def reloading(self) -> None:
@@ -37,11 +37,11 @@ class Notifier:
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str, seconds: float) -> None:
-        """The daemon stops, within *seconds*: the manager kills it no sooner, however short ``TimeoutStopSec=`` is."""
+        """The daemon stops, within *seconds*: the manager waits so long, even if ``TimeoutStopSec=`` is shorter."""
         self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def ping(self) -> None:
-        """The watchdog need not bark."""
+        """The watchdog's keep-alive."""
         self._send("WATCHDOG=1")
 
     def _send(self, *assignments: str) -> None:

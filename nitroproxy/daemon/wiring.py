@@ -1,14 +1,14 @@
-"""What the two composition roots share: it turns the configuration into endpoints between host and enclave, and into
-the engine's settings.
+"""What the two daemons share: the configuration turned into endpoints between host and enclave, into the engine's
+settings and into instruments.
 
-`host.service`, `host.components` and `enclave.service` use it. Nothing else imports it.
+`host.components` and `enclave.components` build their parts with it. Nothing else imports it.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,6 +23,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
 
+from nitroproxy import __version__
 from nitroproxy.config.schema import RESPONSE_TIMEOUT, Settings
 from nitroproxy.config.schema import Limits as LimitSettings
 from nitroproxy.http1.messages import Limits
@@ -30,6 +31,7 @@ from nitroproxy.policy import ByPattern
 from nitroproxy.proxy.reserve import SIZE
 from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
 from nitroproxy.target import normalize_host
+from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.vsock.address import VsockAddress
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
 from nitroproxy.vsock.hybrid import HybridClientEndpoint
@@ -113,6 +115,29 @@ def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpo
     with socket.socket(fileno=os.dup(given.fileno)) as listening:
         family, place = listening.family, listening.getsockname()
     return AdoptedStreamServerEndpoint(reactor, given.fileno, family), f"systemd's socket {place[0]}:{place[1]}"
+
+
+def instruments_of(
+    reactor: Any,
+    role: Party,
+    settings: Settings,
+    output: int,
+    worker: str,
+    takers: Sequence[Callable[[Mapping[str, Any]], object]] = (),
+) -> Instruments:
+    """What watches a process of a daemon. See `Instruments` for *output*, *worker* and *takers*."""
+    logging = settings.logging
+    return Instruments(
+        reactor,
+        role,
+        __version__,
+        level=logging.level,
+        form=logging.format,
+        access=logging.access,
+        output=output,
+        worker=worker,
+        takers=takers,
+    )
 
 
 class OnlyFrom:

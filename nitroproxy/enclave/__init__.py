@@ -1,10 +1,11 @@
 """The enclave daemon: the proxy whose TLS starts inside the enclave.
 
-`service` is its composition root. `router` decides where a request goes, `dialer` connects to a destination through
-the relay and starts TLS, `nsm` asks the Nitro Security Module and `nsm_device` is its device, `health` examines the
-relay and what lies beyond it.
+`service` is its plugin and `components` what the composition roots run. `router` decides where a request goes, `dialer`
+connects to a destination through the relay and starts TLS, `nsm` asks the Nitro Security Module and `nsm_device` is its
+device, `health` examines the relay and what lies beyond it.
 
-`init_root` is another, of the enclave's entry point: it joins `init`, which decides what runs, with `init_children`,
-which starts, reads and reaps processes, `init_output`, which makes lines of what they print, `init_notify`, by which
-the daemon tells that it is ready, and `init_system`, which brings up the loopback and looks up users and programs.
+`init_root` is the composition root of the enclave's entry point: it joins `init`, which decides what runs, with
+`init_children`, which starts, reads and reaps processes, `init_output`, which makes lines of what they print,
+`init_notify`, by which the daemon tells that it is ready, and `init_system`, which brings up the loopback and looks up
+users and programs.
 """

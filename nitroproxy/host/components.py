@@ -1,21 +1,19 @@
 """What the host daemon is made of, built from the configuration: the part that serves, and the enclave's log.
 
-For `host.service` alone, which joins them in one process or in several.
+`HostRole` gives them to the composition roots (`nitroproxy.daemon.role`), which run them in one process or several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.interfaces import IStreamServerEndpoint
-
 from nitroproxy import __version__
-from nitroproxy.config.load import Configuration
 from nitroproxy.config.schema import Settings
-from nitroproxy.daemon.place import ListeningPlace
+from nitroproxy.daemon.place import ListeningPlace, exit_with
+from nitroproxy.daemon.role import AllProcesses, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
     RELAY_PATIENCE,
@@ -23,6 +21,7 @@ from nitroproxy.daemon.wiring import (
     gateway_server,
     hop_client,
     hop_server,
+    instruments_of,
     listener_settings,
     pool_settings,
     relay_settings,
@@ -34,7 +33,7 @@ from nitroproxy.host.egress import EgressRouter, relay_site
 from nitroproxy.host.gateway import GatewayRouter
 from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
 from nitroproxy.host.lookup import Lookups
-from nitroproxy.host.own_addresses import OwnAddresses
+from nitroproxy.host.own_addresses import OwnAddresses, own_addresses
 from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
@@ -43,18 +42,16 @@ from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
-from nitroproxy.telemetry.instruments import Instruments
 from nitroproxy.telemetry.metrics import pool_metrics
-from nitroproxy.workers.worker import AllWorkers
 
-#: What gateway, relay and log listener are called.
+#: The names of gateway, relay and log listener.
 GATEWAY: Final = "nitroproxy-host"
 RELAY: Final = "nitroproxy-relay"
 LOGS: Final = "nitroproxy-logs"
 
 
 @dataclass(frozen=True)
-class Parts:
+class _Built:
     """What the configuration makes, and a reload makes anew."""
 
     pool: Pool
@@ -62,87 +59,66 @@ class Parts:
     relay: EgressRouter
 
 
-def instruments_of(reactor: Any, settings: Settings, output: int, worker: int = 0) -> Instruments:
-    """What watches a process of the daemon. See `Instruments` for *output* and *worker*."""
-    logging = settings.logging
-    return Instruments(
-        reactor,
-        "host",
-        __version__,
-        level=logging.level,
-        form=logging.format,
-        access=logging.access,
-        output=output,
-        worker=worker,
-    )
-
-
 class EnclaveLog:
-    """The enclave's log: in one process, for its lines are numbered."""
+    """The enclave's log, which one process takes: its lines are numbered. See `nitroproxy.daemon.role.Once`."""
 
-    def __init__(self, reactor: Any, instruments: Instruments, deadlines: Deadlines, settings: Settings) -> None:
-        self._reactor = reactor
+    def __init__(self, process: Process, settings: Settings) -> None:
+        instruments = process.instruments
         self.intake = LogIntake(settings.enclave.cid, instruments.lines.take)
         self.factory = DownstreamFactory(
-            LOGS, LogRouter(self.intake), listener_settings(settings), deadlines, instruments.observer(LOGS)
+            LOGS, LogRouter(self.intake), _log_settings(settings), process.deadlines, instruments.observer(LOGS)
         )
-        self.limit(settings)
         instruments.metrics.sources.append(self.intake.collect)
+        self.places: Sequence[ListeningPlace] = []
+        if settings.logging.port:
+            server = hop_server(process.reactor, settings, "host", settings.logging.port)
+            self.places = [ListeningPlace(*server, self.factory)]
 
-    def limit(self, settings: Settings) -> None:
-        """Put the limits in force."""
-        wanted = _from_enclave(settings)
-        self.factory.settings = replace(wanted, connections=min(wanted.connections, LOG_CONNECTIONS))
+    def prepare(self, settings: Settings) -> Commit:
+        """See `nitroproxy.daemon.role.Part`."""
 
-    def stages(self, settings: Settings) -> list[list[ListeningPlace]]:
-        """The listener; what is logged about all requests comes last."""
-        if not settings.logging.port:
-            return []
-        return [[ListeningPlace(*hop_server(self._reactor, settings, "host", settings.logging.port), self.factory)]]
+        def commit() -> None:
+            self.factory.settings = _log_settings(settings)
 
-
-def _from_enclave(settings: Settings) -> ListenerSettings:
-    return listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
+        return commit
 
 
-class Proxy:
-    """What serves, and lasts as long as the process: gateway and relay.
+def _log_settings(settings: Settings) -> ListenerSettings:
+    wanted = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
+    return replace(wanted, connections=min(wanted.connections, LOG_CONNECTIONS))
 
-    :param whole: what all processes of the daemon are together; None: this is the only one.
-    """
 
-    def __init__(
-        self, reactor: Any, configuration: Configuration, instruments: Instruments, whole: AllWorkers | None = None
-    ) -> None:
-        self.reactor = reactor
-        self.settings = configuration.settings
-        self.instruments = instruments
-        self.whole = whole
-        self.deadlines = Deadlines(reactor)
-        self.own_addresses = OwnAddresses(self.deadlines.seconds)
-        self.lookups = Lookups(Names(reactor).look_up)
-        self.connects = self.instruments.watch_connects("enclave")
-        self.parts = self.build(configuration.settings)
-        self.gateway = self.factory(GATEWAY, self.parts.gateway)
-        self.relay = self.factory(RELAY, self.parts.relay)
-        self.limit(configuration.settings)
-        self.instruments.metrics.sources.append(pool_metrics("enclave", lambda: self.parts.pool))
+class HostProxy:
+    """What serves, and lasts as long as the process: gateway and relay. See `nitroproxy.daemon.role.Serving`."""
 
-    def factory(self, hop: str, router: GatewayRouter | EgressRouter) -> DownstreamFactory:
-        """A listener's side of the engine."""
-        observer = self.instruments.observer(hop)
-        return DownstreamFactory(hop, router, listener_settings(Settings()), self.deadlines, observer)
+    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None) -> None:
+        self._process = process
+        self._whole = whole
+        instruments, deadlines = process.instruments, process.deadlines
+        self._own_addresses = OwnAddresses(deadlines.seconds)
+        self._lookups = Lookups(Names(process.reactor).look_up)
+        self._connects = instruments.watch_connects("enclave")
+        self._built = built = self._build(settings)
+        self._gateway = DownstreamFactory(
+            GATEWAY, built.gateway, listener_settings(settings), deadlines, instruments.observer(GATEWAY)
+        )
+        self._relay = DownstreamFactory(
+            RELAY, built.relay, relay_settings(settings), deadlines, instruments.observer(RELAY)
+        )
+        instruments.metrics.sources.append(pool_metrics("enclave", lambda: self._built.pool))
+        self.factories: Sequence[DownstreamFactory] = [self._gateway, self._relay]
+        self.at_end: Sequence[Callable[[], object]] = [self._retire]
 
-    def build(self, settings: Settings) -> Parts:
+    def _build(self, settings: Settings) -> _Built:
         """The parts that depend on the configuration."""
-        reactor, deadlines, limits = self.reactor, self.deadlines, settings.limits
-        endpoint, place = hop_client(reactor, settings, "enclave", settings.enclave.port)
+        deadlines, limits = self._process.deadlines, settings.limits
+        endpoint, place = hop_client(self._process.reactor, settings, "enclave", settings.enclave.port)
         failure = f"cannot reach the enclave at {place}"
-        enclave = HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, limits.buffer_bytes, self.connects)
+        enclave = HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, limits.buffer_bytes, self._connects)
         pool = Pool(
             lambda key, identity: enclave, deadlines, pool_settings(limits, HOP_FIELDS), end_is_proof=lambda key: False
         )
-        whole = self.whole
+        whole = self._whole
         health = HealthOfHost(
             pool,
             deadlines,
@@ -150,52 +126,68 @@ class Proxy:
             verifies=settings.tls.verify_certificates,
             workers=whole.check if whole is not None else None,
         )
-        collect = whole.metrics if whole is not None else partial(own_metrics, self.instruments.metrics)
-        metrics = MetricsOfBoth(collect, pool, deadlines)
+        collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
+        metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
         gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))
+        return _Built(pool, gateway, self._build_relay(settings))
 
-        guard = AddressGuard(settings.egress.allow_addresses, self.own_addresses)
-        resolver = Resolver(self.lookups, guard, deadlines, limits.connect_timeout / 2)
+    def _build_relay(self, settings: Settings) -> EgressRouter:
+        deadlines, limits = self._process.deadlines, settings.limits
+        guard = AddressGuard(settings.egress.allow_addresses, self._own_addresses)
+        resolver = Resolver(self._lookups, guard, deadlines, limits.connect_timeout / 2)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         timeout = limits.connect_timeout * RELAY_PATIENCE
         site = relay_site(resolver, policy, __version__)
-        relay = EgressRouter(reactor, resolver, policy, deadlines, timeout, site)
-        return Parts(pool, gateway, relay)
+        return EgressRouter(self._process.reactor, resolver, policy, deadlines, timeout, site)
 
-    def limit(self, settings: Settings) -> None:
-        """Put the limits in force; requests that have begun keep theirs."""
-        self.gateway.settings = listener_settings(settings)
-        self.relay.settings = relay_settings(settings)
-
-    def prepare(self, settings: Settings) -> Callable[[], None]:
-        """Everything new, to be put in force at once. See `Reloader`."""
-        parts = self.build(settings)
+    def prepare(self, settings: Settings) -> Commit:
+        """See `nitroproxy.daemon.role.Part`. Requests that have begun keep their settings."""
+        built = self._build(settings)
 
         def commit() -> None:
-            old, self.parts, self.settings = self.parts, parts, settings
-            self.gateway.router, self.relay.router = parts.gateway, parts.relay
-            self.limit(settings)
-            self.instruments.log.set_level(settings.logging.level)
+            old, self._built = self._built, built
+            self._gateway.router, self._relay.router = built.gateway, built.relay
+            self._gateway.settings, self._relay.settings = listener_settings(settings), relay_settings(settings)
             old.pool.retire()
-            self.relay.end_refused_tunnels()
+            self._relay.end_refused_tunnels()
 
         return commit
 
-    def retire(self) -> None:
-        """Let go of the connections to the enclave."""
-        self.parts.pool.retire()
-
-    @property
-    def at_end(self) -> list[Callable[[], object]]:
-        """What to put away in the end."""
-        return [self.retire, self.deadlines.stop]
+    def _retire(self) -> None:
+        """Close the connections to the enclave."""
+        self._built.pool.retire()
 
 
-#: An endpoint and the name of its place.
-Server = tuple[IStreamServerEndpoint, str]
+class HostRole:
+    """The host daemon: see `nitroproxy.daemon.role.Role`."""
 
+    name = GATEWAY
 
-def servers(reactor: Any, settings: Settings) -> tuple[Server, Server]:
-    """Where gateway and relay listen, in the order in which they stop: the gateway's last requests still go out through
-    the relay."""
-    return gateway_server(reactor, settings), hop_server(reactor, settings, "host", settings.egress.port)
+    def processes(self, settings: Settings) -> int:
+        """See `Role`."""
+        return settings.host_proxy.processes
+
+    def check(self, settings: Settings) -> None:
+        """See `Role`: the address guard needs this machine's own addresses."""
+        try:
+            own_addresses()  # The guard asks again and again; but without them no daemon should begin.
+        except OSError as error:
+            exit_with(f"{GATEWAY}: this machine's own addresses cannot be read: {error}")
+
+    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+        """See `Role`."""
+        instruments = instruments_of(reactor, "host", settings, output, worker)
+        return Process(reactor, settings, Deadlines(reactor), instruments, limits_descriptors=not worker.isdecimal())
+
+    def servers(self, reactor: Any, settings: Settings) -> Stages:
+        """See `Role`: the gateway stops first, since its last requests still go out through the relay."""
+        gateway, relay = gateway_server(reactor, settings), hop_server(reactor, settings, "host", settings.egress.port)
+        return [[Server(*gateway, GATEWAY)], [Server(*relay, RELAY)]]
+
+    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> HostProxy:
+        """See `Role`."""
+        return HostProxy(process, settings, whole)
+
+    def once(self, process: Process, settings: Settings) -> EnclaveLog:
+        """See `Role`."""
+        return EnclaveLog(process, settings)

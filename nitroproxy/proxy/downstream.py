@@ -78,8 +78,7 @@ class Downstream(Protocol):
         self.response = ResponseWriter(self.transport, self._listener.hop)
         self._ending = Closing(self.transport, self._listener.deadlines, self.abort)
         self.transport.registerProducer(self.pace, True)
-        refusal = self._listener.admit(self)
-        if refusal is None:
+        if (refusal := self._listener.admit(self)) is None:
             self._await_head()
         else:
             self._refuse_head(ProxyError(refusal, "no more connections are accepted at present"))
@@ -208,14 +207,15 @@ class Downstream(Protocol):
             if self.pace.full:
                 return False  # No more answers for a client that does not read those it has.
             if self._settings is not self._listener.settings and not self._head.begun:
-                self._take_settings()
-            request = self._reader.read_head()
-            if request is None:
-                if self._reader.buffered:
-                    self._head.arriving(self._settings.header_timeout)
-                return False
-            self._begin(request)
-            return True
+                # They have been replaced: a head that has not begun is read under the new ones.
+                self._settings = settings = self._listener.settings
+                self._reader.limit(settings.limits)
+                self.transport.bufferSize = settings.buffer_bytes // 2
+            if (request := self._reader.read_head()) is not None:
+                self._begin(request)
+            elif self._reader.buffered:
+                self._head.arriving(self._settings.header_timeout)
+            return request is not None
         if self._state is _State.BODY:
             exchange = self._exchange
             if exchange is None or not exchange.wants_body:
@@ -229,12 +229,6 @@ class Downstream(Protocol):
                 exchange.request_end()
                 return True
         return False
-
-    def _take_settings(self) -> None:
-        """They have been replaced: what has not begun is read under the new ones."""
-        settings = self._settings = self._listener.settings
-        self._reader.limit(settings.limits)
-        self.transport.bufferSize = settings.buffer_bytes // 2
 
     def _refuse_head(self, error: ProxyError, request_complete: bool = False) -> None:
         """What came is no request that can be served: answer, and read no more of it."""

@@ -184,7 +184,7 @@ class HopMetrics(Observer):
         ]
         errors += [([hop, "passed_on", token, found_by], count) for (found_by, token), count in self._passed_on.items()]
         labels = ["hop", "error", "proxy_status", "found_by"]
-        yield _counter("errors", "Failures told to clients, and the hop that found out.", labels, errors)
+        yield _counter("errors", "Failures that clients got, and the hop that found out.", labels, errors)
         rows = [([hop, rule], self._errors[denial, hop]) for denial, rule in _DENIALS.items()]
         yield _counter("policy_denials", "Requests that this hop's policy refused.", ["hop", "rule"], rows)
 

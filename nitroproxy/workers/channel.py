@@ -1,4 +1,4 @@
-"""What the supervisor and a worker say to each other over a socket pair: questions and their answers, both ways.
+"""Questions and answers between the supervisor and a worker, both ways over a socket pair.
 
 Knows nothing of what is asked.
 """
@@ -21,12 +21,12 @@ from twisted.python.failure import Failure
 
 _log: Final = Logger()
 
-#: Given what a question is about; gives its answer. Both are plain values.
+#: Given the argument of a question; gives its answer. Both are plain values.
 Answerer = Callable[[Any], Awaitable[Any]]
 
 
 class NoAnswer(Exception):
-    """There was none: the other end has gone, did not answer in time, or could not."""
+    """The other end has gone, did not answer in time, or could not."""
 
 
 class _Question(msgspec.Struct, frozen=True, array_like=True, tag="?"):
@@ -48,8 +48,8 @@ _decode: Final = msgspec.msgpack.Decoder(_Question | _Answer).decode
 class Channel(Int32StringReceiver):
     """One end.
 
-    :param answerers: what can be asked here.
-    :param lost: called when the other end has gone.
+    :param answerers: what can be asked at this end, by name.
+    :param lost: called once when the channel is closed, by either end.
     """
 
     MAX_LENGTH = 1 << 26
@@ -66,9 +66,9 @@ class Channel(Int32StringReceiver):
         self._open = True
 
     def ask(self, what: str, about: object = None, timeout: float = 1.0) -> Deferred[Any]:
-        """Ask the other end.
+        """Ask the other end. Questions are begun there in the order in which they are asked.
 
-        :param timeout: seconds after which nobody waits for the answer any more.
+        :param timeout: seconds after which the answer is no longer waited for.
         :returns: fires with the answer, or fails with `NoAnswer`.
         """
         if not self._open:
@@ -87,13 +87,18 @@ class Channel(Int32StringReceiver):
         return answer
 
     def hang_up(self) -> None:
-        """Be heard no more."""
+        """Close the channel."""
         transport: Any = self.transport
         transport.abortConnection()
 
     def stringReceived(self, string: bytes) -> None:
-        """A message."""
-        message = _decode(string)
+        """A message. One that cannot be read closes the channel: the other end is not what it should be."""
+        try:
+            message = _decode(string)
+        except msgspec.DecodeError as error:
+            _log.error("closing a channel: {error}", event="channel_unreadable", error=str(error))
+            self.hang_up()
+            return
         if isinstance(message, _Question):
             Deferred.fromCoroutine(self._answer(message))
         elif message.number in self._waiting:
@@ -107,7 +112,7 @@ class Channel(Int32StringReceiver):
         try:
             answer = _Answer(question.number, await self._answerers[question.what](question.about))
         except Exception as error:
-            _log.failure("what was asked could not be done", event="callback_failed")
+            _log.failure("answering {what} failed", event="callback_failed", what=question.what)
             answer = _Answer(question.number, None, f"{type(error).__name__}: {error}")
         if self._open:
             self.sendString(_encode(answer))
@@ -120,7 +125,7 @@ class Channel(Int32StringReceiver):
 
 
 def first_string(descriptor: int) -> bytes:
-    """The first message, which is awaited: for a process that cannot begin without. Leaves *descriptor* open.
+    """The first message; blocks until it is there, for a process that cannot begin without. Leaves *descriptor* open.
 
     :raises EOFError: when the other end has gone.
     """

@@ -1,10 +1,10 @@
-"""Listening sockets that several processes share: `Shared` holds one for others to accept from, `InheritedEndpoint`
-accepts from one that came from another process.
+"""Listening sockets that several processes share: `SharedSocket` holds one for others to accept from,
+`InheritedEndpoint` accepts from one that came from another process.
 
-There is one queue of connections. Whoever turns first accepts, one connection a turn, and leaves the next to others for
-a moment when it has more than its share: a burst is spread and not taken whole by one process. Twisted's own way to
-adopt a socket knows no AF_VSOCK, and its UNIX port removes the path that others still use. Knows nothing of who shares
-them.
+There is one queue of connections. A process accepts one connection a turn of its reactor, and leaves the next to the
+others for a moment when it has more than its share: so a burst is spread and not taken whole by one process. Twisted's
+own way to adopt a socket does not support AF_VSOCK, and its UNIX port removes the path that others still use. Knows
+nothing of supervisors and workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zope.interface import implementer
 from nitroproxy.daemon.place import listen
 from nitroproxy.vsock.transport import VsockPort
 
-#: Seconds for which connections are left to others, and how many are taken then if they still wait.
+#: Seconds for which connections are left to others, and how many are accepted then if they still wait.
 _MOMENT: Final = 0.005
 _LEFT: Final = 8
 
@@ -33,8 +33,8 @@ _LEFT: Final = 8
 class _Inherited:
     """Mixed into Twisted's listening ports, before them.
 
-    :ivar has_enough: whether this process has more than its share.
-    :ivar leaves: it leaves connections to others just now.
+    :ivar has_enough: gives whether this process has more than its share.
+    :ivar leaves: whether it leaves connections to others at this moment.
     """
 
     has_enough: Callable[[], bool]
@@ -48,7 +48,8 @@ class _Inherited:
         self.numberAccepts = 1
 
     def doRead(self) -> None:
-        """Accept one connection, or leave it to another process; the port would take ever more at a time."""
+        """Accept one connection, or leave it to another process; a port of Twisted's accepts more and more at a time.
+        At a drain, which sets ``numberAccepts``, all in the queue are accepted, whatever this process's share."""
         if self.numberAccepts == 1 and self.has_enough():
             self.leaves = True
             tcp.Port.stopReading(self)  # type: ignore[arg-type]
@@ -95,7 +96,7 @@ class InheritedEndpoint:
     """Accepts from a listening socket of this process's parent.
 
     :param descriptor: the socket's, which the endpoint takes over.
-    :param has_enough: whether this process has more than its share of the connections.
+    :param has_enough: gives whether this process has more than its share of the connections.
     """
 
     def __init__(self, reactor: Any, descriptor: int, has_enough: Callable[[], bool] = lambda: False) -> None:
@@ -121,7 +122,7 @@ class InheritedEndpoint:
         return execute(listen)
 
 
-class Shared:
+class SharedSocket:
     """A listening socket that this process holds and does not accept from.
 
     :param hop: whose place it is, in messages.
@@ -132,13 +133,14 @@ class Shared:
         self._endpoint = endpoint
         self.name = name
         self._hop = hop
+        #: Twisted's port; None until `open`.
         self._port: Any = None
 
     def open(self) -> None:
-        """Listen, and leave whoever comes in the queue. See `nitroproxy.daemon.place.listen`."""
-        nobodys = Factory()
-        nobodys.noisy = False
-        self._port = listen(self._endpoint, nobodys, self._hop, self.name)
+        """Listen, and leave connections in the queue. See `nitroproxy.daemon.place.listen`."""
+        unused = Factory()
+        unused.noisy = False
+        self._port = listen(self._endpoint, unused, self._hop, self.name)
         self._port.stopReading()
 
     @property
@@ -148,8 +150,8 @@ class Shared:
         return number
 
     def close(self) -> None:
-        """Let go of the socket, which stays open while another process has it."""
+        """Close this process's descriptor; the socket stays open while another process has it."""
         if self._port is not None and self._port.connected:
-            # Not left to the port, which would shut the socket down for all who have it.
+            # Not left to the port, which would shut the socket down for every process.
             os.close(self._port.socket.detach())
             self._port.connectionLost(Failure(ConnectionDone()))

@@ -13,6 +13,7 @@ from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from nitroproxy.daemon import signals
 from nitroproxy.proxy.transport import factory_of
 from nitroproxy.workers.channel import Answerer, Channel
 from nitroproxy.workers.worker import CHANNEL, MEMORY, WorkerStart
@@ -20,46 +21,64 @@ from nitroproxy.workers.worker import CHANNEL, MEMORY, WorkerStart
 #: How a process ended, to follow "it" or its name.
 Ended = str
 
-#: Starts a worker by its number, with its orders, and what it may ask; told when the process has ended, and how.
+#: Starts a worker by its number, with what it is given at the start and what it may ask; the last argument is called
+#: once when its process has ended, with how. Raises OSError when there can be no process; then nothing is left of it.
 Spawn = Callable[[int, WorkerStart, Mapping[str, Answerer], Callable[[Ended], object]], Channel]
 
 _TWISTD: Final = "from twisted.scripts.twistd import run; run()"
-#: What systemd tells the supervisor alone.
+#: Addressed by systemd to the supervisor alone.
 _SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 
 
 class Spawner:
-    """Starts workers.
+    """Starts workers: a `Spawn`.
 
+    :param plugin: the daemon's name for twistd.
     :param output: the descriptor that they log to.
     :param inherited: gives the descriptors that they have from `nitroproxy.workers.worker.MEMORY` on.
     """
 
     def __init__(
-        self, reactor: Any, environ: Mapping[str, str], output: int, inherited: Callable[[], Sequence[int]]
+        self,
+        reactor: Any,
+        environ: Mapping[str, str],
+        plugin: str,
+        output: int,
+        inherited: Callable[[], Sequence[int]],
     ) -> None:
         self._reactor = reactor
         self._environ = {name: value for name, value in environ.items() if name not in _SYSTEMD}
+        self._plugin = plugin
         self._output = output
         self._inherited = inherited
 
     def __call__(
-        self, number: int, orders: WorkerStart, answerers: Mapping[str, Answerer], ended: Callable[[Ended], object]
+        self, number: int, start: WorkerStart, answerers: Mapping[str, Answerer], ended: Callable[[Ended], object]
     ) -> Channel:
         """See `Spawn`."""
         ours, theirs = socket.socketpair()
-        descriptors: dict[int, int] = {0: 0, 1: self._output, 2: 2, CHANNEL: theirs.fileno()}
-        descriptors.update(enumerate(self._inherited(), MEMORY))
         with ours, theirs:
-            process = self._reactor.spawnProcess(
-                _Process(ended), sys.executable, self._command(number), self._environ, childFDs=descriptors
-            )
+            descriptors: dict[int, int] = {0: 0, 1: self._output, 2: 2, CHANNEL: theirs.fileno()}
+            descriptors.update(enumerate(self._inherited(), MEMORY))
             ours.setblocking(False)
-            # A worker that has closed its end does not serve any more, whatever else it does.
-            channel = Channel(self._reactor, answerers, lambda: _kill(process))
+            process = _Process(ended)
+            # A worker that has closed its end no longer serves, whatever else it does.
+            channel = Channel(self._reactor, answerers, process.kill)
+            # Before there is a process: each of the two may fail for want of descriptors.
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory_of(lambda: channel))
-        channel.sendString(orders.to_bytes())
+            try:
+                self._spawn(process, number, descriptors)
+            except BaseException:
+                channel.hang_up()
+                raise
+        channel.sendString(start.to_bytes())
         return channel
+
+    def _spawn(self, process: _Process, number: int, descriptors: dict[int, int]) -> None:
+        with signals.blocked():
+            self._reactor.spawnProcess(
+                process, sys.executable, self._command(number), self._environ, childFDs=descriptors
+            )
 
     def _command(self, number: int) -> list[str]:
         module = type(self._reactor).__module__
@@ -67,19 +86,21 @@ class Spawner:
         reactors = [kind.shortName for kind in kinds if kind.moduleName == module]
         command = [sys.executable, "-P", "-c", _TWISTD, "-n", "--pidfile="]
         command += [f"--reactor={name}" for name in reactors[:1]]
-        return [*command, "nitroproxy-host", "--worker", str(number)]
-
-
-def _kill(process: Any) -> None:
-    try:
-        process.signalProcess("KILL")
-    except ProcessExitedAlready:
-        return
+        return [*command, self._plugin, "--worker", str(number)]
 
 
 class _Process(ProcessProtocol):
     def __init__(self, ended: Callable[[Ended], object]) -> None:
         self._ended = ended
+
+    def kill(self) -> None:
+        """Kill the process, if there is one."""
+        transport: Any = self.transport
+        if transport is not None:
+            try:
+                transport.signalProcess("KILL")
+            except ProcessExitedAlready:
+                return
 
     def processEnded(self, reason: Failure) -> None:
         number = reason.value.signal if isinstance(reason.value, ProcessTerminated) else None

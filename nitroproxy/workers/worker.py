@@ -1,32 +1,36 @@
-"""A worker's side: what the supervisor hands it at the start, and what it does when the supervisor asks.
+"""A worker's side: what the supervisor gives it at the start, and what it does when the supervisor asks.
 
-Which process the worker is and what it serves the composition root knows.
+Which worker the process is and what it serves is known to `nitroproxy.workers.worker_daemon`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
-from typing import Protocol as Interface
+from typing import Any, Final, Protocol
 
 import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
+from twisted.internet.defer import Deferred
 
+from nitroproxy import __version__
+from nitroproxy.daemon.place import Place
 from nitroproxy.telemetry.health import Check
-from nitroproxy.telemetry.totals import pack, unpack
-from nitroproxy.workers.channel import Answerer, Channel, NoAnswer
+from nitroproxy.telemetry.metrics import Metrics, merge
+from nitroproxy.telemetry.packing import pack, unpack
+from nitroproxy.workers.channel import Answerer, NoAnswer
 
-#: The worker's descriptors: its end of the channel, the memory with everybody's numbers of connections, and the first
-#: of the sockets that it accepts from.
+#: The worker's descriptors: its end of the channel, the memory with the numbers of connections, and the first of the
+#: sockets that it accepts from.
 CHANNEL: Final = 3
 MEMORY: Final = 4
 FIRST_SOCKET: Final = 5
 
-#: What the metric nitroproxy_worker_up tells.
-UP: Final = "Whether that process of the host daemon answered this scrape."
-
-#: Seconds that the supervisor may take to tell of all workers: somewhat more than it waits for them.
+#: Seconds that the supervisor may take to answer for all workers: somewhat more than it waits for them.
 _TIMEOUT: Final = 0.7
+
+
+class WrongVersion(Exception):
+    """The supervisor runs another version than this process: the package was changed under it."""
 
 
 class WorkerStart(msgspec.Struct, frozen=True):
@@ -35,51 +39,51 @@ class WorkerStart(msgspec.Struct, frozen=True):
     :ivar configuration: in JSON, the one that is in force.
     :ivar count: how many workers there are.
     :ivar places: the names of the sockets that it accepts from.
-    :ivar tag: the same in all workers: who they are to a request that comes back to them.
+    :ivar via_key: the key of `nitroproxy.proxy.trace.ViaName`, the same in all workers: each recognizes a request that
+        another has forwarded.
+    :ivar version: the supervisor's.
     """
 
     configuration: bytes
     count: int
     places: list[str]
-    tag: str
+    via_key: bytes
+    version: str = __version__
 
     @classmethod
     def read(cls, data: bytes) -> WorkerStart:
-        """The orders in a message."""
-        return msgspec.msgpack.decode(data, type=cls)
+        """The message.
+
+        :raises WrongVersion: when it comes from another version.
+        """
+        try:
+            version = msgspec.msgpack.decode(data, type=_Version).version
+            if version == __version__:
+                return msgspec.msgpack.decode(data, type=cls)
+        except msgspec.DecodeError:
+            version = "another version"
+        raise WrongVersion(
+            f"the supervisor runs {version} and this worker {__version__}: restart the daemon after an upgrade"
+        )
 
     def to_bytes(self) -> bytes:
-        """The message."""
+        """The message as bytes."""
         return msgspec.msgpack.encode(self)
 
 
-class State(msgspec.Struct, frozen=True):
-    """How a worker is; by place.
+class _Version(msgspec.Struct, frozen=True):
+    version: str
 
-    :ivar accepting: whether it takes new connections.
+
+class State(msgspec.Struct, frozen=True):
+    """A worker's state, by place.
+
+    :ivar accepting: whether it accepts new connections.
     :ivar connections: how many are open.
     """
 
     accepting: list[bool]
     connections: list[int]
-
-
-class Place(Interface):
-    """What a worker accepts from: see `nitroproxy.daemon.place.Listener`."""
-
-    async def stop(self, timeout: float) -> bool:
-        """Accept no more, and drain; whether all finished within *timeout* seconds."""
-
-    @property
-    def accepting(self) -> bool:
-        """Whether new connections are taken."""
-
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-
-    def abort(self) -> None:
-        """End every connection now."""
 
 
 class Worker:
@@ -135,29 +139,44 @@ class Worker:
         self._end()
 
 
-class AllWorkers:
-    """The whole picture, as a worker has it from the supervisor.
+class Ask(Protocol):
+    """Asks the supervisor: see `Channel.ask`."""
 
-    :param own: gives what this process counts, for when the supervisor does not answer.
+    def __call__(self, what: str, about: object, timeout: float) -> Deferred[Any]: ...
+
+
+def worker_up(role: str, up: Mapping[str, bool]) -> Metric:
+    """The metric that says which processes of the daemon answered a scrape, by worker."""
+    family = GaugeMetricFamily(
+        "nitroproxy_worker_up", "Whether that process of the daemon answered this scrape.", labels=["role", "worker"]
+    )
+    for worker, answers in up.items():
+        family.add_metric([role, worker], float(answers))
+    return family
+
+
+class AllWorkers:
+    """All processes of the daemon, for a worker's pages: see `nitroproxy.daemon.role.AllProcesses`.
+
+    :param metrics: what this process counts, for when the supervisor does not answer.
     """
 
-    def __init__(self, channel: Channel, own: Callable[[], list[Metric]]) -> None:
-        self._channel = channel
-        self._own = own
+    def __init__(self, ask: Ask, metrics: Metrics) -> None:
+        self._ask = ask
+        self._metrics = metrics
 
     async def metrics(self) -> Sequence[Metric]:
-        """What all processes of the daemon count; without the supervisor that is this one alone."""
+        """What all processes of the daemon count; this one alone when the supervisor does not answer."""
         try:
-            return unpack(await self._channel.ask("metrics", timeout=_TIMEOUT))
+            answers: list[bytes] = await self._ask("metrics", None, _TIMEOUT)
         except NoAnswer:
-            up = GaugeMetricFamily("nitroproxy_worker_up", UP, labels=["worker"])
-            up.add_metric(["supervisor"], 0)
-            return [*self._own(), up]
+            return [*self._metrics.collect(), worker_up(self._metrics.role, {"supervisor": False})]
+        return merge(family for answer in answers for family in unpack(answer))
 
     async def check(self) -> Check:
         """Whether all workers answer."""
         try:
-            up: dict[str, bool] = await self._channel.ask("workers", timeout=_TIMEOUT)
+            up: dict[str, bool] = await self._ask("workers", None, _TIMEOUT)
         except NoAnswer as error:
             return Check("warn", f"the supervisor does not answer: {error}")
         missing = [name for name, answers in up.items() if not answers]

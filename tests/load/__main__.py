@@ -29,9 +29,12 @@ STAGES: Final[dict[str, tuple[Callable[[], Awaitable[None]], Callable[[], Awaita
     "reload": (stages.reload, stages.reload),
     "stalled": (stages.stalled, stages.stalled),
     "workers": (lambda: workers.workers(400), lambda: workers.workers(40)),
-    "workers-drain": (lambda: stages.drain(200, workers.TWO), lambda: stages.drain(10, workers.TWO)),
+    "workers-drain": (lambda: stages.drain(200, *workers.TWO), lambda: stages.drain(10, *workers.TWO)),
     "workers-reload": (workers.reload, workers.reload),
     "abandoned": (lambda: abandoned(10_000), lambda: abandoned(60)),
+    "workers-ends": (workers.ends, workers.ends),
+    "workers-starved": (workers.starved, workers.starved),
+    "workers-interrupted": (workers.interrupted, workers.interrupted),
     "limit": (lambda: stages.limit(100), lambda: stages.limit(5)),
 }
 

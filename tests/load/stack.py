@@ -39,9 +39,11 @@ class Daemon:
 
     :param descriptors: most that it may have open; 0: as many as this process.
     :ivar output: where its log goes instead of the file, if that is set before it starts.
+    :ivar own_group: whether it is the first of a process group, as a terminal makes one, if set before it starts.
     """
 
     output: int | None = None
+    own_group = False
 
     def __init__(self, role: str, options: Sequence[str], log: Path, descriptors: int = 0) -> None:
         self.role = role
@@ -71,6 +73,7 @@ class Daemon:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log if self.output is None else self.output,
                 stderr=log,
+                start_new_session=self.own_group,
                 cwd=self.log.parent,
                 env={name: value for name, value in os.environ.items() if not name.startswith("NITROPROXY_")},
             )
@@ -189,7 +192,7 @@ class Stack:
         for daemon in (self.enclave, self.host):
             await daemon.start()
         try:
-            await self.until_healthy()
+            await self.until_healthy(60)  # Several processes on a loaded machine take a while.
         except BaseException:
             await self.__aexit__(*sys.exc_info())
             raise

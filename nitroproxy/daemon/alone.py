@@ -1,0 +1,44 @@
+"""The composition root of a daemon that is one process, on the host or in the enclave."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from nitroproxy.config.options import DaemonOptions
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.reload import Reloader
+from nitroproxy.daemon.role import Commit, Role, Stages, places_of, prepare_all
+from nitroproxy.daemon.service import Daemon
+from nitroproxy.daemon.systemd import Notifier
+
+
+class Alone:
+    """Serves, takes signals, and has what the daemon has once.
+
+    :param servers: from *role*, made by the caller, which reports what prevents them.
+    :param output: the descriptor to log to.
+    :ivar daemon: the service that twistd runs.
+    :raises Unloadable: when a file of the configuration cannot be used.
+    """
+
+    def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
+        settings = options.configuration.settings
+        process = role.process(reactor, settings, output, "")
+        serving, once = role.serving(process, settings, None), role.once(process, settings)
+        self._parts = serving, once, process
+        reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
+        process.instruments.metrics.sources.append(reloader.collect)
+        self.daemon = Daemon(
+            reactor,
+            [*places_of(servers, serving), list(once.places)],
+            process.instruments,
+            Notifier(os.environ),
+            reloader.drain_timeout,
+            [*serving.at_end, *process.at_end],
+            reloader,
+        )
+
+    def _prepare(self, settings: Settings) -> Commit:
+        return prepare_all(self._parts, settings)

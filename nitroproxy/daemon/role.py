@@ -1,0 +1,187 @@
+"""What one daemon is apart from how many processes run it: the interfaces between the composition roots, which host and
+enclave share, and what each of the two builds.
+
+`nitroproxy.host.components` and `nitroproxy.enclave.components` implement `Role`; `nitroproxy.daemon.alone` runs it as
+one process, `nitroproxy.workers.supervisor_daemon` and `nitroproxy.workers.worker_daemon` as several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prometheus_client.core import Metric
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.descriptors import check_limit, raise_limit
+from nitroproxy.daemon.place import ListeningPlace, Place
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.telemetry.health import Check
+from nitroproxy.telemetry.instruments import Instruments
+
+#: Puts a configuration that has been prepared in force; cannot fail.
+Commit = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A socket that the daemon listens on.
+
+    :ivar name: what to call it in messages.
+    :ivar hop: whose it is, in messages.
+    """
+
+    endpoint: IStreamServerEndpoint
+    name: str
+    hop: str
+
+
+#: The daemon's servers in the order in which they stop: those of one stage together, and each stage only when the
+#: requests of the one before have finished, which may still need the later ones.
+Stages = Sequence[Sequence[Server]]
+
+
+class Part(Protocol):
+    """What a reload reaches."""
+
+    def prepare(self, settings: Settings) -> Commit:
+        """Build everything that *settings* change and return what puts it in force.
+
+        :raises nitroproxy.daemon.reload.Unloadable: when that is impossible; then nothing has changed.
+        """
+
+
+class Serving(Part, Protocol):
+    """What serves clients in one process.
+
+    :ivar factories: one for each server of the daemon, in the order of its stages.
+    :ivar at_end: called and waited for, one after the other, when everything has stopped.
+    """
+
+    @property
+    def factories(self) -> Sequence[DownstreamFactory]: ...
+    @property
+    def at_end(self) -> Sequence[Callable[[], object]]: ...
+
+
+class Once(Part, Protocol):
+    """What a daemon has once, however many processes it has.
+
+    :ivar places: where it listens besides its `Server`; they stop last.
+    """
+
+    @property
+    def places(self) -> Sequence[Place]: ...
+
+
+class AllProcesses(Protocol):
+    """All processes of a daemon that has several, for the pages that one of them serves."""
+
+    async def metrics(self) -> Sequence[Metric]:
+        """What all of them count."""
+
+    async def check(self) -> Check:
+        """Whether all of them answer."""
+
+
+class Process:
+    """What every process of a daemon has.
+
+    :param limits_descriptors: raise the limit on descriptors and warn when ``limits.connections`` do not fit: for the
+        first process of a daemon, from which the others inherit it.
+    :param at_end: see `Serving.at_end`; after those.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        deadlines: Deadlines,
+        instruments: Instruments,
+        *,
+        limits_descriptors: bool,
+        at_end: Sequence[Callable[[], object]] = (),
+    ) -> None:
+        self.reactor = reactor
+        self.deadlines = deadlines
+        self.instruments = instruments
+        self.at_end: Sequence[Callable[[], object]] = [*at_end, deadlines.stop]
+        self._limits_descriptors = limits_descriptors
+        self._check(settings)
+
+    def prepare(self, settings: Settings) -> Commit:
+        """See `Part`."""
+
+        def commit() -> None:
+            self.instruments.log.set_level(settings.logging.level)
+            self._check(settings)
+
+        return commit
+
+    def _check(self, settings: Settings) -> None:
+        if self._limits_descriptors:
+            check_limit(raise_limit(), settings.limits.connections)
+
+
+class Role(Protocol):
+    """What the host daemon, or the enclave daemon, is made of.
+
+    :ivar name: the plugin's name, with which its processes are started, and the first word of its messages.
+    """
+
+    name: str
+
+    def processes(self, settings: Settings) -> int:
+        """How many processes serve."""
+
+    def check(self, settings: Settings) -> None:
+        """Examine once, before anything is built, what the daemon cannot run without.
+
+        :raises nitroproxy.daemon.place.Unable: when it is missing.
+        """
+
+    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+        """What a process has.
+
+        :param output: the descriptor to log to.
+        :param worker: which process it is: see `nitroproxy.telemetry.metrics.Metrics`.
+        """
+
+    def servers(self, reactor: Any, settings: Settings) -> Stages:
+        """Where the daemon listens.
+
+        :raises OSError: when the directory of UNIX sockets cannot be made.
+        """
+
+    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> Serving:
+        """What serves in *process*.
+
+        :param whole: all processes of the daemon; None: this is the only one.
+        :raises nitroproxy.daemon.reload.Unloadable: when a file of the configuration cannot be used.
+        """
+
+    def once(self, process: Process, settings: Settings) -> Once:
+        """What the daemon has once; *process* is the only or the first one.
+
+        :raises nitroproxy.daemon.reload.Unloadable: when a file of the configuration cannot be used.
+        """
+
+
+def prepare_all(parts: Sequence[Part], settings: Settings) -> Commit:
+    """Prepare every part, then return what puts all in force: see `Part`."""
+    commits = [part.prepare(settings) for part in parts]
+
+    def commit() -> None:
+        for commit_part in commits:
+            commit_part()
+
+    return commit
+
+
+def places_of(servers: Stages, serving: Serving) -> list[list[ListeningPlace]]:
+    """The places at which this process accepts for *serving*, by stage."""
+    factories = iter(serving.factories)
+    return [[ListeningPlace(server.endpoint, server.name, next(factories)) for server in stage] for stage in servers]

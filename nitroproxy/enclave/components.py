@@ -1,0 +1,222 @@
+"""What the enclave daemon is made of, by its configuration: the part that serves, and its log's way to the host.
+
+`EnclaveRole` gives them to the composition roots (`nitroproxy.daemon.role`), which run them in one process or several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from nitroproxy import __version__
+from nitroproxy.config.options import tls_settings
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.place import Place
+from nitroproxy.daemon.reload import Unloadable
+from nitroproxy.daemon.role import AllProcesses, Commit, Process, Server, Stages
+from nitroproxy.daemon.wiring import (
+    ENCLAVE_PATIENCE,
+    HOP_FIELDS,
+    OnlyFrom,
+    enclave_places,
+    hop_client,
+    hop_server,
+    instruments_of,
+    listener_settings,
+    pool_settings,
+    tcp_server,
+)
+from nitroproxy.enclave.dialer import Dialer
+from nitroproxy.enclave.health import HealthOfEnclave
+from nitroproxy.enclave.router import EnclaveRouter, enclave_site
+from nitroproxy.errors import Kind
+from nitroproxy.policy import Policy
+from nitroproxy.proxy.connect_endpoint import HopEndpoint
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.places import Places
+from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.metrics import ConnectMetrics, TLSMetrics, one_counter, pool_metrics
+from nitroproxy.telemetry.shipping import LogShipper, post_to
+from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import TLSFileError
+
+#: The name of the proxy in the enclave.
+HOP: Final = "nitroproxy-enclave"
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What the configuration makes, and a reload makes anew."""
+
+    pool: Pool
+    router: EnclaveRouter
+
+
+class ShippedLog:
+    """A process's log on its way to the host.
+
+    Each process of the daemon sends its own, in a session of its own, and not through the supervisor: that would have
+    to carry a line for each request of every worker. What a worker that is killed has not sent is lost.
+    """
+
+    def __init__(self, reactor: Any, settings: Settings, deadlines: Deadlines) -> None:
+        endpoint, place = hop_client(reactor, settings, "host", settings.logging.port)
+        self._connects = ConnectMetrics("logs")
+        failure = f"cannot reach the host's log listener at {place}"
+        buffer_bytes = settings.limits.buffer_bytes
+        host = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, buffer_bytes, self._connects.tried)
+        pool = Pool(
+            lambda key, identity: host, deadlines, pool_settings(settings.limits), end_is_proof=lambda key: False
+        )
+        shipper = self.shipper = LogShipper(post_to(pool, deadlines), reactor)
+        lost = one_counter("log_lines_not_shipped", "Log lines lost before the host had them.", lambda: shipper.dropped)
+        self.sources = [self._connects.collect, lost]
+
+
+class EnclaveProxy:
+    """What serves, and lasts as long as the process. See `nitroproxy.daemon.role.Serving`.
+
+    :raises Unloadable: when a file that the section tls names cannot be used.
+    """
+
+    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None) -> None:
+        self._process = process
+        self._whole = whole
+        instruments = process.instruments
+        self._connects = instruments.watch_connects("relay")
+        self._handshakes = TLSMetrics()
+        self._built = built = self._build(settings)
+        observer, places = instruments.observer(HOP), Places()
+        self._from_parent, self._from_enclave = (
+            DownstreamFactory(HOP, built.router, each, process.deadlines, observer, places)
+            for each in _listeners(settings)
+        )
+        instruments.metrics.sources += [
+            self._handshakes.collect,
+            pool_metrics("destinations", lambda: self._built.pool),
+        ]
+        self.factories: Sequence[DownstreamFactory] = [self._from_parent, self._from_enclave]
+        if not settings.enclave.proxy_port:
+            self.factories = [self._from_parent]
+        self.at_end: Sequence[Callable[[], object]] = [self._retire]
+
+    def _build(self, settings: Settings) -> _Built:
+        """The parts that depend on the configuration."""
+        limits, deadlines = settings.limits, self._process.deadlines
+        endpoint, place = hop_client(self._process.reactor, settings, "host", settings.egress.port)
+        failure = f"cannot reach the egress relay at {place}"
+        relay = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, limits.buffer_bytes, self._connects)
+        dialer = Dialer(relay, _tls_of(settings, self._handshakes))
+        limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE, connections=enclave_places(settings))
+        pool = Pool(dialer.endpoint_for, deadlines, limits_of_pool, end_is_proof=dialer.verifies_end)
+        policy = Policy(settings.egress.allow, settings.egress.deny)
+        whole = self._whole
+        health = HealthOfEnclave(
+            relay,
+            policy,
+            deadlines,
+            __version__,
+            limits_of_pool,
+            verifies=settings.tls.verify_certificates,
+            workers=whole.check if whole is not None else None,
+        )
+        collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
+        site = enclave_site(health, collect)
+        return _Built(pool, EnclaveRouter(policy, pool, dialer, site, allow_plaintext=settings.tls.allow_plaintext))
+
+    def prepare(self, settings: Settings) -> Commit:
+        """See `nitroproxy.daemon.role.Part`. Requests that have begun keep their settings."""
+        built = self._build(settings)
+
+        def commit() -> None:
+            old, self._built = self._built, built
+            self._from_parent.router = self._from_enclave.router = built.router
+            self._from_parent.settings, self._from_enclave.settings = _listeners(settings)
+            old.pool.retire()
+            for factory in (self._from_parent, self._from_enclave):
+                factory.end_refused_tunnels()
+
+        return commit
+
+    def _retire(self) -> None:
+        """Close the connections to destinations."""
+        self._built.pool.retire()
+
+
+def _tls_of(settings: Settings, handshakes: TLSMetrics) -> TLSClient:
+    try:
+        return TLSClient(tls_settings(settings.tls), shook_hands=handshakes.shook_hands)
+    except TLSFileError as error:
+        raise Unloadable(str(error)) from error
+
+
+def _listeners(settings: Settings) -> tuple[ListenerSettings, ListenerSettings]:
+    """What the listener for the host allows, and that for applications in the enclave; they share their places."""
+    from_parent = OnlyFrom(settings.transport.parent_cid)
+    together = enclave_places(settings)
+    return (
+        replace(listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE), together=together),
+        replace(listener_settings(settings), together=together),
+    )
+
+
+class TLSFiles:
+    """Examines the files that the section tls names, so that the first process of several refuses one that the workers
+    could not use. See `nitroproxy.daemon.role.Once`."""
+
+    places: Sequence[Place] = ()
+
+    def __init__(self, settings: Settings) -> None:
+        self.prepare(settings)
+
+    def prepare(self, settings: Settings) -> Commit:
+        """See `nitroproxy.daemon.role.Part`."""
+        _tls_of(settings, TLSMetrics())
+        return lambda: None
+
+
+class EnclaveRole:
+    """The enclave daemon: see `nitroproxy.daemon.role.Role`."""
+
+    name = HOP
+
+    def processes(self, settings: Settings) -> int:
+        """See `Role`."""
+        return settings.enclave.processes
+
+    def check(self, settings: Settings) -> None:
+        """See `Role`: nothing."""
+
+    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+        """See `Role`."""
+        deadlines = Deadlines(reactor)
+        logs = ShippedLog(reactor, settings, deadlines) if settings.logging.port else None
+        takers = [logs.shipper.take] if logs is not None else []
+        instruments = instruments_of(reactor, "enclave", settings, output, worker, takers)
+        at_end: list[Callable[[], object]] = []
+        if logs is not None:
+            instruments.metrics.sources += logs.sources
+            at_end = [logs.shipper.flush, logs.shipper.stop]
+        limits_descriptors = not worker.isdecimal()
+        return Process(reactor, settings, deadlines, instruments, limits_descriptors=limits_descriptors, at_end=at_end)
+
+    def servers(self, reactor: Any, settings: Settings) -> Stages:
+        """See `Role`: where the host and where applications in the enclave find the proxy."""
+        enclave = settings.enclave
+        servers = [Server(*hop_server(reactor, settings, "enclave", enclave.port), HOP)]
+        if enclave.proxy_port:
+            servers.append(Server(*tcp_server(reactor, enclave.proxy_interface, enclave.proxy_port), HOP))
+        return [servers]
+
+    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> EnclaveProxy:
+        """See `Role`."""
+        return EnclaveProxy(process, settings, whole)
+
+    def once(self, process: Process, settings: Settings) -> TLSFiles:
+        """See `Role`."""
+        return TLSFiles(settings)

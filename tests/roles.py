@@ -1,0 +1,148 @@
+"""A daemon of nothing much, for the composition roots: its parts record what is done with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
+
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.place import Place
+from nitroproxy.daemon.reload import Unloadable
+from nitroproxy.daemon.role import AllProcesses, Commit, Process, Server, Stages
+from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.telemetry.instruments import Instruments
+from tests.pair import FakePlace
+from tests.wire import OneHop
+
+
+class FakePort:
+    """A listening port whose socket is /dev/null."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.reading = True
+        self.numberAccepts = 1
+        #: Stands for the socket as well; what a listener puts in its place is kept.
+        self.socket: Any = self
+
+    def fileno(self) -> int:
+        """Some descriptor."""
+        return 0
+
+    def stopReading(self) -> None:
+        """Accept no more."""
+        self.reading = False
+
+    def doRead(self) -> None:
+        """Accept."""
+
+    def connectionLost(self, reason: object) -> None:
+        """Close."""
+        self.connected = False
+
+    def detach(self) -> int:
+        """A descriptor to close."""
+        return os.open(os.devnull, os.O_RDONLY)
+
+
+@implementer(IStreamServerEndpoint)
+class FakeEndpoint:
+    """Listens at once."""
+
+    def __init__(self) -> None:
+        self.port = FakePort()
+
+    def listen(self, protocolFactory: object) -> Any:
+        """Listen."""
+        return succeed(self.port)
+
+
+class FakeParts:
+    """What serves, and what there is once: both record what is done.
+
+    :ivar refuses: it cannot use a configuration.
+    """
+
+    def __init__(self, name: str, done: list[str], factories: Sequence[DownstreamFactory]) -> None:
+        self.name = name
+        self.done = done
+        self.refuses = False
+        self.factories = factories
+        self.places: Sequence[Place] = [FakePlace()] if name == "once" else []
+        self.at_end: Sequence[Callable[[], object]] = [lambda: done.append(f"{name} ends")]
+
+    def prepare(self, settings: Settings) -> Commit:
+        """See `Part`."""
+        if self.refuses:
+            raise Unloadable(f"{self.name} refuses")
+        return lambda: self.done.append(f"{self.name} has {settings.limits.connections}")
+
+
+class FakeRole:
+    """A daemon with two servers in two stages; see `Role`."""
+
+    name = "nitroproxy-test"
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.count = 2
+        self.endpoints = [FakeEndpoint(), FakeEndpoint()]
+        self.parts: dict[str, FakeParts] = {}
+        self.whole: AllProcesses | None = None
+        self.made: list[Process] = []
+
+    def processes(self, settings: Settings) -> int:
+        """See `Role`."""
+        return self.count
+
+    def check(self, settings: Settings) -> None:
+        """See `Role`."""
+        self.done.append("check")
+
+    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+        """See `Role`."""
+        instruments = Instruments(
+            reactor, "host", "1", level="INFO", form="text", access=False, output=output, worker=worker
+        )
+        at_end = [lambda: self.done.append("process ends")]
+        made = Process(reactor, settings, Deadlines(reactor), instruments, limits_descriptors=False, at_end=at_end)
+        self.made.append(made)
+        return made
+
+    def servers(self, reactor: Any, settings: Settings) -> Stages:
+        """See `Role`."""
+        first, second = self.endpoints
+        return [[Server(first, "first", "hop-0")], [Server(second, "second", "hop-1")]]
+
+    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> FakeParts:
+        """See `Role`."""
+        self.whole = whole
+        hop = OneHop()
+        return self._part(
+            "serving", [DownstreamFactory(f"hop-{i}", hop, ListenerSettings(), hop.deadlines) for i in (0, 1)]
+        )
+
+    def once(self, process: Process, settings: Settings) -> FakeParts:
+        """See `Role`."""
+        return self._part("once", [])
+
+    def _part(self, name: str, factories: Sequence[DownstreamFactory]) -> FakeParts:
+        self.parts[name] = FakeParts(name, self.done, factories)
+        return self.parts[name]
+
+
+class FakeReactor(MemoryReactorClock):
+    """Runs nothing, and keeps the connection that is adopted."""
+
+    def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
+        """Keep its protocol."""
+        self.adopted = factory.buildProtocol(None)

@@ -1,0 +1,85 @@
+"""What the enclave daemon is made of. What it does with traffic: `test_chain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.config.schema import Enclave, Limits, Logging, Settings, Tls, Transport
+from nitroproxy.daemon.reload import Unloadable
+from nitroproxy.enclave.components import EnclaveRole
+from tests.roles import FakeReactor
+
+
+class EnclaveRoleTests(SynchronousTestCase):
+    """Its parts, on a reactor that does nothing."""
+
+    def setUp(self) -> None:
+        self.settings = Settings(transport=Transport(kind="unix", directory=str(Path(self.mktemp()).absolute())))
+        self.reactor: Any = FakeReactor()
+        self.role = EnclaveRole()
+
+    def process(self, worker: str = "", settings: Settings | None = None) -> Any:
+        return self.role.process(self.reactor, settings or self.settings, 1, worker)
+
+    def changed(self, **sections: Any) -> Settings:
+        return msgspec.structs.replace(self.settings, **sections)
+
+    def test_servers(self) -> None:
+        """One for the host, one for applications in the enclave unless that has no port; each with its factory."""
+        for port, count in ((8080, 2), (0, 1)):
+            settings = self.changed(enclave=Enclave(proxy_port=port))
+            [stage] = self.role.servers(self.reactor, settings)
+            serving = self.role.serving(self.process(), settings, None)
+            self.assertEqual((len(stage), len(serving.factories)), (count, count))
+
+    def test_processes(self) -> None:
+        """As many as are configured."""
+        self.assertEqual(self.role.processes(self.changed(enclave=Enclave(processes=3))), 3)
+
+    def test_descriptors(self) -> None:
+        """Only the first process of the daemon looks at the limit on descriptors."""
+        looks = {worker: self.process(worker)._limits_descriptors for worker in ("", "supervisor", "1")}
+        self.assertEqual(looks, {"": True, "supervisor": True, "1": False})
+
+    def test_log(self) -> None:
+        """Every process ships its own log, with what it has not shipped in its metrics; without a port none does."""
+        for worker in ("", "supervisor", "2"):
+            process = self.process(worker)
+            self.assertEqual(len(process.instruments.log._takers), 2)
+            names = {family.name for family in process.instruments.metrics.collect()}
+            self.assertIn("nitroproxy_log_lines_not_shipped", names)
+            self.assertEqual(len(process.at_end), 3)
+        process = self.process(settings=self.changed(logging=Logging(port=0)))
+        self.assertEqual((len(process.instruments.log._takers), len(process.at_end)), (1, 1))
+
+    def test_reload(self) -> None:
+        """Policy and limits are replaced in both listeners when the reload is committed; the old pool goes."""
+        serving = self.role.serving(self.process(), self.settings, None)
+        routers = [factory.router for factory in serving.factories]
+        retired: list[None] = []
+        self.patch(serving._built.pool, "retire", lambda: retired.append(None))
+        commit = serving.prepare(self.changed(limits=Limits(connections=7)))
+        self.assertEqual([factory.router for factory in serving.factories], routers)
+        commit()
+        self.assertEqual([factory.settings.connections for factory in serving.factories], [7, 7])
+        self.assertNotIn(serving.factories[1].router, routers)
+        self.assertEqual(len(retired), 1)
+
+    def test_trust_roots(self) -> None:
+        """Authorities that cannot be loaded are an error at the start and at a reload, also in the first of several
+        processes, which has no use for them itself: the workers would each fail."""
+        bad = self.changed(tls=Tls(ca_file="/no/such/file.pem"))
+        process = self.process()
+        for make in (
+            lambda: self.role.serving(process, bad, None),
+            lambda: self.role.once(process, bad),
+            lambda: self.role.serving(process, self.settings, None).prepare(bad),
+            lambda: self.role.once(process, self.settings).prepare(bad),
+        ):
+            error = self.assertRaises(Unloadable, make)
+            self.assertIn("tls.ca_file", str(error))
+        self.role.once(process, self.settings).prepare(self.settings)()

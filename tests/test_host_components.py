@@ -1,0 +1,87 @@
+"""What the host daemon is made of. What it does with traffic: `test_chain`."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.config.schema import Egress, HostProxy, Limits, Logging, Settings, Transport
+from nitroproxy.daemon.place import Unable
+from nitroproxy.host import components
+from nitroproxy.host.components import HostRole
+from tests.roles import FakeReactor
+
+
+class HostRoleTests(SynchronousTestCase):
+    """Its parts, on a reactor that does nothing."""
+
+    def setUp(self) -> None:
+        self.settings = Settings(transport=Transport(kind="unix", directory=str(Path(self.mktemp()).absolute())))
+        self.reactor: Any = FakeReactor()
+        self.role = HostRole()
+
+    def process(self, worker: str = "") -> Any:
+        return self.role.process(self.reactor, self.settings, 1, worker)
+
+    def changed(self, **sections: Any) -> Settings:
+        return msgspec.structs.replace(self.settings, **sections)
+
+    def test_servers(self) -> None:
+        """The gateway stops first: its last requests still go out through the relay."""
+        servers = self.role.servers(self.reactor, self.settings)
+        self.assertEqual(
+            [[server.hop for server in stage] for stage in servers], [["nitroproxy-host"], ["nitroproxy-relay"]]
+        )
+        serving = self.role.serving(self.process(), self.settings, None)
+        self.assertEqual([factory.hop for factory in serving.factories], ["nitroproxy-host", "nitroproxy-relay"])
+
+    def test_processes(self) -> None:
+        """As many as are configured."""
+        self.assertEqual(self.role.processes(self.changed(host_proxy=HostProxy(processes=3))), 3)
+
+    def test_descriptors(self) -> None:
+        """Only the first process of the daemon looks at the limit on descriptors."""
+        looks = {worker: self.process(worker)._limits_descriptors for worker in ("", "supervisor", "1")}
+        self.assertEqual(looks, {"": True, "supervisor": True, "1": False})
+
+    def test_reload(self) -> None:
+        """Policy and limits are replaced in both listeners when the reload is committed; the old pool goes."""
+        serving = self.role.serving(self.process(), self.settings, None)
+        old = [(factory.router, factory.settings) for factory in serving.factories]
+        retired: list[None] = []
+        self.patch(serving._built.pool, "retire", lambda: retired.append(None))
+        new = self.changed(limits=Limits(connections=7), egress=Egress(deny=("x.example:*",)))
+        commit = serving.prepare(new)
+        self.assertEqual([(factory.router, factory.settings) for factory in serving.factories], old)
+        commit()
+        self.assertEqual([factory.settings.connections for factory in serving.factories], [7, 16])
+        self.assertTrue(
+            all(factory.router is not router for factory, (router, _) in zip(serving.factories, old, strict=True))
+        )
+        self.assertEqual(len(retired), 1)
+
+    def test_log(self) -> None:
+        """The enclave's log is taken once, at a place whose limits are reloaded, too; without a port not at all."""
+        log = self.role.once(self.process("supervisor"), self.settings)
+        [place] = log.places
+        self.assertTrue(place.name.endswith("/host/5002.sock"))
+        log.prepare(self.changed(limits=Limits(connections=7)))()
+        self.assertEqual(log.factory.settings.connections, 7)
+        self.assertEqual(self.role.once(self.process(), self.changed(logging=Logging(port=0))).places, [])
+
+    def test_own_addresses(self) -> None:
+        """Without this machine's own addresses the address guard would guard nothing: the daemon does not start."""
+
+        self.patch(sys, "__stderr__", io.StringIO())
+
+        def fail() -> Any:
+            raise OSError(13, "Permission denied")
+
+        self.role.check(self.settings)
+        self.patch(components, "own_addresses", fail)
+        self.assertRaises(Unable, self.role.check, self.settings)
