@@ -181,14 +181,7 @@ def normalize_host(host: str) -> str:
         return _ipv6(host)
     if not host:
         raise ValueError("the host is empty")
-    if not host.isascii():
-        try:
-            host = idna.encode(host, uts46=True).decode("ascii")
-        except idna.IDNAError as error:
-            raise ValueError(f"the host is not a valid internationalized name: {error}") from error
-        if _NUMERIC_LABEL.fullmatch(host.rstrip(".").rpartition(".")[2]):
-            raise ValueError("an IP address is written in ASCII digits")
-    name = host.lower()
+    name = (host if host.isascii() else _a_labels(host)).lower()
     labels = name.split(".")
     if _NUMERIC_LABEL.fullmatch(labels[-1] or (labels[-2] if len(labels) > 1 else "")):
         return _ipv4(name)
@@ -198,11 +191,26 @@ def normalize_host(host: str) -> str:
         raise ValueError(f"the host {host!a} is not a DNS name")
     for label in labels:
         if label.startswith("xn--"):
-            try:
-                idna.ulabel(label)
-            except idna.IDNAError as error:
-                raise ValueError(f"the label {label!a} is not valid: {error}") from error
+            _check_a_label(label)
     return name
+
+
+def _a_labels(host: str) -> str:
+    """*host*, which has U-labels, in A-labels."""
+    try:
+        name = idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(f"the host is not a valid internationalized name: {error}") from error
+    if _NUMERIC_LABEL.fullmatch(name.rstrip(".").rpartition(".")[2]):
+        raise ValueError("an IP address is written in ASCII digits")
+    return name
+
+
+def _check_a_label(label: str) -> None:
+    try:
+        idna.ulabel(label)
+    except idna.IDNAError as error:
+        raise ValueError(f"the label {label!a} is not valid: {error}") from error
 
 
 def _ipv4(name: str) -> str:

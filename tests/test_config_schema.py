@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.config.contradictions import contradictions
 from nitroproxy.config.schema import (
     Egress,
     Enclave,
@@ -16,7 +17,6 @@ from nitroproxy.config.schema import (
     Settings,
     Tls,
     Transport,
-    contradictions,
     json_schema,
 )
 

@@ -1,6 +1,6 @@
 """The configuration: one file, the environment and the command line, checked as a whole before anything starts.
 
-`schema` defines the keys and their rules, `values` reads and checks a value by them, `jsonc` reads the file, `load`
-merges the sources, and `options` is the command line of the two daemons. Only the composition roots and the commands
-import this package. All modules but `options` are pure.
+`schema` defines the keys and their rules, `contradictions` which of their values exclude each other, `values` reads
+and checks a value by them, `jsonc` reads the file, `load` merges the sources, and `options` is the command line of
+the two daemons. Only the composition roots and the commands import this package. All modules but `options` are pure.
 """

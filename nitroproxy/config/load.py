@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from nitroproxy.config.contradictions import contradictions
 from nitroproxy.config.jsonc import Members, UnreadableError, read
 from nitroproxy.config.schema import (
     Egress,
@@ -26,7 +27,6 @@ from nitroproxy.config.schema import (
     Settings,
     Tls,
     Transport,
-    contradictions,
 )
 from nitroproxy.config.values import BOOLEANS, plain, show, takes_list, understand, violations
 
@@ -162,17 +162,20 @@ def load(path: str | None, *, options: Sequence[str] = (), environ: Mapping[str,
     settings = msgspec.convert(tree, Settings)
 
     found = Configuration(settings, bool(debug_mode), path, sources)
-    values = {key: value for key, value, _ in found.rows()}
-    for contradiction in contradictions(settings, bool(debug_mode)):
-        if doubtful.isdisjoint(contradiction.keys):
-            key = contradiction.keys[0]
-            reason = f": {contradiction.reason}" if contradiction.reason else ""
-            problems.append(
-                f"{key}: expected {contradiction.expected}, got {values[key]} (from {found.source_of(key)}){reason}"
-            )
+    problems += _contradictions(found, doubtful)
     if problems:
         raise ConfigurationError(problems)
     return found
+
+
+def _contradictions(found: Configuration, doubtful: set[str]) -> Iterator[str]:
+    """What contradicts each other in *found*, but for keys whose values are wrong by themselves (*doubtful*)."""
+    values = {key: value for key, value, _ in found.rows()}
+    for contradiction in contradictions(found.settings, found.debug_mode):
+        if doubtful.isdisjoint(contradiction.keys):
+            key = contradiction.keys[0]
+            reason = f": {contradiction.reason}" if contradiction.reason else ""
+            yield f"{key}: expected {contradiction.expected}, got {values[key]} (from {found.source_of(key)}){reason}"
 
 
 def _debug_mode(environ: Mapping[str, str], problems: list[str]) -> bool | None:

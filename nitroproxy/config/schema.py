@@ -7,7 +7,7 @@ The structs are plain values. This module knows neither where a value comes from
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Final, Literal
@@ -18,19 +18,8 @@ from msgspec import Meta, Struct
 from nitroproxy.policy import ByPattern, Policy
 from nitroproxy.target import normalize_host
 
-#: The longest path of a UNIX socket in bytes (sun_path, less its final NUL; unix(7)).
-_UNIX_PATH_BYTES: Final = 107
-
 #: On the host, nitro-cli takes this vsock port for the heartbeat of a starting enclave.
 _HEARTBEAT_PORT: Final = 9000
-
-#: Who has the vsock CIDs below 4 (vsock(7); 3 is Nitro's own): for the error that refuses one of them for an enclave.
-_RESERVED_CIDS: Final = {
-    1: "CID 1 is this machine's own loopback",
-    2: "CID 2 is the hypervisor's host",
-    3: "CID 3 is the parent instance, where the host daemon runs; the enclave's is the one that it is started with, as "
-    "in nitro-cli run-enclave --enclave-cid 16",
-}
 
 
 #: Seconds that a response may take where nothing else is configured.
@@ -373,41 +362,6 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     tls: Tls = Tls()
     limits: Limits = Limits()
     logging: Logging = Logging()
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """Keys whose values are valid one by one but not together.
-
-    :ivar keys: all that are involved; the first is the one to change.
-    :ivar reason: why its value cannot be, for a person; empty if *expected* says it all.
-    """
-
-    keys: tuple[str, ...]
-    expected: str
-    reason: str = ""
-
-
-def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradiction]:
-    """The keys of *settings* that contradict each other."""
-    transport, enclave, egress = settings.transport, settings.enclave, settings.egress
-    if enclave.cid < 4 and (enclave.cid == 3 or enclave.cid != transport.parent_cid):
-        yield Contradiction(
-            ("enclave.cid", "transport.parent_cid"),
-            "an integer 4..4294967294, or 1 or 2 if that is also transport.parent_cid",
-            _RESERVED_CIDS[enclave.cid],
-        )
-    if settings.logging.port == egress.port:
-        yield Contradiction(("logging.port", "egress.port"), "another port than egress.port")
-    if transport.kind != "vsock":
-        port = max(enclave.port, egress.port)
-        longest = f"/enclave/{port}.sock" if transport.kind == "unix" else f"/vsock.sock_{port}"
-        room = _UNIX_PATH_BYTES - len(longest)
-        if len(transport.directory.encode()) > room:
-            keys = ("transport.directory", "transport.kind", "enclave.port", "egress.port")
-            yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
-    if not settings.tls.verify_certificates and not debug_mode:
-        yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
 
 
 def json_schema() -> str:

@@ -60,6 +60,21 @@ class AccessLog(Observer):
         end = record.ended_by
         outcome = record.error.public_name if record.error is not None else "client_gone" if record.client_gone else ""
         shown = outcome if end in _NAMED_BY_ERROR else end.value
+        fields = self._fields(record, method, seconds, outcome)
+        text = (
+            f"{self._hop} {method}{where} {record.status or '-'}{' ' + shown if shown else ''} "
+            f"{seconds:.3f}s{_phases(fields)} in={record.received} out={record.sent} id={fields['request_id']}"
+            f"{_rest(fields)}"
+        )
+        failed_here = record.error is not None and record.error.status >= 500
+        if failed_here or (record.passed_on is not None and record.status >= 500):
+            level = "warn"
+        else:
+            level = "info" if record.host or record.error is not None else "debug"
+        self._log.emit(level, "access", text, fields)
+
+    def _fields(self, record: Record, method: str, seconds: float, outcome: str) -> dict[str, Any]:
+        """The event's fields."""
         fields: dict[str, Any] = {
             "hop": self._hop,
             "request_id": record.request_id.decode("ascii"),
@@ -74,7 +89,7 @@ class AccessLog(Observer):
             "answer_seconds": _phase(record.started, record.answered),
             "peer": _shown(record.peer),
             "tunnel": record.sides is not None,
-            "end": end.value,
+            "end": record.ended_by.value,
         }
         if outcome:
             fields["error"] = outcome
@@ -87,17 +102,7 @@ class AccessLog(Observer):
             fields["opened_by"] = record.opened_by.decode("ascii")
         if record.traceparent:
             fields["traceparent"] = record.traceparent.decode("ascii")
-        text = (
-            f"{self._hop} {method}{where} {record.status or '-'}{' ' + shown if shown else ''} "
-            f"{seconds:.3f}s{_phases(fields)} in={record.received} out={record.sent} id={fields['request_id']}"
-            f"{_rest(fields)}"
-        )
-        failed_here = record.error is not None and record.error.status >= 500
-        if failed_here or (record.passed_on is not None and record.status >= 500):
-            level = "warn"
-        else:
-            level = "info" if record.host or record.error is not None else "debug"
-        self._log.emit(level, "access", text, fields)
+        return fields
 
 
 def _shown(peer: IAddress | None) -> str:

@@ -148,6 +148,24 @@ class HopMetrics(Observer):
         yield _gauge("connections_open", "Connections that are open.", ["hop"], [([hop], self._open)])
         refused = [([hop, reason], count) for reason, count in self._refused.items()]
         yield _counter("connections_refused", "Connections turned away.", ["hop", "reason"], refused)
+        yield from self._over()
+        under_way = [([hop], len(self._under_way))]
+        yield _gauge("requests_in_flight", "Requests and tunnels under way.", ["hop"], under_way)
+        yield from self._distributions()
+        yield self._moved()
+        errors = [
+            ([hop, error.public_name, error.proxy_status, found_by], count)
+            for (error, found_by), count in self._errors.items()
+        ]
+        errors += [([hop, "passed_on", token, found_by], count) for (found_by, token), count in self._passed_on.items()]
+        labels = ["hop", "error", "proxy_status", "found_by"]
+        yield _counter("errors", "Failures that clients got, and the hop that found out.", labels, errors)
+        rows = [([hop, rule], self._errors[denial, hop]) for denial, rule in _DENIALS.items()]
+        yield _counter("policy_denials", "Requests that this hop's policy refused.", ["hop", "rule"], rows)
+
+    def _over(self) -> Iterator[Metric]:
+        """Requests and tunnels that are over."""
+        hop = self.hop
         grouped: Counter[tuple[str, str]] = Counter()
         for (method, status), count in self._requests.items():
             name = method.decode("ascii") if method in _METHODS else "other"
@@ -160,9 +178,10 @@ class HopMetrics(Observer):
             ([hop, "tunnel" if tunnel else "request", end.value], count) for (end, tunnel), count in self._ends.items()
         ]
         yield _counter("ends", "What ended requests and tunnels.", ["hop", "kind", "reason"], ends)
-        under_way = [([hop], len(self._under_way))]
-        yield _gauge("requests_in_flight", "Requests and tunnels under way.", ["hop"], under_way)
-        yield from self._distributions()
+
+    def _moved(self) -> Metric:
+        """Bytes of bodies and tunnels, those under way included."""
+        hop = self.hop
         moved = Counter(
             {
                 ("received", "request"): int(self._request_bytes.total),
@@ -177,16 +196,7 @@ class HopMetrics(Observer):
             moved["received", kind] += received
             moved["sent", kind] += sent
         both = [([hop, direction, kind], count) for (direction, kind), count in moved.items()]
-        yield _counter("bytes", "Bytes of bodies and tunnels, as clients sent and received them.", _DIRECTIONS, both)
-        errors = [
-            ([hop, error.public_name, error.proxy_status, found_by], count)
-            for (error, found_by), count in self._errors.items()
-        ]
-        errors += [([hop, "passed_on", token, found_by], count) for (found_by, token), count in self._passed_on.items()]
-        labels = ["hop", "error", "proxy_status", "found_by"]
-        yield _counter("errors", "Failures that clients got, and the hop that found out.", labels, errors)
-        rows = [([hop, rule], self._errors[denial, hop]) for denial, rule in _DENIALS.items()]
-        yield _counter("policy_denials", "Requests that this hop's policy refused.", ["hop", "rule"], rows)
+        return _counter("bytes", "Bytes of bodies and tunnels, as clients sent and received them.", _DIRECTIONS, both)
 
     def _distributions(self) -> Iterator[Metric]:
         for name, text, distribution in (

@@ -71,6 +71,10 @@ _SAMPLE: Final = re.compile(
 )
 
 
+#: The samples of one text, each by its name and labels.
+_Seen = set[tuple[str, frozenset[tuple[str, str]]]]
+
+
 def longest(processes: int) -> int:
     """Bytes that the metrics of a daemon of so many processes may have."""
     return _LONGEST + (processes - 1) * _LONGEST_MORE
@@ -89,7 +93,7 @@ def read_metrics(body: bytes, processes: int = 1) -> list[Metric]:
     families: dict[str, Metric] = {}
     texts: dict[str, str] = {}
     of_sample: dict[str, Metric] = {}
-    seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
+    seen: _Seen = set()
     for line in body.decode("utf-8").split("\n"):
         if help_ := _HELP.fullmatch(line):
             texts[help_[1]] = help_[2]
@@ -99,19 +103,28 @@ def read_metrics(body: bytes, processes: int = 1) -> list[Metric]:
                 family = families[name] = Metric(name, texts.get(type_[1], ""), kind)
                 of_sample.update((name + suffix, family) for suffix in _SUFFIXES[kind])
         elif (name_ := _NAME.match(line)) and name_[0] in of_sample:
-            name, labels, value = _read_sample(line)
-            if not _are_ours(name, labels):
-                continue
-            key = (name, frozenset(labels.items()))
-            if key in seen:
-                raise ValueError(f"a sample twice: {line[:80]!r}")
-            if len(seen) >= most:
+            _add_sample(of_sample[name_[0]], line, seen)
+            if len(seen) > most:
                 raise ValueError(f"more than {most} samples for {processes} processes (enclave.processes)")
-            seen.add(key)
-            of_sample[name].add_sample(name, labels, value)
     if "nitroproxy_build_info" not in families:
         raise ValueError("no metrics of nitroproxy's")
     return list(families.values())
+
+
+def _add_sample(family: Metric, line: str, seen: _Seen) -> None:
+    """Read the sample in *line* and add it to *family*, unless its labels are not ours.
+
+    :param seen: the samples so far.
+    :raises ValueError: when it cannot be read, or has been there before.
+    """
+    name, labels, value = _read_sample(line)
+    if not _are_ours(name, labels):
+        return
+    key = (name, frozenset(labels.items()))
+    if key in seen:
+        raise ValueError(f"a sample twice: {line[:80]!r}")
+    seen.add(key)
+    family.add_sample(name, labels, value)
 
 
 def _read_sample(line: str) -> tuple[str, dict[str, str], float]:

@@ -141,13 +141,17 @@ class LogShipper:
                 self._pause = 0.0
                 _log.info("the host takes the log again", event="log_taken_again", dropped=self.dropped)
         finally:
-            self._sending = False
-            if self._ring:
-                self._send_later(self._pause or _GATHER)
-            flushing, self._flushing = self._flushing, []
-            for flushed in flushing:
-                if not flushed.called:
-                    flushed.callback(None)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Sending is over for now: tell those who wait for it, and go on later with what has come since."""
+        self._sending = False
+        if self._ring:
+            self._send_later(self._pause or _GATHER)
+        flushing, self._flushing = self._flushing, []
+        for flushed in flushing:
+            if not flushed.called:
+                flushed.callback(None)
 
     def _back_off(self) -> None:
         self._pause = min(self._pause * 2 or _FIRST_PAUSE, _LONGEST_PAUSE)
