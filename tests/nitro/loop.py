@@ -50,6 +50,6 @@ class Loop:
         """Forever; the process ends by a signal."""
         while True:
             for key, events in self._selector.select():
-                # A callback before this one may have forgotten the file.
-                if self._selector.get_map().get(key.fileobj) is not None:
+                # A callback before this one may have forgotten the file, and closed it: then its number is gone.
+                if self._selector.get_map().get(key.fd) is key:
                     key.data(events)
