@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from nitroproxy.image.measurements import Measurements
 from nitroproxy.image.reader import read_image
 from tests.images import image
 from tests.nitro.derive import derive
+from tests.nitro.loop import READ, Loop
 from tests.nitro.nsm import ROLE, VARIANTS, Module, initial_registers
 
 MEASURED = Measurements("aa" * 48, "11" * 48, "22" * 48)
@@ -69,6 +72,29 @@ class ModuleTests(SynchronousTestCase):
         self.assertEqual(self._ask("Nothing"), {"Error": "InvalidOperation"})
         self.assertEqual(self._ask({"DescribePCR": {}}), {"Error": "InvalidArgument"})
         self.assertEqual(len(self._ask("GetRandom")["GetRandom"]["random"]), 256)
+
+
+class LoopTests(SynchronousTestCase):
+    """`Loop`."""
+
+    def test_closed_in_the_same_turn(self) -> None:
+        """A file that one callback closes is not handed to its own callback, though its event has happened."""
+        loop, called = Loop(), list[int]()
+        pairs = [socket.socketpair() for _ in range(2)]
+
+        def close_both(number: int, events: int) -> None:
+            called.append(number)
+            for mine, _ in pairs:
+                loop.forget(mine)
+                mine.close()
+
+        for number, (mine, other) in enumerate(pairs):
+            self.addCleanup(other.close)
+            loop.watch(mine, READ, partial(close_both, number))
+            other.sendall(b"x")
+        loop.turn(10)
+        loop.turn(0)
+        self.assertEqual(len(called), 1)
 
 
 class DeriveTests(SynchronousTestCase):

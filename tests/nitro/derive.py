@@ -47,7 +47,7 @@ def derive(base: Path, output: Path, files: Mapping[str, bytes], command: Sequen
 
 def derive_for_tests(base: Path, output: Path, ca_pem: bytes) -> Measurements:
     """An image with the application of the VM tests, which trusts *ca_pem* and may reach the upstream on its parent."""
-    egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8"]}
+    egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]}
     config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}}
     files = {
         "app/application.py": _APPLICATION.read_bytes(),

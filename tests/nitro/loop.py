@@ -46,10 +46,14 @@ class Loop:
         self.watch(listening, READ, lambda events: accepted(listening.accept()[0]))
         return listening
 
+    def turn(self, timeout: float | None = None) -> None:
+        """Wait for events, at most *timeout* seconds, and call what is watching for them."""
+        for key, events in self._selector.select(timeout):
+            # A callback before this one may have forgotten the file, and closed it: then its number is gone.
+            if self._selector.get_map().get(key.fd) is key:
+                key.data(events)
+
     def run(self) -> None:
         """Forever; the process ends by a signal."""
         while True:
-            for key, events in self._selector.select():
-                # A callback before this one may have forgotten the file.
-                if self._selector.get_map().get(key.fileobj) is not None:
-                    key.data(events)
+            self.turn()

@@ -68,7 +68,7 @@ class Parent:
         settings = {
             "transport": {"kind": "unix", "directory": str(self.enclave.directory)},
             "host_proxy": {"port": self.port},
-            "egress": {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8"]},
+            "egress": {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]},
         }
         path = self.directory / "host.json"
         path.write_text(json.dumps(settings))

@@ -78,7 +78,7 @@ class Machine:
     def configure(self, **sections: Mapping[str, object]) -> None:
         """Write the configuration of both daemons, with *sections* in place of the stage's own."""
         settings = {
-            "egress": {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8"]},
+            "egress": {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]},
             "tls": {"ca_file": str(CA_FILE)},
             **self._sections,
             **sections,
