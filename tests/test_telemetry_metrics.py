@@ -56,6 +56,16 @@ class HopTests(SynchronousTestCase):
     def value(self, name: str, **labels: str) -> float | None:
         return value(list(self.counts.collect()), name, **labels)
 
+    def test_methods_are_a_closed_set(self) -> None:
+        """Methods that a client makes up are counted together, and take no memory each."""
+        for number in range(50):
+            self.counts.ended(Record(0.0, b"id", b"X%d" % number), 1.0)
+        rows = [
+            sample for family in self.counts.collect() for sample in family.samples if "requests_total" in sample.name
+        ]
+        self.assertEqual([(row.labels["method"], row.value) for row in rows], [("other", 50)])
+        self.assertEqual(len(self.counts._requests), 1)
+
     def test_requests(self) -> None:
         """Requests by method and class of status, their times and sizes, and what is under way."""
         hop = self.hop()

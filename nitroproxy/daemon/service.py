@@ -1,4 +1,4 @@
-"""A daemon's life: it listens, reloads, drains when it is told to stop, and ends with a status that says how that went.
+"""A daemon's life: it listens, reloads, drains on a signal to stop, and ends with a status that says how that went.
 
 The composition roots make a `Daemon` of their places. It knows nothing of what these serve.
 """

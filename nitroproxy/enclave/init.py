@@ -116,7 +116,7 @@ class EnclaveInit:
         self._await("it has shown no sign of life", WATCHDOG_SECONDS)
 
     def stop(self) -> None:
-        """End: the application is told to, and the daemon after it. Can be called again, which tells it again."""
+        """End the application, then the daemon, by SIGTERM. A further call sends the signal again."""
         self._stopping = True
         if self._application is not None:
             self._application.signal(signal.SIGTERM)

@@ -108,7 +108,7 @@ class _Root:
             raise CannotStart(f"the configuration cannot be used: {error}") from error
 
     def _ship_without_configuration(self) -> None:
-        """The host is told by what the environment and the defaults say of its log port."""
+        """The reason goes to the log port that the environment or the defaults name."""
         with tempfile.NamedTemporaryFile("w", suffix=".json") as empty:
             empty.write("{}")
             empty.flush()

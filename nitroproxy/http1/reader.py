@@ -31,6 +31,10 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _HEAD_BYTES: Final = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 _HOST: Final = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+#: Methods that stand in RFC 9110 section 9.3 and RFC 5789.
+_KNOWN_METHODS: Final = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"}
+)
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ ")
 _STOPPED_AT_UPGRADE: Final = "Pause on CONNECT/Upgrade"
 
@@ -152,18 +156,28 @@ class _Reader(ABC):
         self, head: bytes, parser_type: type[httptools.HttpRequestParser | httptools.HttpResponseParser]
     ) -> HeadFields:
         fields = HeadFields()
+        known = True
         try:
             parser_type(fields).feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # It stops after the head of a CONNECT or an upgrade, which is all there is.
         except httptools.HttpParserInvalidMethodError as error:
-            kind = Kind.METHOD_NOT_ALLOWED if _METHOD.match(head) else self._blame
-            method = shown(head.partition(b" ")[0])
-            raise self._fail(kind, f"the method {method} is not one that this proxy knows") from error
+            if _METHOD.match(head) is None:
+                raise self._fail(self._blame, f"{shown(head.partition(b' ')[0])} is not a method") from error
+            method = head.partition(b" ")[0]
+            if method.upper() in _KNOWN_METHODS:
+                # An upstream that ignores case would frame the response by the other method.
+                text = f"methods are case-sensitive: {shown(method.upper())}, not {shown(method)}"
+                raise self._fail(Kind.METHOD_NOT_ALLOWED, text) from error
+            known = False
         except httptools.HttpParserError as error:
             # llhttp stops there too when the Upgrade field is empty, which httptools does not take for an upgrade.
             if str(error) != _STOPPED_AT_UPGRADE:
                 raise self._fail(self._blame, misshapen_line(head) or _words_of(error)) from error
+        if not known:
+            # llhttp reads the methods that it knows and no others; a proxy passes them all on (RFC 9110 section 9.1). A
+            # method decides nothing of a request's framing but for CONNECT, which llhttp does know.
+            return self._parse(b"POST" + head[head.index(b" ") :], parser_type)
         if b"_" in head and (name := fields.imitation()) is not None:
             raise self._fail(self._blame, f"the field name {shown(name)} imitates one that frames the message")
         if len(fields.in_order) > self._limits.header_count:

@@ -124,8 +124,9 @@ class HopMetrics(Observer):
     def ended(self, record: Record, now: float) -> None:
         """See `Observer`."""
         self._under_way.discard(record)
-        # The parser lets no more than a few dozen methods and a few hundred statuses through: they are grouped later.
-        self._requests[record.method, record.status] += 1
+        # A client may make methods up; of statuses there are a few hundred, which are grouped at a scrape.
+        method = record.method if record.method in _METHODS else b"other"
+        self._requests[method, record.status] += 1
         self._ends[record.ended_by, record.sides is not None] += 1
         if record.sides is not None:
             self._tunnel_seconds.add(now - record.started)
@@ -168,8 +169,7 @@ class HopMetrics(Observer):
         hop = self.hop
         grouped: Counter[tuple[str, str]] = Counter()
         for (method, status), count in self._requests.items():
-            name = method.decode("ascii") if method in _METHODS else "other"
-            grouped[name, f"{status // 100}xx" if status else "none"] += count
+            grouped[method.decode("ascii"), f"{status // 100}xx" if status else "none"] += count
         requests = [([hop, name, code], count) for (name, code), count in grouped.items()]
         yield _counter(
             "requests", "Requests that are over, none: the client left.", ["hop", "method", "code"], requests
