@@ -209,7 +209,7 @@ class LocalTests(SynchronousTestCase):
             self.assertEqual(json.loads(body)["error"], "method_not_allowed")
 
     def test_asked_by_many(self) -> None:
-        """Those who ask at the same time are told of one examination."""
+        """Requests at the same time share one examination."""
         self.answer = Deferred()
         clients = [self.hop.client() for _ in range(50)]
         for client in clients:

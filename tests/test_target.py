@@ -123,7 +123,7 @@ class ParseTests(SynchronousTestCase):
     """Every form of a request target."""
 
     def test_accepted(self) -> None:
-        """What names a destination gives its one spelling."""
+        """A target that names a destination gives its normal form."""
         for raw, url in ACCEPTED:
             target = parse_target(b"GET", raw)
             assert target is not None, raw
@@ -146,7 +146,7 @@ class ParseTests(SynchronousTestCase):
         self.assertIsNone(parse_target(b"OPTIONS", b"*"))
 
     def test_refused(self) -> None:
-        """What could be read two ways is read no way."""
+        """A target that could be read in two ways is refused."""
         for raw in REFUSED:
             error = self.assertRaises(ProxyError, parse_target, b"GET", raw)
             self.assertIs(error.kind, Kind.INVALID_TARGET, raw)
@@ -186,7 +186,7 @@ class ParseTests(SynchronousTestCase):
     @settings(deadline=None, derandomize=True, max_examples=300)
     @given(st.text(max_size=30))
     def test_any_host(self, text: str) -> None:
-        """Whatever is taken for a host is, in its one spelling, taken for the same host."""
+        """The normal form of any accepted host is accepted as the same host."""
         try:
             host = normalize_host(text)
         except ValueError:

@@ -257,12 +257,12 @@ async def last_get(connection: Connection, size: int) -> Verdict:
 
 
 async def who_am_i(connection: Connection, size: int) -> Verdict:
-    """Ask, without having logged in, whom the destination takes this client for: for nobody."""
+    """Without a login, ask which user the destination takes this client for: it must be none."""
     return await _as_user(connection, "", log_in=False)
 
 
 async def log_in(connection: Connection, size: int) -> Verdict:
-    """Log in, and ask twice whom the destination takes this client for: for that user, or for nobody any more."""
+    """Log in, and ask twice which user the destination takes this client for: that user, or none any more."""
     user = f"user-{next(_TRIALS)}"
     verdict = await _as_user(connection, user, log_in=True)
     for _ in range(2):

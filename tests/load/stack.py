@@ -28,7 +28,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
+    """A TCP port of loopback without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

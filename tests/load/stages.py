@@ -38,7 +38,7 @@ def report(**figures: object) -> None:
 
 
 async def all_right(stack: Stack, requests: int) -> None:
-    """Other clients are served meanwhile."""
+    """Other clients are still served."""
     connection = await stack.path_form()
     for _ in range(requests):
         insist(await client.get(connection, 1000) is Verdict.RIGHT, "another client's requests to be served")
@@ -90,7 +90,7 @@ async def idle(connections: int) -> None:
 
 
 async def drippers(connections: int) -> None:
-    """F5: clients that send their heads and bodies by the drop are ended, and hold up nobody meanwhile."""
+    """F5: clients that send heads and bodies drop by drop are ended, and delay no other client."""
     limits = f"limits.connections={connections + 100}", "limits.header_timeout=6", "limits.idle_timeout=10"
     async with Stack(*limits) as stack:
         ended = Counter[str]()
@@ -245,8 +245,8 @@ async def descriptors(limit: int) -> None:
 
 
 async def recovery() -> None:
-    """F6: the enclave dies and comes back, then the host; requests fail at once meanwhile and pass again by
-    themselves."""
+    """F6: the enclave dies and comes back, then the host; requests fail at once and pass again without
+    further action."""
     async with Stack() as stack:
         for daemon in (stack.enclave, stack.host):
             daemon.send(signal.SIGKILL)
@@ -335,7 +335,7 @@ async def _drain_under_load(*options: str) -> None:
 
 
 async def _ask_once_more(connection: Connection, verdicts: list[Verdict]) -> None:
-    """On a kept-alive connection, in the moment in which the daemon is told to stop."""
+    """On a kept-alive connection, at the moment at which the daemon receives the signal to stop."""
     verdicts.append(await client.get(connection, 1000))
 
 
@@ -396,7 +396,7 @@ async def reload() -> None:
 
 
 async def blocked_log(requests: int) -> None:
-    """F12: nobody reads the host daemon's log; requests pass as before, and what is lost is counted."""
+    """F12: the host daemon's log is not read; requests pass as before, and lost lines are counted."""
     reader, writer = os.pipe()
     stack = Stack()
     stack.host.output = writer
