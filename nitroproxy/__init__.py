@@ -4,9 +4,10 @@ Three proxies in a row share one engine (`proxy`). This is the journey of a requ
 
 An application on the host sends ``GET /https://example.org/x`` to the **gateway** (`host`):
 
-1. `proxy.listener` accepts the connection and makes a `proxy.downstream` for it, or refuses it. `proxy.head_timeout`
-   bounds the wait for the head. `http1.reader` turns bytes into a request or rejects them; `proxy.trace` finds or
-   makes the id that identifies the request on every hop.
+1. `proxy.listener` accepts the connection and makes a `proxy.downstream` for it, or refuses it: a listener for one
+   vsock peer refuses every other CID (`daemon.wiring`). `proxy.head_timeout` bounds the wait for the head.
+   `http1.reader` turns bytes into a request or rejects them; `proxy.trace` finds or makes the id that identifies the
+   request on every hop.
 2. `proxy.dispatch` asks the role's router (`host.gateway`) for a route. `target` parses the request-target once; from
    here on only the parsed form exists. Without a target: a page of our own (`host.pages`, through `proxy.local`).
    With one: forward to the enclave.
@@ -40,9 +41,9 @@ holds nothing: `sockets.hangup`. An application in the enclave enters at step 4 
 CONNECT, or an upgrade answered by 101, the exchange becomes a tunnel on every hop.
 
 `attestation` verifies what an enclave says it is, `image` reads, builds and measures its images. Around it: `config`
-loads the configuration, `daemon` is the life of a process (sockets, signals, systemd and its watchdog, reload),
-`workers` runs a daemon on several processes, `telemetry` is health, metrics and logs, `sockets` and `vsock` are what
-lies below the engine. `commands` is the ``nitroproxy`` command and `demo` the demonstration.
+loads the configuration, `daemon` is the life of a process (`daemon.service`: sockets, signals, watchdog;
+`daemon.reload`), `workers` runs a daemon on several processes, `telemetry` is health, metrics and logs, `sockets` and
+`vsock` are what lies below the engine. `commands` is the ``nitroproxy`` command and `demo` the demonstration.
 """
 
 __version__ = "0.1.0"
