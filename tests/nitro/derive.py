@@ -26,15 +26,18 @@ _APPLICATION: Final = Path(__file__).resolve().parent.parent / "vm" / "applicati
 _COMMAND: Final = ("/opt/nitroproxy/bin/nitroproxy", "enclave-init", "/usr/bin/python3", "-u", "/app/application.py")
 
 
-def derive(base: Path, output: Path, files: Mapping[str, bytes], command: Sequence[str]) -> Measurements:
+def derive(
+    base: Path, output: Path, files: Mapping[str, bytes], command: Sequence[str], environment: Sequence[str] = ()
+) -> Measurements:
     """Write the image at *base* with *files* in its root and another command to *output*.
 
     :param files: by path in the root.
     :param command: what the image's init starts.
+    :param environment: in place of the base's, if any.
     """
     image = read_image(base)
     added = io.BytesIO()
-    write_ramdisk(added, _tree(files, command))
+    write_ramdisk(added, _tree(files, command, environment))
     with ExitStack() as stack, replacing(output) as out:
         parts = []
         for section in image.sections:
@@ -45,8 +48,12 @@ def derive(base: Path, output: Path, files: Mapping[str, bytes], command: Sequen
         return write_image(out, image.header.architecture, parts)
 
 
-def derive_for_tests(base: Path, output: Path, ca_pem: bytes) -> Measurements:
-    """An image with the application of the VM tests, which trusts *ca_pem* and may reach the upstream on its parent."""
+def derive_for_tests(base: Path, output: Path, ca_pem: bytes, user: str = "65533") -> Measurements:
+    """An image with the application of the VM tests, which trusts *ca_pem* and may reach the upstream on its parent.
+
+    :param user: of the application; as the daemon's own, 65532, it can count the daemon's descriptors.
+    """
+    environment = ["PATH=/opt/nitroproxy/bin:/usr/bin:/bin", "LANG=C.UTF-8", f"NITROPROXY_APP_USER={user}"]
     egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]}
     config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}}
     files = {
@@ -54,13 +61,14 @@ def derive_for_tests(base: Path, output: Path, ca_pem: bytes) -> Measurements:
         "etc/nitroproxy/config.json": json.dumps(config).encode(),
         "etc/nitroproxy/ca.pem": ca_pem,
     }
-    return derive(base, output, files, _COMMAND)
+    return derive(base, output, files, _COMMAND, environment)
 
 
-def _tree(files: Mapping[str, bytes], command: Sequence[str]) -> Tree:
+def _tree(files: Mapping[str, bytes], command: Sequence[str], environment: Sequence[str]) -> Tree:
     tree = Tree()
     for path, data in [
         ("cmd", "".join(f"{word}\n" for word in command).encode()),
+        *([("env", "".join(f"{entry}\n" for entry in environment).encode())] if environment else []),
         *((f"rootfs/{path}", data) for path, data in files.items()),
     ]:
         content: partial[BinaryIO] = partial(_open, data)
