@@ -247,7 +247,7 @@ class ExhaustedTests(SynchronousTestCase):
         self.check(self.tcp, b"/health/live", b"200")
         self.assertEqual(self.get(lambda: self.unix("host/5001.sock"), b"/health")[:12], b"HTTP/1.1 200")
         self.assertEqual(self.get(lambda: self.unix("host/5002.sock"), b"/health")[:12], b"HTTP/1.1 404")
-        # A line each time that it begins, which a crowd that comes and goes may bring about again; not one a connection.
+        # A line each time that it begins, which a crowd may bring about again; not one for each connection.
         self.assertIn((self.directory / "log").read_text().count("Too many open files"), range(1, 6))
 
     def test_relay(self) -> None:
