@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.error import ConnectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.proxy.route import Forward
 from tests.wire import GET, OneHop, Wire, split_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -180,6 +181,22 @@ class FramingTests(SynchronousTestCase):
         self.assertIn(b"OPTIONS", headers[b"allow"])
         client.receive(asked % 5)
         self.assertIn(b"Max-Forwards: 4\r\n", hop.endpoint.accept().take())
+        for given, passed_on in ((b"0" * 5000 + b"9", b"8"), (b"9" * 5000, b"999999"), (b"-1", b"-1"), (b"00", b"0")):
+            client = hop.client()
+            client.receive(asked.replace(b"%d", given))
+            self.assertIn(b"Max-Forwards: %b\r\n" % passed_on, hop.endpoint.accept().take())
+
+    def test_defect(self) -> None:
+        """An exception of ours before the request has left is logged and answered, and leaves nothing behind."""
+        hop = OneHop(lambda request: Forward(hop.pool, "next", request.target, b"a\nb"))
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertIn(b"500 Internal Server Error", client.take())
+        upstream.settle()
+        self.assertTrue(upstream.aborted)
+        self.assertEqual(hop.pool.open, 0)
 
     def test_no_switch_to_http2(self) -> None:
         """An offer to switch to HTTP/2 stays here: what follows could not be seen through."""

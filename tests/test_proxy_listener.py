@@ -118,6 +118,17 @@ class LimitTests(SynchronousTestCase):
         self.assertTrue(slow.half_closed, "a close would reset it before it has read its answer")
         self.assertEqual([record.error for record in notes.records], [Kind.CONNECTION_LIMIT_REACHED] * 2)
 
+    def test_malformed_in_the_reserve(self) -> None:
+        """What is no request is answered once, and counts once."""
+        hop = OneHop(connections=1)
+        hop.factory.observer = notes = Notes()
+        hop.client()
+        client = hop.client()
+        client.receive(b"GET\r\n\r\n")
+        hop.pass_time(1.2)
+        self.assertEqual(client.take().count(b"HTTP/1.1 "), 1)
+        self.assertEqual([record.status for record in notes.records], [400])
+
     def test_reserve_is_full(self) -> None:
         """Above the reserve the oldest connection without a complete head gives way: none of many idle ones keeps a
         health check out, and the number that is being answered is bounded too."""

@@ -155,3 +155,24 @@ class PinningTests(SynchronousTestCase):
         _, headers, _ = split_head(client.take())
         self.assertEqual(headers[b"proxy-support"], b"Session-Based-Authentication")
         self.assertEqual(headers[b"connection"], b"Proxy-Support")
+
+    def test_gives_way(self) -> None:
+        """Idle connections of clients that have logged in keep no other client out: the oldest ends, and its client's
+        next request opens another. One in use stays."""
+        hops = self.hop
+        hops.route_by_path()
+        clients = [hops.client(), hops.client()]
+        wires = []
+        for number in range(10):
+            wires.append(self.upstream_for(clients[number // 5], GET.replace(b"/thing", b"/%d" % number)))
+            wires[-1].receive(answer(401, b"WWW-Authenticate: NTLM"))
+        clients[0].take()
+        clients[0].receive(GET.replace(b"/thing", b"/0"))
+        other = hops.client()
+        self.upstream_for(other).receive(answer(200))
+        self.assertIn(b"200 X", other.take())
+        self.assertEqual([wire.aborted for wire in wires], [False, True] + [False] * 8)
+        wires[1].settle()
+        wires[0].receive(answer(200))
+        self.upstream_for(clients[0], GET.replace(b"/thing", b"/1")).receive(answer(200))
+        self.assertEqual(clients[0].take().count(b"200 X"), 2)

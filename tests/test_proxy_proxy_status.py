@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
@@ -44,6 +46,15 @@ class ForgedTests(SynchronousTestCase):
         self.assertEqual(without_our_names(fields), [(b"Proxy-Status", b'cdn; detail="a, b"')])
         others = [(b"Proxy-Status", b'cdn; error=dns_error, "b"'), (b"X", b"nitroproxy-enclave")]
         self.assertEqual(without_our_names(others), others)
+
+    def test_string_without_end(self) -> None:
+        """A quoted string without an end takes in all that follows, and is read once, whatever is in it."""
+        began = process_time()
+        for tail in (b'"\\' * 8192, b'"\\"' * 8192 + b'"', b'"' + b"\\" * 16385, b'"' + b", nitroproxy-enclave" * 800):
+            fields = [(b"Proxy-Status", b"nitroproxy-relay; x=" + tail), (b"Proxy-Status", b"cdn; x=" + tail)]
+            kept = without_our_names(fields)
+            self.assertTrue(kept == ([] if b"nitroproxy" in tail else fields[1:]), tail[:8])
+        self.assertLess(process_time() - began, 2.0)
 
     def answer(self, head: bytes, *, ours: bool) -> tuple[dict[bytes, bytes], object]:
         """The fields that a client receives, and what the record notes as passed on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -96,6 +98,23 @@ class ConnectTests(SynchronousTestCase):
         self.assertFalse(upstream.paused)
         upstream.producer.pauseProducing()
         self.assertTrue(self.client.paused)
+
+    def test_client_that_reads_no_more(self) -> None:
+        """A client that has ended only its reading, while the destination takes nothing, has not gone; and the look
+        for those that have goes on."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        self.client.socket = ours  # type: ignore[attr-defined]
+        upstream = self.tunnel()
+        assert upstream.producer is not None
+        upstream.producer.pauseProducing()
+        theirs.shutdown(socket.SHUT_RD)
+        self.hop.pass_time(1.0)
+        self.assertFalse(self.client.aborted)
+        theirs.close()
+        self.hop.pass_time(1.0)
+        self.assertTrue(self.client.disconnecting)
 
     def test_drain(self) -> None:
         """A drain ends a tunnel that has fallen silent, and leaves one in use alone."""

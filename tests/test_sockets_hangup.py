@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -127,6 +128,19 @@ class HangupTests(SynchronousTestCase):
         transport, peer = self.pair("unix")
         peer.close()
         self.assertFalse(SocketTable().has_closed(transport))
+
+    def test_many(self) -> None:
+        """A look at thousands of connections reads the table once: its length does not count for each of them."""
+        transport, _ = self.pair("tcp")
+        assert transport.socket is not None
+        line = b"%4d: 0100007F:%04X 0100007F:0001 08 00000000:00000000 00:00000000 00000000     0        0 4711 1 x\n"
+        proc = Path(self.mktemp())
+        proc.mkdir()
+        (proc / "tcp").write_bytes(b"".join(line % (number, number) for number in range(20000)))
+        sockets = SocketTable(proc)
+        began = process_time()
+        self.assertEqual(sum(sockets.has_closed(transport) for _ in range(4000)), 0)
+        self.assertLess(process_time() - began, 1.0)
 
     def test_probe(self) -> None:
         """A TCP peer that has half-closed is probed; a UNIX peer is left alone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +22,8 @@ _ACTED_ON: Final = frozenset(
 #: Members of a Connection field. A dozen are registered; each costs many times its bytes as long as the request lasts.
 _MOST_OPTIONS: Final = 32
 _USUAL_CONNECTION_BYTES: Final = 64
+#: ``Keep-Alive: timeout=N``, N in seconds (RFC 2068 section 19.7.1.1); more digits than these mean forever.
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?i)(?:^|[,;])[ \t]*timeout[ \t]*=[ \t]*\"?([0-9]{1,9})")
 
 
 class HeadFields(Fields):
@@ -84,3 +88,9 @@ def offered_protocols(values: list[bytes]) -> bytes | None:
     destination's defences.
     """
     return b", ".join(protocol for protocol in members(values) if protocol.lower() != b"h2c") or None
+
+
+def keep_alive_seconds(fields: Fields) -> float:
+    """Seconds for which the sender of *fields* offers to keep the connection idle; infinite where it does not say."""
+    found = [_KEEP_ALIVE_TIMEOUT.search(value) for value in fields.values.get(b"keep-alive", ())]
+    return min((float(match[1]) for match in found if match is not None), default=math.inf)

@@ -1,8 +1,7 @@
 """A client's connection: reads its requests one at a time and has their responses written in order.
 
 States of a connection: between requests (`HEAD`), the request's body moves (`BODY`), all of it has arrived and the
-response moves (`RESPONDING`), no longer HTTP (`TUNNEL`), or being closed so that the last response is not lost
-(`LINGER`).
+response moves (`RESPONDING`), no longer HTTP (`TUNNEL`), or closing without loss of what was sent (`LINGER`).
 """
 
 from __future__ import annotations
@@ -231,7 +230,8 @@ class Downstream(Protocol):
         return False
 
     def _refuse_head(self, error: ProxyError, request_complete: bool = False) -> None:
-        """What came is no request that can be served: answer, and read no more of it."""
+        """What came is no request that can be served: answer, and read no more of it. The reserve need not answer."""
+        self._listener.head_complete(self)
         self._begin_record(None, new_request_id())
         self.send_problem(error, request_complete)
 

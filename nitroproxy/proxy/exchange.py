@@ -37,6 +37,8 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 _WORTH_RETRYING: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.RELAY_UNAVAILABLE})
 #: Beside the hop-by-hop fields, those that are made from what was understood of the request.
 _NOT_PASSED_ON: Final = HOP_BY_HOP | NOT_PASSED_ON | {b"host", b"content-length", b"expect"}
+#: Digits of Max-Forwards that are read: Python refuses to read thousands.
+_FORWARDS_DIGITS: Final = 6
 #: The media type of a response that may be silent for long (WHATWG HTML, server-sent events).
 _EVENT_STREAM: Final = b"text/event-stream"
 
@@ -106,7 +108,7 @@ class Exchange:
             self._lease = _NEW
         identity = trace_headers(self._record.request_id, self._record.traceparent)
         self._connecting = self._route.pool.connect(self._route.key, identity)
-        self._connecting.addCallbacks(self._connected, self._connect_failed)
+        self._connecting.addCallbacks(self._connected, self._connect_failed).addErrback(self._broken)
 
     def _connected(self, connection: UpstreamConnection) -> None:
         self._connecting = None
@@ -125,6 +127,10 @@ class Exchange:
             self._retry = self._deadlines.after(self._settings.delay_before(self._retries), self._connect)
         else:
             self._fail(error)
+
+    def _broken(self, failure: Failure) -> None:
+        """A defect here. Otherwise nothing would end the exchange, as no deadline runs yet."""
+        self._fail(as_proxy_error(failure))
 
     def _send_head(self, connection: UpstreamConnection) -> None:
         request = self._request
@@ -310,11 +316,14 @@ class Exchange:
 
 
 def _one_hop_less(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Max-Forwards, which counts down on its way (RFC 9110 section 7.6.2)."""
+    """Max-Forwards, which counts down on its way (RFC 9110 section 7.6.2); a number longer than any way counts as one
+    million."""
     name, value = header
     if name.lower() != b"max-forwards" or not value.isdigit():
         return header
-    return name, b"%d" % max(int(value) - 1, 0)
+    digits = value.lstrip(b"0")
+    forwards = int(digits or b"0") if len(digits) <= _FORWARDS_DIGITS else 10**_FORWARDS_DIGITS
+    return name, b"%d" % max(forwards - 1, 0)
 
 
 def _offered(upgrade: bytes | None, response: Response) -> bool:

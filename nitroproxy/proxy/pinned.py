@@ -3,8 +3,8 @@
 NTLM and Negotiate authenticate a connection and not a request (RFC 4559 section 6): after the handshake the server
 takes every request on it for that user's. So a connection on which a request carried such credentials, or a response
 offered to take them, is pinned to the client connection that it was used for. It serves no other client, never returns
-to the pool, and ends with that client's connection. Every hop of ours sees the same fields and decides alike, so one
-client connection has one connection of its own on each hop.
+to the pool, and ends with that client's connection, or when it is idle and the pool has no other room. Every hop of
+ours sees the same fields and decides alike, so one client connection has one connection of its own on each hop.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class PinnedConnections:
         :param pool: the one in force: a connection of another, which a reload has retired, is ended.
         """
         connection = self._connections.pop(key, None) if self._connections else None
+        if connection is not None:
+            connection.pool.withdraw(connection)
         if connection is None or (connection.usable and connection.pool is pool):
             return connection
         connection.close()
@@ -64,6 +66,7 @@ class PinnedConnections:
         if self._connections is None:
             self._connections = {}
         self._connections[connection.key] = connection
+        connection.pool.pinned(connection)
         if len(self._connections) > _MOST:
             self._connections.pop(next(iter(self._connections))).close()
 

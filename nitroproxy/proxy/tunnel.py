@@ -154,7 +154,10 @@ class Side:
         if self.read_ended and sockets.has_closed(self.transport):
             self._close()
         elif has_hung_up(self.transport, half_closed=self._half_closed):
-            waiting = next_read(self.transport)
+            try:
+                waiting = next_read(self.transport)
+            except BlockingIOError:
+                return  # It reads no more but may still send: on UNIX sockets and vsock a peer can end that alone.
             if self.read_ended or waiting == b"":
                 self._close()
             elif waiting is None:

@@ -11,7 +11,6 @@ peer is just closing is lost, or has to be sent again.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 from typing import Protocol as Interface
@@ -24,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.framing import keep_alive_seconds
 from nitroproxy.http1.messages import UNTIL_CLOSE, Headers, Response
 from nitroproxy.http1.reader import ResponseReader
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
@@ -33,10 +33,7 @@ from nitroproxy.proxy.tunnel import Side
 
 #: Interim responses taken before one request's final response.
 _MOST_INTERIM: Final = 8
-#: ``Keep-Alive: timeout=N``, N in seconds (RFC 2068 section 19.7.1.1); more digits than these mean forever.
-_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?i)(?:^|[,;])[ \t]*timeout[ \t]*=[ \t]*\"?([0-9]{1,9})")
-#: Seconds before the end of that time in which a connection is not used any more: as long as a request may be on its
-#: way while the next hop closes.
+#: Seconds before the next hop ends an idle connection in which it is not used: for a request that is on its way then.
 _KEEP_ALIVE_MARGIN: Final = 1.0
 #: Seconds that a connection without an exchange may take to end in order.
 _FAREWELL: Final = 1.0
@@ -165,7 +162,7 @@ class UpstreamConnection(Protocol):
         receiver, self._receiver = self._receiver, None
         reusable = self._response.keep_alive and not self._reader.buffered and not self.gone
         if b"keep-alive" in self._response.fields.values:
-            self.keep_for = _keep_alive_seconds(self._response)
+            self.keep_for = keep_alive_seconds(self._response.fields)
         self._response = None  # An idle connection keeps nothing of what it has carried.
         self._reader.next_message()
         receiver.response_end(reusable)
@@ -237,12 +234,6 @@ class UpstreamConnection(Protocol):
             self.resumeProducing()
 
 
-def _keep_alive_seconds(response: Response) -> float:
-    """Seconds for which the next hop offers to keep the connection idle; infinite where *response* does not say."""
-    found = [_KEEP_ALIVE_TIMEOUT.search(value) for value in response.fields.values.get(b"keep-alive", ())]
-    return min((float(match[1]) for match in found if match is not None), default=math.inf)
-
-
 class Pool:
     """Connections to next hops, kept alive between exchanges.
 
@@ -268,6 +259,7 @@ class Pool:
         self._sweep: Deadline | None = None
         self._sweep_at = 0.0
         self._idle: dict[Hashable, list[UpstreamConnection]] = {}
+        self._pinned: dict[UpstreamConnection, None] = {}  # Those that are idle, in order of age.
         self._open = 0
 
     @property
@@ -375,8 +367,13 @@ class Pool:
         self._open -= 1
         self.withdraw(connection)
 
+    def pinned(self, connection: UpstreamConnection) -> None:
+        """*connection* is idle, and its client's alone. It ends when there is no other room for a new one."""
+        self._pinned[connection] = None
+
     def withdraw(self, connection: UpstreamConnection) -> None:
-        """Do not hand *connection* out any more."""
+        """Do not hand *connection* out any more, nor take it for idle."""
+        self._pinned.pop(connection, None)
         idle = self._idle.get(connection.key)
         if idle is not None and connection in idle:
             idle.remove(connection)
@@ -390,11 +387,14 @@ class Pool:
             pass
 
     def _drop_one_idle(self, *, at_once: bool) -> bool:
-        """End the oldest idle connection of the first key; False when there is none."""
+        """End the oldest idle connection of the first key, or if need be a pinned one; False when there is none."""
         for key in self._idle:
             connection = self._idle[key].pop(0)
             if not self._idle[key]:
                 del self._idle[key]
             connection.forget() if at_once else connection.close()
+            return True
+        if at_once and self._pinned:
+            next(iter(self._pinned)).forget()
             return True
         return False

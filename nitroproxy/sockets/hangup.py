@@ -27,6 +27,9 @@ from nitroproxy.sockets.options import socket_of
 #: Seconds until the first probe of a half-closed peer and between two; how many may stay unanswered.
 _PROBE_AFTER: Final = 5
 _PROBES: Final = 4
+#: A line of the kernel's tables about a socket without an inode: its two addresses. Between them and the inode stand
+#: state, queues, timer, retransmissions, user and timeout.
+_WITHOUT_INODE: Final = re.compile(rb": ([0-9A-F:]+ [0-9A-F:]+)(?: +[^ \n]+){6} +0 ")
 
 
 def has_hung_up(transport: Any, *, half_closed: bool = False) -> bool:
@@ -89,7 +92,7 @@ class SocketTable:
 
     def __init__(self, proc: Path = Path("/proc/self/net")) -> None:
         self._proc = proc
-        self._tables: dict[str, bytes] = {}
+        self._closed: dict[str, set[bytes]] = {}
 
     def has_closed(self, transport: Any) -> bool:
         """Whether *transport*'s peer is a socket of this machine that no process has any more.
@@ -102,19 +105,20 @@ class SocketTable:
         peer, own = transport.getPeer(), transport.getHost()
         if not ip_address(peer.host.partition("%")[0]).is_loopback:
             return False
-        table = self._table("tcp6" if connection.family == socket.AF_INET6 else "tcp")
-        found = re.search(rb" %b %b [^\n]*" % (_name(peer), _name(own)), table)
-        # Fields from the local address on: addresses, state, queues, timer, retransmissions, user, timeout, inode.
+        closed = self._closed_in("tcp6" if connection.family == socket.AF_INET6 else "tcp")
         # (A socket that is not in the table may have been missed while it changed: a probe finds that out.)
-        return found is not None and found[0].split()[8] == b"0"
+        return b"%b %b" % (_name(peer), _name(own)) in closed
 
-    def _table(self, name: str) -> bytes:
-        if name not in self._tables:
+    def _closed_in(self, name: str) -> set[bytes]:
+        """The connections in the table *name* that no process has any more: read once, for however many clients."""
+        closed = self._closed.get(name)
+        if closed is None:
             try:
-                self._tables[name] = (self._proc / name).read_bytes()
+                table = (self._proc / name).read_bytes()
             except OSError:
-                self._tables[name] = b""
-        return self._tables[name]
+                table = b""
+            closed = self._closed[name] = set(_WITHOUT_INODE.findall(table))
+        return closed
 
 
 def _name(address: IPv4Address | IPv6Address) -> bytes:
