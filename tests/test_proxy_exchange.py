@@ -232,6 +232,17 @@ class FailureTests(SynchronousTestCase):
         self.assertIn(b"http_protocol_error", client.take())
         self.assertTrue(upstream.aborted)
 
+    def test_large_interim_heads(self) -> None:
+        """So are fewer that together are larger than one head may be: they go to a client that may not read (F4)."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        upstream = hop.endpoint.accept()
+        for _ in range(3):
+            upstream.receive(b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 30_000 + b"\r\n\r\n")
+        self.assertIn(b"http_protocol_error", client.take())
+        self.assertTrue(upstream.aborted)
+
     def test_surplus_bytes_end_the_connection(self) -> None:
         """An upstream that says more than was asked is not asked again (S9)."""
         hop = OneHop()

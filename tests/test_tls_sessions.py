@@ -56,6 +56,15 @@ class SessionTests(SynchronousTestCase):
         self.keep("a.example", 443, None)
         self.assertEqual(self.found("a.example", 443), "one")
 
+    def test_bounded_in_bytes(self) -> None:
+        """Sessions with large chains push the oldest ones out long before there are 1,024; each is counted once."""
+        large: Any = Connection("large")
+        for number in range(300):
+            for _ in range(2):
+                self.sessions.keep(f"{number}.example", 443, large, Verdict(3600.0, 9000.0, 100_000))
+        kept = [number for number in range(300) if self.found(f"{number}.example", 443)]
+        self.assertEqual(kept, list(range(300 - (16 << 20) // 104_096, 300)))
+
     def test_bounded(self) -> None:
         """Of too many sessions the one that was kept longest ago is forgotten."""
         self.patch(nitroproxy.tls.sessions, "_SESSIONS", 2)

@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 #: Seconds that the gateway may take: it answers for the enclave within one.
 _TIMEOUT: Final = 3.0
+#: Bytes of a page that are read: far more than both daemons' metrics have.
+_LONGEST: Final = 16 << 20
 _MARKS: Final = {"pass": "ok", "warn": "WARN", "fail": "FAIL"}
 #: The layers that the health document of a working stack has, in the order in which a request passes them.
 _LAYERS: Final = ("host", "vsock", "enclave", "egress", "dns", "policy", "tls_verification")
@@ -123,9 +125,9 @@ def _get(url: str) -> str:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_TIMEOUT) as answer:
-            return str(answer.read().decode("utf-8"))
+            return str(answer.read(_LONGEST).decode("utf-8"))
     except urllib.error.HTTPError as error:
-        return error.read().decode("utf-8")
+        return error.read(_LONGEST).decode("utf-8")
 
 
 def render(status: Status, now: float) -> str:

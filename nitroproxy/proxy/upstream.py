@@ -4,8 +4,8 @@ A connection carries one exchange at a time. What it reads goes to the `Response
 the writing itself. It knows nothing of the client.
 
 The rule for idle connections: one is kept no longer than `PoolSettings.idle_timeout`, and if the next hop's last
-response said ``Keep-Alive: timeout=N``, no longer than that less a margin: a request that meets a connection that its
-peer is just closing is lost, or has to be sent again.
+response said ``Keep-Alive: timeout=N``, no longer than that less a margin: a connection that is just closing loses a
+request.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class UpstreamConnection(Protocol):
         self._receiver: ResponseReceiver | None = None
         self._response: Response | None = None
         self._method = b""
-        self._interim = 0
+        self._interim = self._interim_bytes = 0
         self._side: Side | None = None
         self._paused = False
         self._farewell: Deadline | None = None
@@ -85,7 +85,7 @@ class UpstreamConnection(Protocol):
         """Give the response to come, to a request with *method*, to *receiver*."""
         self._receiver = receiver
         self._method = method
-        self._interim = 0
+        self._interim = self._interim_bytes = 0
 
     def forget(self) -> None:
         """End the connection at once; its receiver hears nothing more."""
@@ -143,9 +143,10 @@ class UpstreamConnection(Protocol):
             self._receiver = None
             receiver.response_upgrade(response, self._reader.take_rest())
         elif response.status < 200:
-            self._interim += 1
-            if self._interim > _MOST_INTERIM:
-                raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, f"more than {_MOST_INTERIM} interim responses")
+            self._interim += 1  # They go to a client that may not read: together they are bounded as one head is.
+            self._interim_bytes += sum(len(name) + len(value) for name, value in response.fields.in_order)
+            if self._interim > _MOST_INTERIM or self._interim_bytes > self.pool.limits.header_bytes:
+                raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, "too many, or too large, interim responses")
             self._reader.next_message()
             receiver.response_interim(response)
         elif response.content_length == UNTIL_CLOSE and not self.pool.end_is_proof(self.key):

@@ -10,8 +10,10 @@ from OpenSSL import SSL
 
 from nitroproxy.tls.verification import Clocks, Verdict
 
-#: Sessions kept.
+#: Sessions kept, and bytes that they may hold: of each the chain as it was sent, and the ticket and the rest.
 _SESSIONS: Final = 1024
+_BYTES: Final = 16 << 20
+_REST: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class Sessions:
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
         self._kept: OrderedDict[tuple[str, int], Resumable] = OrderedDict()
+        self._bytes = 0
 
     def find(self, host: str, port: int) -> Resumable | None:
         """What can be resumed with *host* and *port*. OpenSSL verifies no certificate where a session is resumed, so
         an expired verdict ends it."""
         found = self._kept.get((host, port))
         if found is not None and not self._clocks.holds(found.verdict):
-            del self._kept[host, port]
+            self._forget((host, port))
             return None
         return found
 
@@ -49,7 +52,12 @@ class Sessions:
         session = connection.get_session()
         if session is None:
             return
+        if (host, port) in self._kept:
+            self._forget((host, port))
         self._kept[host, port] = Resumable(session, verdict)
-        self._kept.move_to_end((host, port))
-        if len(self._kept) > _SESSIONS:
-            self._kept.popitem(last=False)
+        self._bytes += verdict.size + _REST
+        while len(self._kept) > _SESSIONS or self._bytes > _BYTES:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        self._bytes -= self._kept.pop(key).verdict.size + _REST

@@ -11,7 +11,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -53,10 +53,12 @@ class Verdict:
 
     :ivar until: when it must be looked at again, in seconds of the monotonic clock.
     :ivar not_after: when its first certificate expires, in seconds since the epoch.
+    :ivar size: bytes of the chain as it was sent, which a session of the connection holds.
     """
 
     until: float
     not_after: float
+    size: int = 0
 
 
 class Clocks:
@@ -157,6 +159,7 @@ class Verifier:
             return known
         with _quietly():
             verdict = self._look_at(connection, [x509.load_der_x509_certificate(der) for der in sent], host)
+        verdict = replace(verdict, size=sum(map(len, sent)))
         self._verdicts[key] = verdict
         self._verdicts.move_to_end(key)
         if len(self._verdicts) > _VERDICTS:
