@@ -4,8 +4,7 @@ A connection carries one exchange at a time. What it reads goes to the `Response
 the writing itself. It knows nothing of the client.
 
 The rule for idle connections: one is kept no longer than `PoolSettings.idle_timeout`, and if the next hop's last
-response said ``Keep-Alive: timeout=N``, no longer than that less a margin: a connection that is just closing loses a
-request.
+response said ``Keep-Alive: timeout=N``, no longer than that less a margin, so that no request meets its end.
 """
 
 from __future__ import annotations
