@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
@@ -14,7 +14,7 @@ from zope.interface import implementer
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import Place
 from nitroproxy.daemon.reload import Unloadable
-from nitroproxy.daemon.role import AllProcesses, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
@@ -79,12 +79,21 @@ class FakeParts:
         self.factories = factories
         self.places: Sequence[Place] = [FakePlace()] if name == "once" else []
         self.at_end: Sequence[Callable[[], object]] = [lambda: done.append(f"{name} ends")]
+        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {"double": self._double}
+
+    async def _double(self, about: Any) -> Any:
+        return about * 2
 
     def prepare(self, settings: Settings) -> Commit:
         """See `Part`."""
         if self.refuses:
             raise Unloadable(f"{self.name} refuses")
         return lambda: self.done.append(f"{self.name} has {settings.limits.connections}")
+
+
+def ask_nothing(what: str, about: Any) -> Deferred[Any]:
+    """Stands for `nitroproxy.daemon.role.AskOnce` when the process that has it does not answer."""
+    return succeed(None)
 
 
 class FakeRole:
@@ -123,9 +132,10 @@ class FakeRole:
         first, second = self.endpoints
         return [[Server(first, "first", "hop-0")], [Server(second, "second", "hop-1")]]
 
-    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> FakeParts:
+    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce) -> FakeParts:
         """See `Role`."""
         self.whole = whole
+        self.ask_once = ask_once
         hop = OneHop()
         return self._part(
             "serving", [DownstreamFactory(f"hop-{i}", hop, ListenerSettings(), hop.deadlines) for i in (0, 1)]

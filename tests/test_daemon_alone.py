@@ -53,6 +53,10 @@ class AloneTests(SynchronousTestCase):
         """There are none to ask."""
         self.assertIsNone(self.role.whole)
 
+    def test_ask_once(self) -> None:
+        """What serves asks what the daemon has once, which is here."""
+        self.assertEqual(self.successResultOf(self.role.ask_once("double", 21)), 42)
+
     def test_end(self) -> None:
         """The servers stop in their order, what the daemon has once after them, and then what served ends, before what
         the process has."""

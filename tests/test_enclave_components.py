@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.config.schema import Enclave, Limits, Logging, Settings, Tls, Transport
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.enclave.components import EnclaveRole
-from tests.roles import FakeReactor
+from tests.roles import FakeReactor, ask_nothing
 
 
 class EnclaveRoleTests(SynchronousTestCase):
@@ -33,7 +33,7 @@ class EnclaveRoleTests(SynchronousTestCase):
         for port, count in ((8080, 2), (0, 1)):
             settings = self.changed(enclave=Enclave(proxy_port=port))
             [stage] = self.role.servers(self.reactor, settings)
-            serving = self.role.serving(self.process(), settings, None)
+            serving = self.role.serving(self.process(), settings, None, ask_nothing)
             self.assertEqual((len(stage), len(serving.factories)), (count, count))
 
     def test_processes(self) -> None:
@@ -58,7 +58,7 @@ class EnclaveRoleTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """Policy and limits are replaced in both listeners when the reload is committed; the old pool goes."""
-        serving = self.role.serving(self.process(), self.settings, None)
+        serving = self.role.serving(self.process(), self.settings, None, ask_nothing)
         routers = [factory.router for factory in serving.factories]
         retired: list[None] = []
         self.patch(serving._built.pool, "retire", lambda: retired.append(None))
@@ -75,9 +75,9 @@ class EnclaveRoleTests(SynchronousTestCase):
         bad = self.changed(tls=Tls(ca_file="/no/such/file.pem"))
         process = self.process()
         for make in (
-            lambda: self.role.serving(process, bad, None),
+            lambda: self.role.serving(process, bad, None, ask_nothing),
             lambda: self.role.once(process, bad),
-            lambda: self.role.serving(process, self.settings, None).prepare(bad),
+            lambda: self.role.serving(process, self.settings, None, ask_nothing).prepare(bad),
             lambda: self.role.once(process, self.settings).prepare(bad),
         ):
             error = self.assertRaises(Unloadable, make)

@@ -50,9 +50,21 @@ class LastLinesTests(SynchronousTestCase):
     """`LastLines`."""
 
     def test_bounds(self) -> None:
-        """Twenty lines are kept, each shortened."""
+        """The last twenty lines are kept, each shortened."""
         last = LastLines()
         for number in range(100):
-            last.add(f"{number} " + "x" * 9999)
+            last.add(f"{number} " + "x" * 99)
         kept = str(last).splitlines()
-        self.assertEqual((len(kept), kept[0][:3], max(map(len, kept))), (20, "80 ", 500))
+        self.assertEqual((len(kept), kept[0][:3], kept[-1][:3]), (20, "80 ", "99 "))
+        last.add("y" * 9999)
+        self.assertEqual(len(str(last).splitlines()[-1]), 500)
+
+    def test_bytes(self) -> None:
+        """Of long lines the last ones are kept, so that the message that holds them is not cut at its end."""
+        for letter in ("x", "é", "\U0001f600", "\ud800"):
+            last = LastLines()
+            for number in range(100):
+                last.add(f"{number} " + letter * 9999)
+            kept = str(last)
+            self.assertLessEqual(len(kept.encode("utf-8", "backslashreplace")), 3072)
+            self.assertEqual(kept.splitlines()[-1][:3], "99 ")

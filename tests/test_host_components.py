@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.schema import Egress, HostProxy, Limits, Logging, Settings, Transport
 from nitroproxy.daemon.place import Unable
 from nitroproxy.host import components
 from nitroproxy.host.components import HostRole
-from tests.roles import FakeReactor
+from nitroproxy.host.enclave_end import WORDS
+from tests.roles import FakeReactor, ask_nothing
 
 
 class HostRoleTests(SynchronousTestCase):
@@ -37,7 +39,7 @@ class HostRoleTests(SynchronousTestCase):
         self.assertEqual(
             [[server.hop for server in stage] for stage in servers], [["nitroproxy-host"], ["nitroproxy-relay"]]
         )
-        serving = self.role.serving(self.process(), self.settings, None)
+        serving = self.role.serving(self.process(), self.settings, None, ask_nothing)
         self.assertEqual([factory.hop for factory in serving.factories], ["nitroproxy-host", "nitroproxy-relay"])
 
     def test_processes(self) -> None:
@@ -51,7 +53,7 @@ class HostRoleTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """Policy and limits are replaced in both listeners when the reload is committed; the old pool goes."""
-        serving = self.role.serving(self.process(), self.settings, None)
+        serving = self.role.serving(self.process(), self.settings, None, ask_nothing)
         old = [(factory.router, factory.settings) for factory in serving.factories]
         retired: list[None] = []
         self.patch(serving._built.pool, "retire", lambda: retired.append(None))
@@ -73,6 +75,18 @@ class HostRoleTests(SynchronousTestCase):
         log.prepare(self.changed(limits=Limits(connections=7)))()
         self.assertEqual(log.factory.settings.connections, 7)
         self.assertEqual(self.role.once(self.process(), self.changed(logging=Logging(port=0))).places, [])
+
+    def test_enclave_end(self) -> None:
+        """The enclave's events reach the log and the account of its end, which the pages ask for."""
+        process = self.process("supervisor")
+        written: list[Any] = []
+        self.patch(process.instruments.lines, "take", written.append)
+        log = self.role.once(process, self.settings)
+        event = {"event": "enclave_did_not_start", "message": "the enclave did not start: why"}
+        log.intake._take(event)
+        self.assertEqual(written, [event])
+        words: str = self.successResultOf(Deferred.fromCoroutine(log.answerers[WORDS](None)))
+        self.assertTrue(words.endswith("Z the enclave said: the enclave did not start: why"), words)
 
     def test_own_addresses(self) -> None:
         """Without this machine's own addresses the address guard would guard nothing: the daemon does not start."""

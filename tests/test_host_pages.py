@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any
 
 from prometheus_client.core import Metric
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from nitroproxy.enclave.router import enclave_site
+from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.egress import relay_site
+from nitroproxy.host.enclave_end import FORGET, WORDS
 from nitroproxy.host.log_intake import LogIntake, LogRouter
 from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.http1.messages import Request
@@ -23,6 +25,7 @@ from nitroproxy.proxy.route import Local, Route
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.health import Check, Health
 from nitroproxy.telemetry.metrics import Metrics
+from tests.roles import ask_nothing
 from tests.wire import OneHop, record, split_head
 
 FOUR_MEGABYTES = b'nitroproxy_requests_total{hop="x"} 1\n' * (4_000_000 // 37)
@@ -33,7 +36,7 @@ class PagesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         nobody: Any = None
-        self.site = gateway_site(HealthOfHost(nobody, nobody, "", verifies=True), nobody, "1<2")
+        self.site = gateway_site(HealthOfHost(nobody, nobody, "", ask_nothing, verifies=True), nobody, "1<2")
 
     def route(self, request: Request) -> Route:
         return Local(self.site)
@@ -119,14 +122,14 @@ class EnclaveTests(SynchronousTestCase):
         async def workers() -> Check:
             return Check("warn", "of 2 workers these do not answer: 2")
 
-        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=True, workers=workers)
+        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", ask_nothing, verifies=True, workers=workers)
         examining: Deferred[Health] = Deferred.fromCoroutine(examine())
         self.answer(b'{"checks": {"enclave": [{"status": "pass"}], "workers": [{"status": "fail"}]}}')
         health = self.successResultOf(examining)
         self.assertEqual((health.checks["workers"].status, health.checks["enclave_workers"].status), ("warn", "fail"))
 
     def examine(self, body: bytes, *, verifies: bool = True) -> Health:
-        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=verifies)
+        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", ask_nothing, verifies=verifies)
         examining: Deferred[Health] = Deferred.fromCoroutine(examine())
         self.answer(body)
         return self.successResultOf(examining)
@@ -162,7 +165,7 @@ class EnclaveTests(SynchronousTestCase):
     def test_unknown_verification(self) -> None:
         """Only the enclave says that it verifies certificates; that this host's configuration does not is a warning."""
         for verifies, expected in ((True, None), (False, "warn")):
-            examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=verifies)
+            examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", ask_nothing, verifies=verifies)
             examining: Deferred[Health] = Deferred.fromCoroutine(examine())
             self.answer(b"no document")
             health = self.successResultOf(examining)
@@ -172,10 +175,41 @@ class EnclaveTests(SynchronousTestCase):
 
     def test_health_too_long(self) -> None:
         """A health document has a limit too: the enclave fails."""
-        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", verifies=True)
+        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", ask_nothing, verifies=True)
         examining: Deferred[Health] = Deferred.fromCoroutine(examine())
         self.assertFalse(self.answer(b" " * 100_000))
         self.assertEqual(self.successResultOf(examining).checks["enclave"].status, "fail")
+
+    def test_enclave_end(self) -> None:
+        """While the enclave does not answer the check says with which words it ended; once it answers they are
+        forgotten, and nothing is when there are none."""
+        asked: list[tuple[str, Any]] = []
+        ended = "at noon the enclave said: \\x1b[2J"
+        answers: dict[str, str | None] = {WORDS: ended}
+
+        def ask(what: str, about: Any) -> Deferred[Any]:
+            asked.append((what, about))
+            return succeed(answers.get(what))
+
+        examine = HealthOfHost(self.hop.pool, self.hop.deadlines, "1", ask, verifies=True)
+        examining: Deferred[Health] = Deferred.fromCoroutine(examine())
+        self.hop.endpoint.refuse(ProxyError(Kind.ENCLAVE_UNAVAILABLE, "nothing listens"))
+        check = self.successResultOf(examining).checks["enclave"]
+        self.assertEqual(check.status, "fail")
+        self.assertTrue(check.output.startswith("the enclave does not answer: "), check.output)
+        self.assertTrue(check.output.endswith(f"; {ended}"), check.output)
+        self.assertEqual(asked, [(WORDS, None)])
+        for words, expected in (
+            (ended, [(WORDS, None), (FORGET, ended)]),
+            ("", [(WORDS, None)]),
+            (None, [(WORDS, None)]),
+        ):
+            asked.clear()
+            answers[WORDS] = words
+            examining = Deferred.fromCoroutine(examine())
+            self.answer(b'{"checks": {"enclave": [{"status": "pass"}]}}')
+            self.assertEqual(self.successResultOf(examining).checks["enclave"], Check("pass"))
+            self.assertEqual(asked, expected)
 
 
 #: Header values that are legal, or get past the reader, and that a page might not expect.
@@ -270,7 +304,7 @@ class OddRequestTests(SynchronousTestCase):
         metrics = Metrics("host", "1")
         hop = OneHop()
         some: Any = None
-        health = HealthOfHost(some, some, "", verifies=True)
+        health = HealthOfHost(some, some, "", ask_nothing, verifies=True)
         self.patch(HealthOfHost, "__call__", lambda _: examine())
         self.patch(MetricsOfBoth, "__call__", lambda _: collect())
         both = MetricsOfBoth(lambda: own_metrics(metrics), hop.pool, hop.deadlines)

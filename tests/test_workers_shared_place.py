@@ -47,6 +47,7 @@ class SharedPlaceTests(SynchronousTestCase):
             Metrics("host", "1"),
             lambda worker: None,
             lambda: None,
+            {},
         )
         socket: Any = FakeSocket()
         place = SharedPlace(socket, supervisor, 1)

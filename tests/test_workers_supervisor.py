@@ -39,6 +39,7 @@ class SupervisorTests(SynchronousTestCase):
             self.metrics,
             self.forgotten.append,
             self.give_up,
+            {},
         )
         self.events: list[Mapping[str, Any]] = []
         observer = EventLog("INFO", [self.events.append])

@@ -80,6 +80,13 @@ class SupervisorDaemonTests(SynchronousTestCase):
         self.assertEqual(self.in_force(2), Settings())
         self.assertNotIn("serving", self.role.parts, "it does not serve itself")
 
+    def test_ask_once(self) -> None:
+        """A worker can ask what the daemon has once."""
+        self.start()
+        asking = self.spawn.workers[2].mine.ask("double", 21)
+        self.spawn.carry()
+        self.assertEqual(self.successResultOf(asking), 42)
+
     def test_inherited(self) -> None:
         """The workers inherit the memory of their shares and then the sockets, by the number of the place."""
         self.start()

@@ -122,3 +122,6 @@ class AllWorkersTests(SynchronousTestCase):
         self.assertIn(("nitroproxy_build_info", "1"), values(families))
         check = self.result(self.whole.check(), 0.8)
         self.assertEqual((check.status, check.output[:31]), ("warn", "the supervisor does not answer:"))
+        asking = self.whole.ask_once("words", None)
+        self.clock.advance(0.8)
+        self.assertIsNone(self.successResultOf(asking))

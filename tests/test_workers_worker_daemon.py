@@ -45,11 +45,14 @@ class WorkerDaemonTests(SynchronousTestCase):
         start = WorkerStart(msgspec.json.encode(self.configuration), 2, ["first", "second"], KEY)
         self.daemon = WorkerDaemon(self.role, self.reactor, options, 2, start).daemon
         self.asked: list[str] = []
-        self.supervisor = Channel(Clock(), {"workers": self.workers}, lambda: None)
+        self.supervisor = Channel(Clock(), {"workers": self.workers, "double": self.double}, lambda: None)
         self.pair = Pair(self.supervisor, self.reactor.adopted)
 
     async def workers(self, about: Any) -> Any:
         return {"1": True, "2": True}
+
+    async def double(self, about: Any) -> Any:
+        return about * 2
 
     def ask(self, what: str, about: object = None) -> Any:
         answer = self.supervisor.ask(what, about)
@@ -70,6 +73,12 @@ class WorkerDaemonTests(SynchronousTestCase):
         checking = Deferred.fromCoroutine(self.role.whole.check())
         self.pair.carry()
         self.assertEqual(self.successResultOf(checking).output, "2 answer")
+
+    def test_ask_once(self) -> None:
+        """What serves asks the supervisor for what the daemon has once."""
+        asking = self.role.ask_once("double", 21)
+        self.pair.carry()
+        self.assertEqual(self.successResultOf(asking), 42)
 
     def test_state(self) -> None:
         """It has a place for each socket of the daemon."""

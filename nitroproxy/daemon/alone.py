@@ -6,6 +6,8 @@ import os
 import time
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.reload import Reloader
@@ -26,7 +28,8 @@ class Alone:
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
         process = role.process(reactor, settings, output, "")
-        serving, once = role.serving(process, settings, None), role.once(process, settings)
+        once = self._once = role.once(process, settings)
+        serving = role.serving(process, settings, None, self._ask_once)
         self._parts = serving, once, process
         reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(reloader.collect)
@@ -39,6 +42,9 @@ class Alone:
             [*serving.at_end, *process.at_end],
             reloader,
         )
+
+    def _ask_once(self, what: str, about: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._once.answerers[what](about))
 
     def _prepare(self, settings: Settings) -> Commit:
         return prepare_all(self._parts, settings)

@@ -7,11 +7,12 @@ one process, `nitroproxy.workers.supervisor_daemon` and `nitroproxy.workers.work
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prometheus_client.core import Metric
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from nitroproxy.config.schema import Settings
@@ -24,6 +25,10 @@ from nitroproxy.telemetry.instruments import Instruments
 
 #: Puts a configuration that has been prepared in force; cannot fail.
 Commit = Callable[[], None]
+
+#: Asks what the daemon has once, in whichever process it is: given one of `Once.answerers` and its argument. Fires with
+#: the answer, or with None when that process does not answer; never fails.
+AskOnce = Callable[[str, Any], Deferred[Any]]
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,13 @@ class Once(Part, Protocol):
     """What a daemon has once, however many processes it has.
 
     :ivar places: where it listens besides its `Server`; they stop last.
+    :ivar answerers: what the processes that serve can ask it, by name. Arguments and answers are plain values.
     """
 
     @property
     def places(self) -> Sequence[Place]: ...
+    @property
+    def answerers(self) -> Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]: ...
 
 
 class AllProcesses(Protocol):
@@ -156,10 +164,11 @@ class Role(Protocol):
         :raises OSError: when the directory of UNIX sockets cannot be made.
         """
 
-    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> Serving:
+    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce) -> Serving:
         """What serves in *process*.
 
         :param whole: all processes of the daemon; None: this is the only one.
+        :param ask_once: asks what `once` has made, here or in the first process.
         :raises nitroproxy.daemon.reload.Unloadable: when a file of the configuration cannot be used.
         """
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from nitroproxy import __version__
@@ -15,7 +16,7 @@ from nitroproxy.config.options import tls_settings
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import Place
 from nitroproxy.daemon.reload import Unloadable
-from nitroproxy.daemon.role import AllProcesses, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
@@ -170,6 +171,7 @@ class TLSFiles:
     could not use. See `nitroproxy.daemon.role.Once`."""
 
     places: Sequence[Place] = ()
+    answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = MappingProxyType({})
 
     def __init__(self, settings: Settings) -> None:
         self.prepare(settings)
@@ -213,7 +215,9 @@ class EnclaveRole:
             servers.append(Server(*tcp_server(reactor, enclave.proxy_interface, enclave.proxy_port), HOP))
         return [servers]
 
-    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> EnclaveProxy:
+    def serving(
+        self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce
+    ) -> EnclaveProxy:
         """See `Role`."""
         return EnclaveProxy(process, settings, whole)
 

@@ -8,9 +8,11 @@ from typing import Final
 
 #: Bytes of a line; a longer one is cut into several.
 LINE_BYTES: Final = 8192
-#: Lines that are kept, and characters of each.
+#: Lines that are kept, characters of each, and bytes of all: an event's message is cut at its end, and here the end is
+#: what says why.
 _KEPT_LINES: Final = 20
 _KEPT_CHARACTERS: Final = 500
+_KEPT_BYTES: Final = 3072
 
 
 class LineSplitter:
@@ -57,4 +59,11 @@ class LastLines:
         self._lines.append(line[:_KEPT_CHARACTERS])
 
     def __str__(self) -> str:
-        return "\n".join(self._lines)
+        kept: deque[str] = deque()
+        room = _KEPT_BYTES
+        for line in reversed(self._lines):
+            room -= len(line.encode("utf-8", "backslashreplace")) + 1
+            if room < 0:
+                break
+            kept.appendleft(line)
+        return "\n".join(kept)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import ListeningPlace, exit_with
-from nitroproxy.daemon.role import AllProcesses, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
     RELAY_PATIENCE,
@@ -30,6 +31,7 @@ from nitroproxy.errors import Kind
 from nitroproxy.host.dial import Resolver
 from nitroproxy.host.dns import Names
 from nitroproxy.host.egress import EgressRouter, relay_site
+from nitroproxy.host.enclave_end import EnclaveEnd
 from nitroproxy.host.gateway import GatewayRouter
 from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
 from nitroproxy.host.lookup import Lookups
@@ -64,7 +66,10 @@ class EnclaveLog:
 
     def __init__(self, process: Process, settings: Settings) -> None:
         instruments = process.instruments
-        self.intake = LogIntake(settings.enclave.cid, instruments.lines.take)
+        self._lines = instruments.lines
+        self._end = EnclaveEnd(time.time)
+        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = self._end.answerers
+        self.intake = LogIntake(settings.enclave.cid, self._take)
         self.factory = DownstreamFactory(
             LOGS, LogRouter(self.intake), _log_settings(settings), process.deadlines, instruments.observer(LOGS)
         )
@@ -73,6 +78,10 @@ class EnclaveLog:
         if settings.logging.port:
             server = hop_server(process.reactor, settings, "host", settings.logging.port)
             self.places = [ListeningPlace(*server, self.factory)]
+
+    def _take(self, fields: Mapping[str, Any]) -> None:
+        self._end.take(fields)
+        self._lines.take(fields)
 
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`."""
@@ -91,9 +100,10 @@ def _log_settings(settings: Settings) -> ListenerSettings:
 class HostProxy:
     """What serves, and lasts as long as the process: gateway and relay. See `nitroproxy.daemon.role.Serving`."""
 
-    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None) -> None:
+    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce) -> None:
         self._process = process
         self._whole = whole
+        self._ask_once = ask_once
         instruments, deadlines = process.instruments, process.deadlines
         self._own_addresses = OwnAddresses(deadlines.seconds)
         self._lookups = Lookups(Names(process.reactor).look_up)
@@ -123,6 +133,7 @@ class HostProxy:
             pool,
             deadlines,
             __version__,
+            self._ask_once,
             verifies=settings.tls.verify_certificates,
             workers=whole.check if whole is not None else None,
         )
@@ -184,9 +195,9 @@ class HostRole:
         gateway, relay = gateway_server(reactor, settings), hop_server(reactor, settings, "host", settings.egress.port)
         return [[Server(*gateway, GATEWAY)], [Server(*relay, RELAY)]]
 
-    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None) -> HostProxy:
+    def serving(self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce) -> HostProxy:
         """See `Role`."""
-        return HostProxy(process, settings, whole)
+        return HostProxy(process, settings, whole, ask_once)
 
     def once(self, process: Process, settings: Settings) -> EnclaveLog:
         """See `Role`."""

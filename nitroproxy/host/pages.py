@@ -15,7 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.server import Request, Site
 
+from nitroproxy.daemon.role import AskOnce
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.host.enclave_end import FORGET, WORDS
 from nitroproxy.host.gateway import ENCLAVE
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
@@ -60,6 +62,8 @@ or use it as an HTTP proxy.</p>
 class HealthOfHost:
     """Examines the layers between an application on the host and the internet, in that order.
 
+    :param ask_once: asks for the words with which the enclave ended, shown while it does not answer: see
+        `nitroproxy.host.enclave_end`.
     :param workers: examines the daemon's processes, if it has several.
     """
 
@@ -68,6 +72,7 @@ class HealthOfHost:
         pool: Pool,
         deadlines: Deadlines,
         version: str,
+        ask_once: AskOnce,
         *,
         verifies: bool,
         workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
@@ -75,6 +80,7 @@ class HealthOfHost:
         self._pool = pool
         self._deadlines = deadlines
         self._version = version
+        self._ask_once = ask_once
         self._verifies = verifies
         self._workers = workers
 
@@ -82,15 +88,19 @@ class HealthOfHost:
         """Examine the host daemon, and ask the enclave for its own health and that of the way out."""
         health = Health("nitroproxy-host", self._version, {"host": Check("pass")})
         examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
+        ended = self._ask_once(WORDS, None)
         theirs: dict[str, Check] = {}
         reached = Check("pass")
         try:
             _, body = await fetch(self._pool, ENCLAVE, b"/health", self._deadlines, _ENCLAVE_TIMEOUT, LONGEST_HEALTH)
             theirs = read_health(body, _ENCLAVE_LAYERS)
+            ended.addCallback(self._forget)
         except ProxyError as error:
             if error.kind in _NO_CONNECTION:
                 reached = Check("fail", error.detail)
-            theirs = {"enclave": Check("fail", f"the enclave does not answer: {error.detail}")}
+            words = await ended
+            why = f"{error.detail}; {words}" if words else error.detail
+            theirs = {"enclave": Check("fail", f"the enclave does not answer: {why}")}
         except ValueError as error:
             theirs = {"enclave": Check("fail", f"the enclave's health cannot be read: {error}")}
         health.checks["vsock"] = reached
@@ -102,6 +112,10 @@ class HealthOfHost:
         if examining is not None:
             health.checks["workers"] = await examining
         return health
+
+    def _forget(self, words: str | None) -> None:
+        if words:
+            self._ask_once(FORGET, words)
 
     async def live(self) -> Health:
         """The health for a liveness probe: the daemon answers, and no other failure would be cured by restarting it."""

@@ -46,6 +46,7 @@ class Supervisor:
     :param metrics: what the supervisor counts itself; it adds the workers' restarts.
     :param forget: called with the index, from 0, of a worker that does not serve at present.
     :param give_up: ends the daemon, which cannot keep its workers running.
+    :param answerers: what workers can ask besides, by name; see `nitroproxy.daemon.role.Once`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Supervisor:
         metrics: Metrics,
         forget: Callable[[int], object],
         give_up: Callable[[], object],
+        answerers: Mapping[str, Answerer],
     ) -> None:
         self._clock = clock
         self._name = name
@@ -66,6 +68,11 @@ class Supervisor:
         self._metrics = metrics
         self._forget = forget
         self._give_up = give_up
+        self._answerers: Mapping[str, Answerer] = {
+            **answerers,
+            "metrics": self._tell_metrics,
+            "workers": self._tell_workers,
+        }
         self._workers = [WorkerProcess(clock, number, self._spawn_one, self) for number in range(1, count + 1)]
         #: Fires when all are up; None before `start` and once it has fired.
         self._starting: Deferred[None] | None = None
@@ -81,8 +88,7 @@ class Supervisor:
         return starting
 
     def _spawn_one(self, worker: WorkerProcess, ended: Callable[[Ended], object]) -> Channel:
-        answerers: Mapping[str, Answerer] = {"metrics": self._tell_metrics, "workers": self._tell_workers}
-        return self._spawn(worker.number, self._start(), answerers, ended)
+        return self._spawn(worker.number, self._start(), self._answerers, ended)
 
     # What becomes of a worker: see `Watcher`.
 

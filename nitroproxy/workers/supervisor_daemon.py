@@ -51,6 +51,7 @@ class SupervisorDaemon:
             process.instruments.metrics,
             self._counts.forget,
             self._give_up,
+            once.answerers,
         )
         numbered = {socket: number for number, socket in enumerate(self._sockets)}
         shared = [[SharedPlace(socket, self._supervisor, numbered[socket]) for socket in stage] for stage in stages]

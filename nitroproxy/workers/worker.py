@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from nitroproxy import __version__
 from nitroproxy.daemon.place import Place
@@ -172,6 +173,14 @@ class AllWorkers:
         except NoAnswer:
             return [*self._metrics.collect(), worker_up(self._metrics.role, {"supervisor": False})]
         return merge(family for answer in answers for family in unpack(answer))
+
+    def ask_once(self, what: str, about: Any) -> Deferred[Any]:
+        """Ask what the supervisor has for the whole daemon: see `nitroproxy.daemon.role.AskOnce`."""
+
+        def no_answer(failure: Failure) -> None:
+            failure.trap(NoAnswer)
+
+        return self._ask(what, about, _TIMEOUT).addErrback(no_answer)
 
     async def check(self) -> Check:
         """Whether all workers answer."""

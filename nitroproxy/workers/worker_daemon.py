@@ -56,7 +56,8 @@ class WorkerDaemon:
         process = role.process(reactor, settings, options.open_log(), str(number))
         self._instruments = process.instruments
         metrics = process.instruments.metrics
-        serving = role.serving(process, settings, AllWorkers(self._ask, metrics))
+        whole = AllWorkers(self._ask, metrics)
+        serving = role.serving(process, settings, whole, whole.ask_once)
         self._parts = serving, process
         self._reloader = Reloader(self._newest, lambda: self._newest, self._prepare, time.time)
         metrics.sources.append(self._reloader.collect)
