@@ -305,7 +305,8 @@ cmd_test() {
     deps
     temp=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy-trial.XXXXXX")
     trap 'rm -rf "$temp"' EXIT
-    "$venv/bin/python" -m twisted.trial --temp-directory="$temp/trial" "${@:-tests}"
+    [ $# -gt 0 ] || set -- --jobs "$(nproc)" tests
+    "$venv/bin/python" -m twisted.trial --temp-directory="$temp/trial" "$@"
 }
 
 cmd_load() {

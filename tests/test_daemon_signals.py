@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,7 +43,8 @@ class SignalTests(SynchronousTestCase):
         take(FakeReactor(), self.taken.append, lambda: self.taken.append("reload"))
         with blocked():
             for number in ALL:
-                os.kill(os.getpid(), number)
+                # To this thread: the process of a test run may have others, in which nothing is blocked.
+                signal.pthread_kill(threading.get_ident(), number)
             self.assertEqual(self.taken, [])
             ignore()
         self.assertEqual(self.taken, [])
