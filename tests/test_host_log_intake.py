@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from time import process_time
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -54,6 +55,15 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual((fields["cid"], fields["extra"], fields["message"]), (17, 1.5, "m"))
         self.post(1, line())
         self.assertEqual(self.taken[-1]["cid"], 16, "a connection without one is the configured enclave's")
+
+    def test_line_breaks(self) -> None:
+        """A post of nothing but line breaks holds the host up for a moment, not for a second; each counts."""
+        began = process_time()
+        self.assertEqual(self.post(0, b"\n" * BATCH_BYTES), b"204")
+        self.assertLess(process_time() - began, 0.3)
+        self.assertEqual(self.counted("malformed"), BATCH_BYTES)
+        self.post(BATCH_BYTES, line())
+        self.assertEqual((self.messages(), self.counted("missed")), (["m"], 0))
 
     def test_sent_again(self) -> None:
         """What has been taken is not taken twice; a new session begins anew."""

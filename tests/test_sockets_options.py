@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
@@ -52,6 +53,20 @@ class OptionTests(TestCase):
         options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         idle, interval, count = (connection.getsockopt(socket.IPPROTO_TCP, option) for option in options)
         self.assertLess(idle + interval * count, 350)
+
+    async def test_slow_reader(self) -> None:
+        """For a peer that does not read the kernel takes some hundred KB, and not the megabytes that it would."""
+        protocol = await self.accepted(
+            TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"),
+            lambda port: TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port),
+        )
+        connection = socket_of(protocol.transport)
+        assert connection is not None
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                taken += connection.send(bytes(16384))
+        self.assertLess(taken, 1_000_000)
 
     async def test_unix(self) -> None:
         """A UNIX socket has no such options, and is left unchanged."""
