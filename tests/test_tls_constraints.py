@@ -68,6 +68,12 @@ class ConstraintTests(SynchronousTestCase):
         self.assertIsNone(self.check(addresses, "*.a.example"))
         self.assertIsNone(self.check(constraints(excluded=["a.example"]), "a.example", "192.0.2.1"))
 
+    def test_long(self) -> None:
+        """A wildcard longer than any name is refused before anything is made of its thousands of labels."""
+        self.patch(nitroproxy.tls.constraints, "_above", self.fail)
+        reason = self.check(constraints(permitted=["example"]), "*." + "a." * 500 + "example")
+        self.assertEqual(reason, "it has a wildcard name of over 253 characters, which no name in the DNS has")
+
     def test_many(self) -> None:
         """Thousands of names against thousands of subtrees are looked up, not compared each with each."""
         excluded = [f"x{number}.example" for number in range(3000)]

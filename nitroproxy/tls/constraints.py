@@ -8,11 +8,16 @@ wildcard as if it were a name, and misses the first. Everything else about const
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from cryptography import x509
 
 from nitroproxy.tls.names import alternative_names
 from nitroproxy.tls.reasons import Refused, shown, subject_of
+
+#: Characters of a name (RFC 1035 section 2.3.4). What lies above a longer one grows with its square: a certificate of
+#: 90 KB could take gigabytes.
+_LONGEST_NAME: Final = 253
 
 
 def check_wildcards(chain: Sequence[x509.Certificate]) -> None:
@@ -26,6 +31,8 @@ def check_wildcards(chain: Sequence[x509.Certificate]) -> None:
     bases = [name[2:].lower() for name in names if name.startswith("*.")]
     if not bases:
         return
+    if max(map(len, bases)) > _LONGEST_NAME:
+        raise Refused(f"it has a wildcard name of over {_LONGEST_NAME} characters, which no name in the DNS has")
     for authority in chain[1:]:
         try:
             constraints = authority.extensions.get_extension_for_class(x509.NameConstraints).value
