@@ -49,6 +49,16 @@ def stream(url: str) -> dict[str, Any]:
     return {"broken": "", "size": len(body)}
 
 
+def demo(target: str) -> dict[str, Any]:
+    """Run `nitroproxy demo` against *target* through the enclave's proxy: how many cases ended how."""
+    report = Path("/tmp/demo.json")
+    words = ["nitroproxy", "demo", "--proxy", os.environ["HTTPS_PROXY"], "--target", target, "--json", str(report)]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=240)
+    if not report.exists():
+        raise ValueError(f"it ended with {ended.returncode}: {ended.stderr[-400:]}")
+    return {"status": ended.returncode, "counts": json.loads(report.read_text())["counts"]}
+
+
 def churn(url: str, count: int) -> dict[str, Any]:
     """Open *count* connections to the proxy, in various ways, and drop them."""
     target, done = urlsplit(url), 0
@@ -165,7 +175,7 @@ def _expect(seen: bytes, start: bytes) -> None:
 
 _DO: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     function.__name__: function
-    for function in (fetch, stream, churn, dial, descriptors, attest, clock, identity, hog, leave)
+    for function in (fetch, stream, demo, churn, dial, descriptors, attest, clock, identity, hog, leave)
 }
 
 
