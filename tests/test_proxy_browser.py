@@ -63,6 +63,14 @@ class OriginTests(SynchronousTestCase):
         ):
             self.assertIs(ask(HOST, *fields), Kind.CROSS_SITE_REQUEST, fields)
 
+    def test_service_worker(self) -> None:
+        """No destination's page may register a service worker: it would control those of all others from then on."""
+        own = (HOST, b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Mode: same-origin")
+        for field in (b"Service-Worker: script", b"Sec-Fetch-Dest: serviceworker"):
+            self.assertIs(ask(*own, field), Kind.CROSS_SITE_REQUEST, field)
+        self.assertIs(ask(HOST, b"Service-Worker: script"), Kind.CROSS_SITE_REQUEST)
+        self.assertIsNone(ask(*own, b"Sec-Fetch-Dest: worker"))
+
     def test_a_link_to_a_page(self) -> None:
         """A link on another site may lead to a page of our own; a page may not load it in any other way."""
         site = b"Sec-Fetch-Site: cross-site"

@@ -24,7 +24,7 @@ class FieldTests(SynchronousTestCase):
 
     def test_request(self) -> None:
         """NTLM and its relatives in any case and white space; not Basic or Bearer, nor a word that begins alike."""
-        for value in (b"NTLM TlRM", b"negotiate YII=", b"Negotiate\tYII=", b"NTLM", b"CredSSP x"):
+        for value in (b"NTLM TlRM", b"negotiate YII=", b"Negotiate\tYII=", b"NTLM", b"CredSSP x", b"Kerberos YII="):
             self.assertTrue(carries_login(Fields([(b"Authorization", value)])), value)
         for value in (b"Basic bnRsbQ==", b"Bearer NTLM", b"NTLMv2 x", b""):
             self.assertFalse(carries_login(Fields([(b"Authorization", value)])), value)

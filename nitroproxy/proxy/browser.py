@@ -17,7 +17,14 @@ from nitroproxy.http1.messages import Request
 
 _OWN_SITES: Final = frozenset({b"none", b"same-origin"})
 #: The fields that only browsers send.
-_OF_BROWSERS: Final = (b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user")
+_OF_BROWSERS: Final = (
+    b"origin",
+    b"sec-fetch-site",
+    b"sec-fetch-mode",
+    b"sec-fetch-dest",
+    b"sec-fetch-user",
+    b"service-worker",
+)
 
 
 def check_origin(request: Request, *, page: bool, names: Collection[str]) -> None:
@@ -32,6 +39,10 @@ def check_origin(request: Request, *, page: bool, names: Collection[str]) -> Non
     values = request.fields.values
     if not any(name in values for name in _OF_BROWSERS):
         return
+    if b"service-worker" in values or b"serviceworker" in values.get(b"sec-fetch-dest", ()):
+        # A destination that has its response say Service-Worker-Allowed would control the pages of all others for good.
+        detail = "a site may have no service worker here: to a browser all sites have this proxy's address"
+        raise ProxyError(Kind.CROSS_SITE_REQUEST, detail)
     authority = request.fields.get(b"host") or b""
     _check_name(authority, names)
     origins = values.get(b"origin", ())

@@ -16,8 +16,9 @@ from nitroproxy.http1.headers import members
 from nitroproxy.http1.messages import Fields
 from nitroproxy.proxy.upstream import Pool, UpstreamConnection
 
-#: Schemes that authenticate a connection; CredSSP and Nego2 are Negotiate's kin (Windows Remote Management, Exchange).
-_SCHEMES: Final = frozenset({b"ntlm", b"negotiate", b"nego2", b"credssp"})
+#: Schemes that authenticate a connection; Kerberos, CredSSP and Nego2 are Negotiate's kin (Windows Remote Management,
+#: Exchange).
+_SCHEMES: Final = frozenset({b"ntlm", b"negotiate", b"nego2", b"kerberos", b"credssp"})
 #: Connections that one client may have of its own: one for each next hop that it has logged in to.
 _MOST: Final = 8
 
