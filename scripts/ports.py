@@ -7,7 +7,9 @@ listened on; otherwise it prints who has it, and the status is 1.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import socket
 import sys
@@ -28,8 +30,7 @@ def main(words: list[str]) -> int:
     """Do what *words* say; the exit status, 2 for words that mean nothing."""
     match words:
         case ["free"]:
-            with socket.create_server((_LOOPBACK, 0)) as server:
-                print(server.getsockname()[1])
+            print(_free())
             return 0
         case ["owner", port] if _valid(port):
             for pid in _processes_with(_listening(int(port))):
@@ -39,6 +40,14 @@ def main(words: list[str]) -> int:
             return _check(int(port))
     print(f"ports.py: expected a port from 1 to 65535, got {' '.join(words[1:])!r}", file=sys.stderr)
     return 2
+
+
+def _free() -> int:
+    """A port outside the range of outgoing connections, one of which could take it before it is listened on."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server((_LOOPBACK, port)):
+            return port
 
 
 def _valid(port: str) -> bool:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -33,6 +32,7 @@ import nitroproxy.enclave.service
 import nitroproxy.host.service
 from nitroproxy.demo.certificates import ThrowAwayAuthority
 from nitroproxy.telemetry.logs import EventLog
+from tests.ports import free_port
 
 reactor: Any = global_reactor
 
@@ -198,14 +198,6 @@ class Body:
 
     def stopProducing(self) -> None:
         """It has all been written."""
-
-
-def free_port() -> int:
-    """A free TCP port on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Gathering(Protocol):

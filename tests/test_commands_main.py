@@ -106,6 +106,18 @@ class MainTests(SynchronousTestCase):
         os.close(writer)
         self.assertEqual((done.returncode, done.stderr), (1, b""))
 
+    def test_full_disk(self) -> None:
+        """Output that cannot be written for want of room is reported in one line."""
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([*COMMAND, "config"], check=False, stdout=full, stderr=subprocess.PIPE)
+        expected = b"nitroproxy: the output cannot be written: No space left on device\n"
+        self.assertEqual((done.returncode, done.stderr), (1, expected))
+
+    def test_no_output(self) -> None:
+        """A process that was started with standard output closed does its work."""
+        done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "config"], check=False, capture_output=True)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+
     def test_light(self) -> None:
         """The help and the completion need no reactor, TLS or HTTP library."""
         code = "import sys; from nitroproxy.commands.main import build_parser; build_parser(); print(*sys.modules)"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.ports import free_port
+
 DEV = Path(__file__).parent.parent / "scripts" / "dev.sh"
 
 
@@ -112,7 +114,7 @@ class StackTests(SynchronousTestCase):
     def bash(self, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """What *code* prints, after the script's functions are defined, and its exit status."""
         prefix = f"source {DEV}; venv={sys.prefix}; run={self.run_directory}; deps() {{ :; }}\n"
-        ports = {"HOST_PROXY_PORT": str(self.free_port()), "ENCLAVE_PROXY_PORT": str(self.free_port())}
+        ports = {"HOST_PROXY_PORT": str(free_port()), "ENCLAVE_PROXY_PORT": str(free_port())}
         return subprocess.run(
             ["bash", "-c", prefix + code],
             check=False,
@@ -121,11 +123,6 @@ class StackTests(SynchronousTestCase):
             env={**os.environ, **ports, **environ},
             timeout=100,
         )
-
-    @staticmethod
-    def free_port() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            return int(server.getsockname()[1])
 
     def test_one_that_ends_is_named(self) -> None:
         """While one process is waited for, another that ends is named, with its status and its last words."""

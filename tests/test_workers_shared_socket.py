@@ -13,6 +13,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, U
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, TestCase
 
 from nitroproxy.daemon.place import ListeningPlace
@@ -113,9 +114,15 @@ class SharedTests(TestCase):
         self.assertEqual(self.factories[0].peers[0].host, "::1")
 
     async def test_unix(self) -> None:
-        """A UNIX socket: its path goes with the supervisor's descriptor, and once only."""
+        """A UNIX socket: its path goes with the supervisor's descriptor, and once only; the log names the path."""
         path = os.path.relpath(Path(self.mktemp()).absolute())
+        messages: list[str] = []
+        observer: Any = lambda event: messages.append(str(formatEvent(event)))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         await self.check(UNIXServerEndpoint(reactor, path, mode=0o600, wantPID=True))
+        started = [message for message in messages if "starting on" in message and "Counting" in message]
+        self.assertEqual([message.endswith(f"starting on {path}") for message in started], [True, True], started)
         self.assertFalse(os.path.exists(path))
 
     async def test_nobody_accepts(self) -> None:

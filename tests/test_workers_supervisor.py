@@ -332,6 +332,21 @@ class SupervisorTests(SynchronousTestCase):
         self.spawn.die(2)
         self.assertFalse(self.successResultOf(stopping))
 
+    def test_abort(self) -> None:
+        """All end their connections at once. A worker that hangs is killed: the drain would go on waiting for it."""
+        self.up()
+        self.worker(2).pair.stuck = True
+        stopping = Deferred.fromCoroutine(self.supervisor.stop(0, 30.0))
+        self.supervisor.abort(0)
+        self.spawn.carry()
+        self.assertEqual(self.worker(1).places[0].done, [30.0, "abort"])
+        self.assertFalse(self.worker(2).pair.ends[0].disconnecting)
+        self.clock.advance(1.1)
+        self.assertTrue(self.worker(2).pair.ends[0].disconnecting)
+        self.spawn.die(2)
+        self.assertFalse(self.successResultOf(stopping))
+        self.assertEqual(self.told("worker_killed"), [2])
+
     def test_end(self) -> None:
         """All are told to end, and waited for; one that does not is killed."""
         self.up()

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.load import Configuration
@@ -119,10 +120,14 @@ class SupervisorDaemonTests(SynchronousTestCase):
         self.assertEqual((self.in_force(1), self.gauge()), (Settings(), 0))
 
     def test_refused_by_a_worker(self) -> None:
-        """A worker that cannot use what the supervisor could makes the reload a failed one, in the metric too (K6)."""
+        """A worker that cannot use what the supervisor could makes the reload a failed one, in the metric too (K6). The
+        log does not say that the old configuration stays, which is true of that worker only."""
         self.start()
         self.spawn.workers[2].takes = False
-        self.assertFalse(self.reload({"limits": {"connections": 5}}))
+        with capturedLogs() as events:
+            self.assertFalse(self.reload({"limits": {"connections": 5}}))
+        [said] = [formatEvent(event) for event in events if event.get("event") == "reload_failed"]
+        self.assertRegex(said, "^reloaded, but not in every worker: worker 2 ")
         self.assertEqual(self.gauge(), 0)
         self.spawn.workers[2].takes = True
         self.assertTrue(self.reload({"limits": {"connections": 6}}))

@@ -6,6 +6,7 @@ the help and the completion are quick.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from nitroproxy.commands.arguments import Parser
 #: The subcommands, in the order in which the help lists them.
 COMMANDS: Final = (status, logs, policy, config, demo, install_units, run_enclave, image, enclave_init, attest)
 
+#: Errors of a write to a full disk.
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _INTERRUPTED: Final = 130
 
 
@@ -61,10 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             result: int = arguments.run(arguments)
             return result
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # It is None when the process was started with it closed.
+                sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader, such as `head`, has closed the pipe. Python would try to write the rest when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader, such as `head`, has closed the pipe.
+        _write_no_more()
         return 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        print(f"nitroproxy: the output cannot be written: {os.strerror(error.errno)}", file=sys.stderr)
+        _write_no_more()
+        return 1
+
+
+def _write_no_more() -> None:
+    """Python would try to write the rest when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -82,12 +82,17 @@ class Reloader:
         self._successful = True
         return True
 
-    def failed(self, problems: Iterable[str]) -> bool:
+    def failed(
+        self, problems: Iterable[str], text: str = "not reloaded, the old configuration stays: {problem}"
+    ) -> bool:
         """Log each problem and count the last reload as failed; returns False. The caller does so when another process
-        has not put in force what this one has."""
+        has not put in force what this one has.
+
+        :param text: says what is in force now.
+        """
         self._successful = False
         for problem in problems:
-            _log.error("not reloaded, the old configuration stays: {problem}", event="reload_failed", problem=problem)
+            _log.error(text, event="reload_failed", problem=problem)
         return False
 
     def collect(self) -> Iterator[Metric]:

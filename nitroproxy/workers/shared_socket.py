@@ -83,6 +83,15 @@ class _UNIXPort(_Inherited, unix.Port):
         super().__init__(listening.getsockname(), factory, reactor=reactor)
         self._preexistingSocket = listening
 
+    @property
+    def _realPortNumber(self) -> Any:
+        """What Twisted's log says that it listens on: the path, of which Twisted takes the second letter for a port."""
+        return os.fsdecode(self._bindPath)
+
+    @_realPortNumber.setter
+    def _realPortNumber(self, number: object) -> None:
+        """Twisted sets it to that letter."""
+
 
 class _VsockPort(_Inherited, VsockPort):
     def __init__(self, reactor: Any, listening: socket.socket, factory: IProtocolFactory) -> None:

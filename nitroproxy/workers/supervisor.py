@@ -22,8 +22,9 @@ from nitroproxy.workers.worker_process import HUNG, START, WorkerProcess
 
 _log: Final = Logger()
 
-#: Seconds for a worker to say what it counts, and to end.
+#: Seconds for a worker to say what it counts, to end its connections, and to end.
 _METRICS: Final = 0.5
+_ABORT: Final = 1.0
 _END: Final = 3.0
 #: Seconds more than it was given that a worker may take to drain.
 _LATE: Final = 2.0
@@ -211,8 +212,19 @@ class Supervisor:
         return all(answers[number] is True for number in running)
 
     def abort(self, place: int) -> None:
-        """Have all end their connections at *place* now."""
-        Deferred.fromCoroutine(self._ask_all("abort", place, _END))
+        """Have all end their connections at *place* now. One that does not answer is killed: `stop` would go on waiting
+        for it."""
+        for worker in self._workers:
+            Deferred.fromCoroutine(self._abort_one(worker, place))
+
+    @staticmethod
+    async def _abort_one(worker: WorkerProcess, place: int) -> None:
+        channel = worker.channel
+        try:
+            await worker.ask("abort", place, _ABORT)
+        except NoAnswer as error:
+            if worker.channel is channel:
+                worker.kill(f"does not end its connections ({error})")
 
     def end(self) -> Deferred[None]:
         """Have all end; fires when no process is left. One that does not end by itself is killed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -22,6 +22,9 @@ from nitroproxy.workers.shared_socket import SharedSocket
 from nitroproxy.workers.spawn import Spawner
 from nitroproxy.workers.supervisor import Supervisor
 from nitroproxy.workers.worker import WorkerStart
+
+#: Logged when the supervisor has put a configuration in force and a worker has not.
+_ELSEWHERE: Final = "reloaded, but not in every worker: {problem}; until the next reload it keeps the old configuration"
 
 
 class SupervisorDaemon:
@@ -87,7 +90,7 @@ class SupervisorDaemon:
         if not self._reloader():
             return False
         problems = await self._supervisor.reload(self._in_force())
-        return not problems or self._reloader.failed(problems)
+        return not problems or self._reloader.failed(problems, _ELSEWHERE)
 
     def _give_up(self) -> None:
         self.daemon.give_up()

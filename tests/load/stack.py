@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import ssl
 import sys
 import tempfile
@@ -20,18 +19,12 @@ from nitroproxy.demo.certificates import ThrowAwayAuthority
 from tests.load.client import BrokenOff, Connection
 from tests.load.faults import FaultProxy
 from tests.load.upstream import Upstream
+from tests.ports import free_port
 
 _TWISTD: Final = Path(sys.executable).with_name("twistd")
 _UNIX: Final = ("transport.kind=unix",)
 _PAGE: Final = resource.getpagesize()
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """A TCP port of loopback without a listener."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Daemon:

@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.load import client
 from tests.load.client import BrokenOff, Connection, Verdict
-from tests.load.stack import Daemon, Stack, free_port
+from tests.load.stack import Daemon, Stack
 from tests.load.stages import all_right, insist, report
+from tests.ports import free_port
 
 TWO = ("host_proxy.processes=2", "enclave.processes=2")
 

@@ -19,6 +19,7 @@ from nitroproxy.image.measurements import Measurements
 from tests.nitro.derive import derive_for_tests
 from tests.nitro.enclave import EmulatedEnclave
 from tests.nitro.qemu import find_qemu
+from tests.ports import free_port
 from tests.vm.application import PORT as APPLICATION_PORT
 from tests.vm.checks import Failed, wait_until
 from tests.vm.machine import SMALLER_DEMO, Answer
@@ -41,7 +42,7 @@ class Parent:
         self._base = base
         self._children: list[subprocess.Popen[bytes]] = []
         self._host: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     # What runs.
 
@@ -204,10 +205,3 @@ class Parent:
         """What the enclave has printed since its last start."""
         path = self.enclave.console
         return path.read_text(errors="replace") if path.exists() else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as any_socket:
-        any_socket.bind(("127.0.0.1", 0))
-        port: int = any_socket.getsockname()[1]
-        return port
