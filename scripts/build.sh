@@ -154,10 +154,13 @@ needs_debian() {
     need mmdebstrap mmdebstrap
 }
 
+# The mirror that apt uses here, or DEBIAN_MIRROR.
 mirror() {
     local found
-    found=$(sed -n 's/^URIs: *\(http[^ ]*\).*/\1/p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -n 1)
-    printf '%s' "${DEBIAN_MIRROR:-${found:-http://deb.debian.org/debian}}"
+    # shellcheck disable=SC2016  # apt-get's own variable.
+    found=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)}
+    [ -n "$found" ] || die "apt has no mirror configured: set DEBIAN_MIRROR to the URL of one"
+    printf '%s' "$found"
 }
 
 # debian VARIANT SUITE DIRECTORY PACKAGE...: a root of the suite's packages and all that they depend on. With the variant

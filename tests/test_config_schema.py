@@ -8,15 +8,8 @@ from pathlib import Path
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.contradictions import contradictions
 from nitroproxy.config.schema import (
-    Egress,
-    Enclave,
-    HostProxy,
-    Logging,
     Settings,
-    Tls,
-    Transport,
     json_schema,
 )
 
@@ -54,52 +47,3 @@ class SettingsTests(SynchronousTestCase):
         """The defaults pass the validation that everything else has to pass."""
         plain = msgspec.to_builtins(Settings())
         self.assertEqual(msgspec.convert(plain, Settings), Settings())
-
-
-class ContradictionTests(SynchronousTestCase):
-    """Keys that do not go together."""
-
-    def first_keys(self, settings: Settings, debug_mode: bool = False) -> list[str]:
-        """The keys to change."""
-        return [contradiction.keys[0] for contradiction in contradictions(settings, debug_mode)]
-
-    def test_defaults(self) -> None:
-        """The defaults contradict nothing."""
-        self.assertEqual(self.first_keys(Settings()), [])
-
-    def test_verification(self) -> None:
-        """Certificates may go unverified in debug mode only."""
-        settings = Settings(tls=Tls(verify_certificates=False))
-        self.assertEqual(self.first_keys(settings), ["tls.verify_certificates"])
-        self.assertEqual(self.first_keys(settings, debug_mode=True), [])
-
-    def test_cid(self) -> None:
-        """An enclave has a CID of its own, but on one kernel that of the other side; never Nitro's parent's."""
-        for cid, parent, right in (
-            (4, 3, True),
-            (3, 3, False),
-            (2, 3, False),
-            (1, 3, False),
-            (1, 1, True),
-            (2, 2, True),
-            (1, 2, False),
-        ):
-            settings = Settings(enclave=Enclave(cid=cid), transport=Transport(parent_cid=parent))
-            self.assertEqual(self.first_keys(settings), [] if right else ["enclave.cid"], (cid, parent))
-
-    def test_ports(self) -> None:
-        """The host's two vsock ports differ; a TCP port is another matter."""
-        settings = Settings(logging=Logging(port=5001), egress=Egress(port=5001))
-        self.assertEqual(self.first_keys(settings), ["logging.port"])
-        self.assertEqual(self.first_keys(Settings(host_proxy=HostProxy(port=5001), egress=Egress(port=5001))), [])
-
-    def test_socket_path(self) -> None:
-        """The directory of UNIX sockets leaves room for their names; with vsock there are none."""
-        longest = "/" + "d" * (107 - len("//enclave/5001.sock"))
-        for directory, expected in ((longest, []), (longest + "d", ["transport.directory"])):
-            self.assertEqual(self.first_keys(Settings(transport=Transport(kind="unix", directory=directory))), expected)
-            self.assertEqual(self.first_keys(Settings(transport=Transport(directory=directory))), [])
-        longest = "/" + "d" * (107 - len("//vsock.sock_5001"))
-        for directory, expected in ((longest, []), (longest + "d", ["transport.directory"])):
-            hybrid = Transport(kind="hybrid", directory=directory)
-            self.assertEqual(self.first_keys(Settings(transport=hybrid)), expected)

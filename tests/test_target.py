@@ -27,7 +27,7 @@ ACCEPTED = [
     (b"https://[2001:DB8:0:0::1]/", b"https://[2001:db8::1]/"),
     (b"https://under_score.example/", b"https://under_score.example/"),
     (b"https://xn--bcher-kva.example/", b"https://xn--bcher-kva.example/"),
-    (b"/https%3A/pypi.org/simple/x/", b"https://pypi.org/simple/x/"),
+    (b"/https%3A/packages.example/simple/x/", b"https://packages.example/simple/x/"),
     (b"/https%3a//localhost%3A8443/bucket/a%3Ab?q=%3A", b"https://localhost:8443/bucket/a%3Ab?q=%3A"),
     (b"/WSS%3A//a.example?q", b"https://a.example/?q"),
     (b"/http%3A//a.example%3A443", b"http://a.example:443/"),

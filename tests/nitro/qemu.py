@@ -22,8 +22,6 @@ _PACKAGES: Final = (
     "qemu-system-data/trixie-backports",
     "seabios/trixie-backports",
 )
-_SOURCES: Final = Path("/etc/apt/sources.list.d/debian.sources")
-_DEFAULT_MIRROR: Final = "http://deb.debian.org/debian"
 
 #: A device that another process plays: its name, its socket, and QEMU's device with a place for its chardev.
 PlayedDevice = tuple[str, Path, str]
@@ -78,8 +76,13 @@ def _extract(directory: Path) -> None:
 
 
 def _mirror() -> str:
-    found = re.search(r"^URIs: *(http\S*)", _SOURCES.read_text(), re.MULTILINE) if _SOURCES.exists() else None
-    return found[1] if found else _DEFAULT_MIRROR
+    """The mirror that apt uses here."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = sorted({line for line in done.stdout.splitlines() if "security" not in line})
+    if not found:
+        raise RuntimeError("apt has no mirror configured: set DEBIAN_MIRROR to the URL of one")
+    return found[0]
 
 
 def machine(kind: str, memory_mib: int, devices: Sequence[PlayedDevice], *, processors: int = 1) -> list[str]:
