@@ -88,6 +88,22 @@ class ConnectTests(SynchronousTestCase):
         self.assertTrue(self.client.disconnecting)
         self.assertFalse(self.client.aborted)
 
+    def test_last_words(self) -> None:
+        """A client that reads slowly has idle_timeout for what a destination has left behind; a destination has ten
+        seconds for what a client has."""
+        upstream = self.tunnel()
+        upstream.receive(b"last words")
+        upstream.lose(ConnectionDone())
+        self.hop.pass_time(59.0)
+        self.assertFalse(self.client.aborted)
+        self.hop.pass_time(1.1)
+        self.assertTrue(self.client.aborted)
+        self.client = self.hop.client()
+        upstream = self.tunnel()
+        self.client.lose(ConnectionDone())
+        self.hop.pass_time(10.1)
+        self.assertTrue(upstream.aborted)
+
     def test_backpressure(self) -> None:
         """Each side stops while the other is full."""
         upstream = self.tunnel()

@@ -30,7 +30,8 @@ from nitroproxy.proxy.silence import Silence
 from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.sockets.hangup import SocketTable, has_hung_up, next_read, probe
 
-#: Seconds that the second connection may take to send what it holds once the first has gone, or may stop for then.
+#: Seconds that the destination may take for what it is still sent once the client has gone, or may stop for then. A
+#: client that is left has more.
 _LAST_WORDS: Final = 10.0
 #: Seconds in which what has arrived from a connection that was then reset may leave on the other.
 _LAST_BYTES: Final = 0.05
@@ -183,7 +184,7 @@ class Tunnel:
 
     :param downstream: the client's transport.
     :param upstream: the other transport.
-    :param times: how long it may be silent.
+    :param times: how long it may be silent; a client has `TunnelTimes.idle` for what the destination leaves behind.
     :param on_end: called once, when both connections are gone, with what ended the tunnel.
     """
 
@@ -199,6 +200,7 @@ class Tunnel:
         self.upstream = Side(upstream, self)
         self.silence = Silence(self.downstream, self.upstream, deadlines, times, self._silent)
         self._deadlines = deadlines
+        self._idle = times.idle
         self._on_end = on_end
         #: What ends the tunnel; None while it lasts.
         self._end: End | None = None
@@ -220,7 +222,7 @@ class Tunnel:
 
     def end_if_stuck(self, reader: Side) -> None:
         """End both connections when *reader* has taken nothing for as long as last words may take."""
-        if self.silence.lasted(_LAST_WORDS):
+        if self.silence.lasted(self._patience(reader)):
             self._ends_by(End.CLIENT_STOPPED_READING, End.UPSTREAM_STOPPED_READING, reader)
             self.abort()
 
@@ -254,7 +256,7 @@ class Tunnel:
             if not side.gone:
                 side.transport.unregisterProducer()
                 side.transport.loseConnection()
-        self._bound_last_words(_LAST_WORDS)
+        self._bound_last_words(self._patience(self.downstream))
 
     def side_lost(self, side: Side, *, clean: bool) -> None:
         """One connection has gone: the other follows, after its last bytes when the first ended cleanly."""
@@ -269,12 +271,17 @@ class Tunnel:
         if clean:
             self._ends_by(End.CLIENT_CLOSED, End.UPSTREAM_CLOSED, side)
             other.transport.loseConnection()
-            self._bound_last_words(_LAST_WORDS)
+            self._bound_last_words(self._patience(other))
         else:
             # An abort, but not of what had arrived before it.
             self._ends_by(End.CLIENT_RESET, End.UPSTREAM_RESET, side)
             other.transport.pauseProducing()
             self._bound_last_words(_LAST_BYTES)
+
+    def _patience(self, reader: Side) -> float:
+        """Seconds that *reader* has for what it is still sent: a client that reads slowly loses nothing because the
+        destination was faster. Who has gone holds a destination no longer than `_LAST_WORDS`."""
+        return max(self._idle, _LAST_WORDS) if reader is self.downstream else _LAST_WORDS
 
     def _bound_last_words(self, seconds: float) -> None:
         self.silence.stop()
