@@ -117,3 +117,23 @@ class ListenerTests(SynchronousTestCase):
     def test_absolute_form(self) -> None:
         """A browser that uses this as its proxy sends such fields about the destination: they are not checked."""
         self.assertEqual(self.answer(b"https://a.example/"), (b"", 1))
+
+    def test_a_page_has_no_origin_of_ours(self) -> None:
+        """A destination's page that a browser opens in path form is put in a sandbox: else its scripts could read every
+        other destination, which all have the proxy's origin. The destination's own policy stays; a client that is no
+        browser, and a browser whose proxy this is, see nothing of it."""
+        for target, fields, expected in (
+            (b"/https://a.example/", b"Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\n", True),
+            (b"/https://a.example/", b"", False),
+            (b"https://a.example/", b"Sec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\n", False),
+        ):
+            hop = OneHop()
+            client = hop.client()
+            client.receive(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
+            hop.endpoint.accept().receive(
+                b"HTTP/1.1 200 OK\r\nContent-Security-Policy: default-src *\r\nContent-Length: 0\r\n\r\n"
+            )
+            answer = client.take()
+            self.assertEqual(b"\r\nContent-Security-Policy: sandbox allow-" in answer, expected, fields)
+            self.assertIn(b"\r\nContent-Security-Policy: default-src *", answer)
+            self.assertNotIn(b"allow-same-origin", answer)

@@ -8,7 +8,7 @@ import json
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Response
+from nitroproxy.http1.messages import Fields, Response
 from nitroproxy.proxy.settings import ExchangeSettings
 from nitroproxy.proxy.trace import ViaName
 from tests.wire import GET, OneHop, Wire, split_head
@@ -242,6 +242,20 @@ class FailureTests(SynchronousTestCase):
             upstream.receive(b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 30_000 + b"\r\n\r\n")
         self.assertIn(b"http_protocol_error", client.take())
         self.assertTrue(upstream.aborted)
+
+    def test_a_large_head_is_not_kept(self) -> None:
+        """While a request waits for its response its fields are not kept, unless they may have to be sent again."""
+        for pooled in (False, True):
+            hop = OneHop()
+            client = hop.client()
+            if pooled:
+                client.receive(GET)
+                hop.endpoint.accept().receive(OK)
+            client.receive(GET.replace(b"\r\n\r\n", b"\r\nX-Large: " + b"x" * 30_000 + b"\r\n\r\n"))
+            if not pooled:
+                self.assertIn(b"X-Large: ", hop.endpoint.accept().take())
+            kept = [found for found in gc.get_objects() if isinstance(found, Fields) and b"x-large" in found.values]
+            self.assertEqual(len(kept), int(pooled))
 
     def test_surplus_bytes_end_the_connection(self) -> None:
         """An upstream that says more than was asked is not asked again (S9)."""

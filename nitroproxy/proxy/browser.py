@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Request
+from nitroproxy.http1.messages import Headers, Request
 
 _OWN_SITES: Final = frozenset({b"none", b"same-origin"})
 #: The fields that only browsers send.
@@ -53,6 +53,17 @@ def check_origin(request: Request, *, page: bool, names: Collection[str]) -> Non
         return
     if not page or values.get(b"sec-fetch-mode", []) != [b"navigate"]:
         raise ProxyError(Kind.CROSS_SITE_REQUEST, "the Sec-Fetch-Site field says that another site's page asks")
+
+
+def sandbox_for(request: Request) -> Headers:
+    """The fields that take this proxy's origin away from a destination's page, if a browser opens one in path form.
+
+    All destinations have one origin in path form, the proxy's. In a sandbox a page has an origin of its own, so its
+    scripts' requests to other destinations are another site's, and refused (HTML, "sandboxed origin browsing context").
+    """
+    if b"sec-fetch-mode" in request.fields.values and request.target.startswith(b"/"):
+        return [(b"Content-Security-Policy", b"sandbox allow-downloads allow-forms allow-modals allow-scripts")]
+    return []
 
 
 def _check_name(authority: bytes, names: Collection[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Request
+from nitroproxy.http1.messages import Fields, Request
 from nitroproxy.proxy.browser import check_origin
 from nitroproxy.proxy.connect_request import ConnectRequest
 from nitroproxy.proxy.exchange import Exchange
@@ -35,6 +35,7 @@ def dispatch(
         listener.give_place(client)
     deadlines = listener.deadlines
     if isinstance(route, Dial):
+        request.fields = Fields()  # A tunnel may last for hours, and its request's head be large.
         return ConnectRequest(client, route, record, settings.connect_timeout, deadlines)
     if isinstance(route, Forward):
         return Exchange(client, request, route, record, settings.exchange, deadlines, listener.via_name)

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
 from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end, members
-from nitroproxy.http1.messages import CHUNKED, Headers, Request, Response
+from nitroproxy.http1.messages import CHUNKED, Fields, Headers, Request, Response
 from nitroproxy.http1.writer import request_head
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.failures import as_proxy_error
@@ -139,6 +139,9 @@ class Exchange:
         self._record.opened_by = connection.opened_by
         connection.begin(self, request.method)
         connection.transport.write(request_head(request.method, self._route.target, self._headers()))
+        if self._lease is not _POOLED:
+            # It is not sent a second time; the wait for its response may be long, and its head large.
+            request.fields = Fields()
         if request.content_length == 0:
             self._progress.happened(Event.HEAD_SENT)
             return

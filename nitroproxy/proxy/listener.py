@@ -161,10 +161,12 @@ class DownstreamFactory(Factory):
     def _look_for_hangups(self) -> None:
         self._looking = False
         sockets = SocketTable()
-        for connection in list(self.connections):
-            connection.look_for_hangup(sockets)
-        if self.connections:
-            self._look_again()
+        try:
+            for connection in list(self.connections):
+                connection.look_for_hangup(sockets)
+        finally:
+            if self.connections:
+                self._look_again()
 
     def end_refused_tunnels(self) -> None:
         """End the tunnels that the router refuses: it has been replaced, and another let them in."""

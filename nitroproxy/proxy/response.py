@@ -11,6 +11,7 @@ from nitroproxy.http1.chunked import LAST_CHUNK, encode_chunk
 from nitroproxy.http1.headers import HOP_BY_HOP, end_to_end
 from nitroproxy.http1.messages import CHUNKED, UNTIL_CLOSE, Headers, Request, Response
 from nitroproxy.http1.writer import reason_phrase, response_head
+from nitroproxy.proxy.browser import sandbox_for
 from nitroproxy.proxy.location import through_proxy
 from nitroproxy.proxy.pinned import offers_login
 from nitroproxy.proxy.problem import problem
@@ -58,9 +59,12 @@ class ResponseWriter:
         self._request = request
         self._request_id = request_id
         self._chunked = False
+        self._sandbox: Headers = []
         self.begun = False
-        if request is not None and not request.keep_alive:
-            self.close_after = True
+        if request is not None:
+            self._sandbox = sandbox_for(request)
+            if not request.keep_alive:
+                self.close_after = True
 
     def interim(self, response: Response) -> None:
         """Pass a 1xx on (RFC 9110 section 15.2), unless the client would not understand it."""
@@ -85,6 +89,7 @@ class ResponseWriter:
             headers.append((b"Transfer-Encoding", b"chunked"))
         if self.rewrite_location and b"location" in response.fields.values:
             headers = self._lead_back(headers)
+        headers += self._sandbox
         headers.append((b"Via", self._via))
         if response.status == 401 and offers_login(response.fields):
             # Without it a client must not log a connection in through a proxy (RFC 4559 section 6).
