@@ -79,6 +79,17 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(self.in_force, [])
         self.assertIn("/x: No such file", self.told()[0][1])
 
+    def test_obstacle(self) -> None:
+        """What would be wrong is said, and nothing is put in force."""
+        self.assertEqual(self.reload.obstacle(), "")
+        self.write({"limits": {"connections": 0}})
+        self.assertIn("limits.connections", self.reload.obstacle())
+        self.write({})
+        self.refusal = "tls.ca_file: holds no certificate"
+        self.assertEqual(self.reload.obstacle(), self.refusal)
+        self.assertEqual((self.in_force, self.told()), ([], []))
+        self.assertEqual(self.gauges()["nitroproxy_config_last_reload_successful"], 1)
+
     def test_needs_restart(self) -> None:
         """What cannot change without a restart is named and stays as it was; the rest is in force."""
         self.write({"host_proxy": {"port": 9090}, "transport": {"parent_cid": 2}, "logging": {"level": "WARN"}})

@@ -157,10 +157,10 @@ class IdleTests(PoolCase):
         """An idle connection ends after idle_timeout, counted from its last exchange."""
         connection, wire = self.connect()
         self.exchange(connection, wire)
-        self.pass_time(20)
+        self.pass_time(15)
         self.assertIs(self.pool.take_idle("a"), connection)
         self.exchange(connection, wire)
-        self.pass_time(29)
+        self.pass_time(19)
         self.assertFalse(wire.disconnecting)
         self.pass_time(1.2)
         self.assertTrue(wire.disconnecting)

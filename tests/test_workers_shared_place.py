@@ -46,6 +46,7 @@ class SharedPlaceTests(SynchronousTestCase):
             lambda: WorkerStart(b"", 1, [], b""),
             Metrics("host", "1"),
             lambda worker: None,
+            lambda: "",
             lambda: None,
             {},
         )

@@ -30,6 +30,7 @@ class SupervisorTests(SynchronousTestCase):
         self.configuration = b"{}"
         self.forgotten: list[int] = []
         self.given_up = 0
+        self.obstacle = ""
         self.supervisor = Supervisor(
             self.clock,
             "nitroproxy-test",
@@ -38,6 +39,7 @@ class SupervisorTests(SynchronousTestCase):
             lambda: WorkerStart(self.configuration, 2, ["a", "b"], b"key"),
             self.metrics,
             self.forgotten.append,
+            lambda: self.obstacle,
             self.give_up,
             {},
         )
@@ -134,6 +136,38 @@ class SupervisorTests(SynchronousTestCase):
         self.spawn.die(2)
         self.pass_time(60)
         self.assertEqual((len(self.spawn.started), self.given_up), (12, 1), "after that no worker is started")
+
+    def crash(self, number: int, times: int) -> None:
+        """Let *number* end, then end that many of its starts before it answers."""
+        self.spawn.die(number)
+        for _ in range(times):
+            started = self.spawn.started.count(number)
+            while self.spawn.started.count(number) == started:
+                self.clock.advance(0.1)
+            self.spawn.die(number, "ended with status 1")
+
+    def test_not_given_up(self) -> None:
+        """While a worker serves and a new daemon would not start either, the daemon goes on and says why."""
+        self.up()
+        self.obstacle = "tls.ca_file: holds no certificate"
+        self.crash(1, 12)
+        self.assertEqual((self.given_up, self.told("worker_given_up")), (0, []))
+        problems = [event["problem"] for event in self.events if event["event"] == "worker_obstacle"]
+        self.assertEqual(problems, [self.obstacle] * 3)
+        self.pass_time(6)
+        self.assertEqual(self.told("worker_started"), [1, 2, 1], "it is started when it can be")
+        self.spawn.die(2)
+        self.crash(1, 10)
+        self.assertEqual((self.given_up, self.told("worker_given_up")), (1, [1]), "no worker serves")
+
+    def test_no_descriptors_to_examine(self) -> None:
+        """A supervisor that can make no process gives up whatever it finds wrong with the files."""
+        self.up()
+        self.obstacle = "the configuration: Too many open files"
+        self.spawn.errors = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))] * 99
+        self.spawn.die(1)
+        self.pass_time(60)
+        self.assertEqual((self.given_up, self.told("worker_given_up")), (1, [1]))
 
     def test_crash_loop(self) -> None:
         """Processes that start and end before they answer count as failed starts; one that answers ends the row."""

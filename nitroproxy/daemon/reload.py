@@ -62,9 +62,7 @@ class Reloader:
     def __call__(self) -> bool:
         """Reload; returns whether the new configuration is in force."""
         try:
-            wanted = self._load()
-            configuration = _changed(self.configuration, wanted)
-            commit = self._prepare(configuration.settings)
+            wanted, configuration, commit = self._examine()
         except ConfigurationError as error:
             return self.failed(list(error.problems))
         except Unloadable as error:
@@ -81,6 +79,22 @@ class Reloader:
         self._succeeded_at = self._now()
         self._successful = True
         return True
+
+    def obstacle(self) -> str:
+        """Why the configuration could not be loaded now; empty when it could. Changes nothing."""
+        try:
+            self._examine()
+        except ConfigurationError as error:
+            return "; ".join(error.problems)
+        except Unloadable as error:
+            return str(error)
+        return ""
+
+    def _examine(self) -> tuple[Configuration, Configuration, Callable[[], object]]:
+        """The configuration as it would be at a start, what of it can be put in force now, and what does that."""
+        wanted = self._load()
+        configuration = _changed(self.configuration, wanted)
+        return wanted, configuration, self._prepare(configuration.settings)
 
     def failed(
         self, problems: Iterable[str], text: str = "not reloaded, the old configuration stays: {problem}"

@@ -29,7 +29,8 @@ _END: Final = 3.0
 #: Seconds more than it was given that a worker may take to drain.
 _LATE: Final = 2.0
 #: So many failed starts of a worker in a row, some 20 seconds, end the daemon. The fault will not go by itself, and a
-#: new daemon may not have it: the package has been upgraded under this one.
+#: new daemon may not have it: the package has been upgraded under this one. While other workers serve and a new daemon
+#: would not start either, the daemon goes on.
 _MOST_FAILURES: Final = 10
 
 
@@ -46,6 +47,7 @@ class Supervisor:
     :param start: gives what a worker is given at its start: the configuration that is then in force.
     :param metrics: what the supervisor counts itself; it adds the workers' restarts.
     :param forget: called with the index, from 0, of a worker that does not serve at present.
+    :param obstacle: says why a new daemon would not start; empty when nothing is known against it.
     :param give_up: ends the daemon, which cannot keep its workers running.
     :param answerers: what workers can ask besides, by name; see `nitroproxy.daemon.role.Once`.
     """
@@ -59,6 +61,7 @@ class Supervisor:
         start: Callable[[], WorkerStart],
         metrics: Metrics,
         forget: Callable[[int], object],
+        obstacle: Callable[[], str],
         give_up: Callable[[], object],
         answerers: Mapping[str, Answerer],
     ) -> None:
@@ -68,6 +71,7 @@ class Supervisor:
         self._start = start
         self._metrics = metrics
         self._forget = forget
+        self._obstacle = obstacle
         self._give_up = give_up
         self._answerers: Mapping[str, Answerer] = {
             **answerers,
@@ -110,17 +114,7 @@ class Supervisor:
             starting, self._starting = self._starting, None
             self._stop_restarting()
             starting.errback(CannotStart(f"{self._name}: worker {worker.number} cannot start: it {how}"))
-        elif worker.failures >= _MOST_FAILURES and not self._stopping:
-            self._stop_restarting()
-            _log.critical(
-                "worker {about_worker} {how}; it has failed to start {count} times: ending the daemon",
-                event="worker_given_up",
-                about_worker=worker.number,
-                how=how,
-                count=worker.failures,
-            )
-            self._give_up()
-        elif not self._stopping:
+        elif not self._stopping and not self._given_up(worker, how):
             seconds = worker.restart()
             _log.error(
                 "worker {about_worker} {how}; it is started again in {seconds:g} s",
@@ -129,6 +123,33 @@ class Supervisor:
                 how=how,
                 seconds=seconds,
             )
+
+    def _given_up(self, worker: WorkerProcess, how: Ended) -> bool:
+        """Whether the daemon ends because *worker* fails to start."""
+        if worker.failures < _MOST_FAILURES:
+            return False
+        # Without descriptors or memory for a process, this one cannot examine files either: then a new daemon is due.
+        obstacle = self._obstacle() if worker.has_begun and any(one.up for one in self._workers) else ""
+        if obstacle:
+            _log.error(
+                "worker {about_worker} has failed to start {count} times; the other workers go on, since a new daemon "
+                "would not start: {problem}",
+                event="worker_obstacle",
+                about_worker=worker.number,
+                count=worker.failures,
+                problem=obstacle,
+            )
+            return False
+        self._stop_restarting()
+        _log.critical(
+            "worker {about_worker} {how}; it has failed to start {count} times: ending the daemon",
+            event="worker_given_up",
+            about_worker=worker.number,
+            how=how,
+            count=worker.failures,
+        )
+        self._give_up()
+        return True
 
     def _stop_restarting(self) -> None:
         self._stopping = True

@@ -53,6 +53,7 @@ class SupervisorDaemon:
             self._start,
             process.instruments.metrics,
             self._counts.forget,
+            self._reloader.obstacle,
             self._give_up,
             once.answerers,
         )

@@ -57,6 +57,7 @@ class WorkerProcess:
     :ivar channel: to its current process; None while it has none.
     :ivar up: its current process has answered.
     :ivar failures: how many processes in a row have ended before they answered, or could not be started.
+    :ivar has_begun: the last start made a process; otherwise the fault is this process's own.
     :ivar restarts: how often it was started again.
     :ivar ended: fires when the current process has ended.
     """
@@ -73,6 +74,7 @@ class WorkerProcess:
         self.channel: Channel | None = None
         self.up = False
         self.failures = 0
+        self.has_begun = False
         self.restarts = 0
         self.ended: Deferred[None] = Deferred()
         self._clock = clock
@@ -90,12 +92,14 @@ class WorkerProcess:
         self._started_at = self._well_at = self._clock.seconds()
         self._killed = False
         self.ended = Deferred()
+        self.has_begun = False
         try:
             channel = self._spawn(self, self._has_ended)
         except Exception as error:
             reason = error.strerror if isinstance(error, OSError) else None
             self._has_ended(f"has no process: {reason or repr(error)}")
             return
+        self.has_begun = True
         self.channel = channel
         Deferred.fromCoroutine(self._watch(channel))
 
