@@ -67,6 +67,17 @@ class StatusTests(SynchronousTestCase):
         expected = ["http://127.0.0.1:9090", "http://127.0.0.1:9090", "http://[::1]:1", "http://10.0.0.1:80"]
         self.assertEqual(self.asked, expected)
 
+    def test_no_url(self) -> None:
+        """What is no URL of a gateway is refused before anything is asked."""
+        for text in ("nonsense", "ftp://x", "http://", "http://x:0", "http://x:y", "http://x/?a"):
+            said = StringIO()
+            self.patch(sys, "stderr", said)
+            with self.assertRaises(SystemExit) as ended:
+                self.output("--url", text)
+            self.assertEqual(ended.exception.code, 2)
+            self.assertIn("is not a URL of the form http://host[:port]", said.getvalue())
+        self.assertEqual(self.asked, [])
+
     def test_exit_status(self) -> None:
         """A failing layer is status 1, in both forms."""
         self.status = "fail"

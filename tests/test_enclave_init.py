@@ -20,12 +20,17 @@ class Played:
 
     def __init__(self, on_line: OnLine, end: Callable[[int], object]) -> None:
         self.signals: list[int] = []
+        self.left_killed = 0
         self.says = on_line
         self.end = end
 
     def signal(self, number: int) -> None:
         """See `Child.signal`."""
         self.signals.append(number)
+
+    def kill_left(self) -> None:
+        """See `Child.kill_left`."""
+        self.left_killed += 1
 
 
 class InitTests(SynchronousTestCase):
@@ -119,9 +124,11 @@ class InitTests(SynchronousTestCase):
     def test_restart(self) -> None:
         """A daemon that ends is started again, the application goes on, and is not started a second time."""
         self.init.ready()
-        self.started[0][1].end(139)
-        self.assertEqual(self.names(), ["daemon", "/app"])
+        daemon = self.started[0][1]
+        daemon.end(139)
+        self.assertEqual((self.names(), daemon.left_killed), (["daemon", "/app"], 0))
         self.clock.advance(1)
+        self.assertEqual(daemon.left_killed, 1, "a worker of it that hangs would keep the ports")
         self.init.ready()
         self.assertEqual(self.names(), ["daemon", "/app", "daemon"])
         self.assertNoResult(self.done)

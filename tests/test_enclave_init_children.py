@@ -81,6 +81,19 @@ class ChildrenTests(SynchronousTestCase):
         self.assertEqual(self.statuses, [0])
         os.kill(int(self.lines[0][1]), signal.SIGKILL)
 
+    def test_kill_left(self) -> None:
+        """What a process left in its group is killed; with nothing left that is no error."""
+        child = self._start("sleep 1000 & echo $!")
+        self._await_end()
+        left = os.pidfd_open(int(self.lines[0][1]))
+        self.addCleanup(os.close, left)
+        child.kill_left()
+        self.assertEqual(select.select([left], [], [], 30)[0], [left], "it has ended within 30 s")
+        child = self._start("exit 0")
+        while len(self.statuses) < 2:
+            self._await_end()
+        child.kill_left()
+
     def test_orphans(self) -> None:
         """A process that is not init's own child but was left to it is reaped, and no other is told."""
         if not os.path.exists("/proc/self"):

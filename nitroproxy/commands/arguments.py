@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from nitroproxy.config.load import DEFAULT_PATH, PATH_VARIABLE, Configuration, ConfigurationError, load
 
@@ -53,6 +54,23 @@ def load_configuration(arguments: argparse.Namespace) -> Configuration:
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
+
+
+def base_url(text: str, schemes: Sequence[str]) -> str:
+    """An argument: the URL of a server, without a slash at its end.
+
+    :param schemes: that it may have.
+    :raises argparse.ArgumentTypeError: it is none.
+    """
+    url = text.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in schemes and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL of the form {schemes[0]}://host[:port]")
+    return url
 
 
 def seconds(longest: float = float("inf")) -> Callable[[str], float]:

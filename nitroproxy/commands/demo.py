@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import uuid
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from nitroproxy.commands.arguments import Subparsers, seconds
+from nitroproxy.commands.arguments import Subparsers, base_url, seconds
 from nitroproxy.demo.upstream_file import BAD_CERTIFICATES, LocalUpstream, read_upstream_file
 
 if TYPE_CHECKING:
@@ -113,27 +111,15 @@ def options_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
 
 
 def _proxy_url(text: str) -> str:
-    return _base_url(text, ("http",))
+    return base_url(text, ("http",))
 
 
 def _target_url(text: str) -> str:
-    return _base_url(text, ("https", "http"))
-
-
-def _base_url(text: str, schemes: Sequence[str]) -> str:
-    url = text.rstrip("/")
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in schemes and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or parts.query or parts.fragment:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a URL of the form {schemes[0]}://host[:port]")
-    return url
+    return base_url(text, ("https", "http"))
 
 
 def _refusal(text: str) -> tuple[str, str]:
     name, _, url = text.partition("=")
     if name not in BAD_CERTIFICATES:
         raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(BAD_CERTIFICATES)}")
-    return name, _base_url(url, ("https",))
+    return name, base_url(url, ("https",))

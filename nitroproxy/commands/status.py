@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Final
 
-from nitroproxy.commands.arguments import Subparsers, add_configuration_options, load_configuration, seconds
+from nitroproxy.commands.arguments import Subparsers, add_configuration_options, base_url, load_configuration, seconds
 
 #: Seconds between two requests of ``--watch``, at most.
 _LONGEST_INTERVAL: Final = 86400.0
@@ -27,6 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--url",
         metavar="URL",
+        type=lambda text: base_url(text, ("http",)),
         help="the gateway (default: host_proxy.interface and host_proxy.port of the configuration)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON document; with --watch one a line")
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the status; the exit status. The configuration is loaded only if it is needed to find the gateway."""
     from nitroproxy.commands.gateway_status import look, render
 
-    url = arguments.url.rstrip("/") if arguments.url else _gateway(arguments)
+    url = arguments.url or _gateway(arguments)
     if arguments.watch:
         with contextlib.suppress(KeyboardInterrupt):
             watch(url, arguments.interval, as_json=arguments.json)

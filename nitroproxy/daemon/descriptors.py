@@ -42,8 +42,8 @@ def check_limit(limit: int, connections: int) -> None:
     needed = 2 * connections + _BESIDES
     if limit != resource.RLIM_INFINITY and needed > limit:
         _log.warn(
-            "limits.connections of {connections} needs {needed} descriptors and the limit is {limit}: raise the limit"
-            " (LimitNOFILE= in the unit, or ulimit -n) or lower limits.connections",
+            "limits.connections of {connections} needs at least {needed} descriptors and the limit is {limit}: raise"
+            " the limit (LimitNOFILE= in the unit, or ulimit -n) or lower limits.connections",
             event="descriptors_short",
             connections=connections,
             needed=needed,

@@ -167,7 +167,7 @@ class EnclaveInit:
 
     def _daemon_ended(self, status: int) -> None:
         self._be_patient()
-        self._daemon = None
+        daemon, self._daemon = self._daemon, None
         was_ready, self._ready = self._ready, False
         if self._ending is not None:
             self._finish(self._ending)
@@ -176,9 +176,9 @@ class EnclaveInit:
         elif not self._ever_ready:
             self._finish(self._failure(f"the daemon ended with {status} before it was ready", status or 1))
         else:
-            self._restart(status, was_ready)
+            self._restart(daemon, status, was_ready)
 
-    def _restart(self, status: int, was_ready: bool) -> None:
+    def _restart(self, daemon: Child | None, status: int, was_ready: bool) -> None:
         self._pause = _FIRST_PAUSE if was_ready else min(self._pause * 2, _LONGEST_PAUSE)
         _log.error(
             "the daemon ended with {status}; starting it again in {pause:g} s: {output}",
@@ -187,7 +187,12 @@ class EnclaveInit:
             pause=self._pause,
             output=str(self._daemon_said),
         )
-        self._later = self._clock.callLater(self._pause, self._start_daemon)
+        self._later = self._clock.callLater(self._pause, self._start_again, daemon)
+
+    def _start_again(self, daemon: Child | None) -> None:
+        if daemon is not None:
+            daemon.kill_left()  # A worker that hangs outlives its supervisor, and has the ports.
+        self._start_daemon()
 
     def _start_application(self, command: Command) -> None:
         try:

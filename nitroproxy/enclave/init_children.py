@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Final, Protocol
@@ -58,6 +59,9 @@ class Child(Protocol):
 
     def signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
+
+    def kill_left(self) -> None:
+        """Kill what it started and left in its process group; to be called soon after it has ended."""
 
 
 #: Starts a command: `OnLine` and a function for its exit status; raises OSError when it cannot be started.
@@ -149,6 +153,11 @@ class _Running:
         """See `Child.signal`."""
         if self._process.returncode is None:
             os.kill(self._process.pid, number)
+
+    def kill_left(self) -> None:
+        """See `Child.kill_left`."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def ended(self, code: int) -> None:
         """It has been reaped with *code*, negative for a signal."""
