@@ -82,6 +82,10 @@ class LoadTests(SynchronousTestCase):
         """Workers end with their supervisor; a place that is taken ends the daemon."""
         self.run_trial("workers-ends")
 
+    def test_workers_killed(self) -> None:
+        """A worker killed each second breaks off its own requests only (K6)."""
+        self.run_trial("workers-killed")
+
     def test_workers_starved(self) -> None:
         """A worker that cannot be started for want of descriptors is started when there are some; in the end the daemon
         ends (K6)."""

@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,6 +22,8 @@ from tests.load.stages import all_right, insist, report
 from tests.ports import free_port
 
 TWO = ("host_proxy.processes=2", "enclave.processes=2")
+#: What a killed worker may break off: the connection of each of eight clients, and each of the enclave's through it.
+_AT_ONCE: Final = 16
 
 
 async def page(stack: Stack, path: str) -> str:
@@ -121,22 +124,52 @@ async def _hung(stack: Stack) -> None:
             await asyncio.sleep(0.05)
 
 
+async def killed(seconds: float) -> None:
+    """A worker killed each second, on host and enclave in turn, under load: nothing but its own requests fails (K6)."""
+    async with Stack(*TWO) as stack:
+        verdicts: Counter[Verdict] = Counter()
+        over = asyncio.Event()
+        asking = [asyncio.create_task(_ask(stack, verdicts, over)) for _ in range(8)]
+        kills = 0
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await asyncio.sleep(1)
+            daemon = (stack.host, stack.enclave)[kills % 2]
+            if len(daemon.children) == 2:  # Otherwise the last one is not back yet.
+                os.kill(daemon.children[0], signal.SIGKILL)
+                kills += 1
+        over.set()
+        await asyncio.gather(*asking)
+        report(kills=kills, verdicts=dict(client.names(verdicts.elements())))
+        insist(kills > 0 and verdicts[Verdict.RIGHT] > 0, "requests and kills")
+        insist(verdicts[Verdict.WRONG] + verdicts[Verdict.MIXED] == 0, "no wrong answer")
+        broken = verdicts.total() - verdicts[Verdict.RIGHT]
+        insist(broken <= _AT_ONCE * kills, f"only what the workers had to break off; saw {broken} for {kills}")
+        for daemon in (stack.host, stack.enclave):
+            async with asyncio.timeout(30):
+                while len(daemon.children) < 2:
+                    await asyncio.sleep(0.05)
+        await all_right(stack, 50)
+        insist(stack.tracebacks() == 0, "no traceback in the logs")
+
+
+async def _ask(stack: Stack, verdicts: Counter[Verdict], over: asyncio.Event) -> None:
+    """Ask again and again, on a new connection after one that failed."""
+    while not over.is_set():
+        connection = await stack.path_form()
+        verdict = Verdict.RIGHT
+        while verdict is Verdict.RIGHT and connection.usable and not over.is_set():
+            verdict = await client.get(connection, 1000)
+            verdicts[verdict] += 1
+        connection.abort()
+
+
 async def _killed(stack: Stack, daemon: Daemon) -> None:
     """kill -9 of one under load: the other goes on, and it is back."""
     verdicts: Counter[Verdict] = Counter()
-    over = False
-
-    async def ask() -> None:
-        while not over:
-            connection = await stack.path_form()
-            verdict = Verdict.RIGHT
-            while verdict is Verdict.RIGHT and connection.usable and not over:
-                verdict = await client.get(connection, 1000)
-                verdicts[verdict] += 1
-            connection.abort()
-
+    over = asyncio.Event()
     restarts = sum((await scrape(stack, "worker_restarts_total", daemon.role)).values())
-    asking = [asyncio.create_task(ask()) for _ in range(8)]
+    asking = [asyncio.create_task(_ask(stack, verdicts, over)) for _ in range(8)]
     while verdicts[Verdict.RIGHT] < 100:
         await asyncio.sleep(0.01)
     there, victim = started(daemon), daemon.children[0]
@@ -146,15 +179,14 @@ async def _killed(stack: Stack, daemon: Daemon) -> None:
         while started(daemon) == there:
             await asyncio.sleep(0.01)
     served_meanwhile = verdicts[Verdict.RIGHT] - killed
-    over = True
+    over.set()
     await asyncio.gather(*asking)
     restarts = sum((await scrape(stack, "worker_restarts_total", daemon.role)).values()) - restarts
     lost = verdicts.total() - verdicts[Verdict.RIGHT]
     report(role=daemon.role, killed=victim, answered_meanwhile=served_meanwhile, broken_off=lost, restarts=restarts)
     insist(served_meanwhile > 0, "the other worker to go on")
     insist(verdicts[Verdict.WRONG] + verdicts[Verdict.MIXED] == 0, "no wrong answer")
-    # Each client's connection at the worker, and each connection of the enclave's through it.
-    insist(lost <= 16, f"only what the worker had to break off; saw {dict(client.names(verdicts.elements()))}")
+    insist(lost <= _AT_ONCE, f"only what the worker had to break off; saw {dict(client.names(verdicts.elements()))}")
     insist(restarts == 1 and len(daemon.children) == 2, "it to be back")
     insist(victim not in daemon.children, "a new process")
     await all_right(stack, 50)
