@@ -33,7 +33,7 @@ STAGES: Final[dict[str, tuple[Callable[[], Awaitable[None]], Callable[[], Awaita
     "workers-reload": (workers.reload, workers.reload),
     "abandoned": (lambda: abandoned(10_000), lambda: abandoned(60)),
     "workers-ends": (workers.ends, workers.ends),
-    "workers-killed": (lambda: workers.killed(60), lambda: workers.killed(3)),
+    "workers-killed": (lambda: workers.killed(60), lambda: workers.killed(5)),
     "workers-starved": (workers.starved, workers.starved),
     "workers-interrupted": (workers.interrupted, workers.interrupted),
     "limit": (lambda: stages.limit(100), lambda: stages.limit(5)),

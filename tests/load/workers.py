@@ -130,24 +130,24 @@ async def killed(seconds: float) -> None:
         verdicts: Counter[Verdict] = Counter()
         over = asyncio.Event()
         asking = [asyncio.create_task(_ask(stack, verdicts, over)) for _ in range(8)]
-        kills = 0
+        kills: Counter[str] = Counter()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             await asyncio.sleep(1)
-            daemon = (stack.host, stack.enclave)[kills % 2]
-            if len(daemon.children) == 2:  # Otherwise the last one is not back yet.
+            daemon = (stack.host, stack.enclave)[kills.total() % 2]
+            if started(daemon) == 2 + kills[daemon.role]:  # Otherwise the last one is not back yet.
                 os.kill(daemon.children[0], signal.SIGKILL)
-                kills += 1
+                kills[daemon.role] += 1
         over.set()
         await asyncio.gather(*asking)
-        report(kills=kills, verdicts=dict(client.names(verdicts.elements())))
-        insist(kills > 0 and verdicts[Verdict.RIGHT] > 0, "requests and kills")
+        report(kills=dict(kills), verdicts=dict(client.names(verdicts.elements())))
+        insist(len(kills) == 2 and verdicts[Verdict.RIGHT] > 0, "requests and kills")
         insist(verdicts[Verdict.WRONG] + verdicts[Verdict.MIXED] == 0, "no wrong answer")
         broken = verdicts.total() - verdicts[Verdict.RIGHT]
-        insist(broken <= _AT_ONCE * kills, f"only what the workers had to break off; saw {broken} for {kills}")
+        insist(broken <= _AT_ONCE * kills.total(), f"only what the workers had to break off; saw {broken} in all")
         for daemon in (stack.host, stack.enclave):
             async with asyncio.timeout(30):
-                while len(daemon.children) < 2:
+                while started(daemon) < 2 + kills[daemon.role]:
                     await asyncio.sleep(0.05)
         await all_right(stack, 50)
         insist(stack.tracebacks() == 0, "no traceback in the logs")
