@@ -22,7 +22,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
   clients [NAME...]
                   start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
-  vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak
+  vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak, pair-soak
   lint            ruff, mypy, shellcheck, systemd-analyze verify
   bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for the options
   start           start the stack in the background: upstream, enclave and host daemons

@@ -11,8 +11,8 @@ usage() {
     cat <<'TEXT'
 usage: scripts/dev.sh vm [--seconds N] [STAGE...]
 
-Runs the stages named, or loopback, systemd, eif and pair; soak only when it is named, for N seconds [600]. See
-docs/vm.md. Needs Debian 12 and root. When the four pass, tests/vm/passed is made to say for which files they did.
+Runs the stages named, or loopback, systemd, eif and pair; soak and pair-soak only when they are named, for N seconds
+[600] each. See docs/vm.md. Needs Debian 12 and root. When the four pass, tests/vm/passed is made to say for which files they did.
 
 usage: scripts/vm.sh digest
 

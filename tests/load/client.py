@@ -13,6 +13,7 @@ from typing import Any
 
 import h11
 
+from tests.load.faults import Place, connect
 from tests.load.upstream import content, digest
 
 _TRIALS = itertools.count(1)
@@ -70,17 +71,17 @@ class Connection:
         self.moving = asyncio.Event()
 
     @classmethod
-    async def path_form(cls, port: int, url: str) -> Connection:
+    async def path_form(cls, place: Place, url: str) -> Connection:
         """To a proxy, asking in path form."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port), f"/{url}")
+        return cls(*await connect(place), f"/{url}")
 
     @classmethod
-    async def tunnel(cls, port: int, upstream_port: int, context: ssl.SSLContext) -> Connection:
+    async def tunnel(cls, place: Place, upstream_port: int, context: ssl.SSLContext) -> Connection:
         """Through a proxy by CONNECT, with TLS of our own.
 
         :raises BrokenOff: when there is no tunnel.
         """
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await connect(place)
         name = f"localhost:{upstream_port}"
         writer.write(f"CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
         try:

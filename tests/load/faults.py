@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: A UNIX socket's path, or a TCP port on loopback.
-Place = Path | int
+#: A UNIX socket's path, a TCP port on loopback, or a vsock CID and port (in a guest only).
+Place = Path | int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ async def connect(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     """A connection to *place*."""
     if isinstance(place, Path):
         return await asyncio.open_unix_connection(place)
+    if isinstance(place, tuple):
+        connecting = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        connecting.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(connecting, place)
+        except BaseException:
+            connecting.close()
+            raise
+        return await asyncio.open_connection(sock=connecting)
     return await asyncio.open_connection("127.0.0.1", place)
 
 
@@ -68,7 +78,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
-    async def listen(self, place: Place) -> int:
+    async def listen(self, place: Path | int) -> int:
         """Listen at *place*; returns the port (0 for a UNIX socket). Port 0 is any free one."""
         if isinstance(place, Path):
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

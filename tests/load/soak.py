@@ -16,8 +16,8 @@ from typing import Final
 from tests.load import client
 from tests.load.client import BrokenOff, Connection, Verdict
 from tests.load.faults import HARMLESS, Fault, Pair
-from tests.load.stack import Daemon, Stack
-from tests.load.stages import insist, report, settled, warm
+from tests.load.stack import Stack, Surroundings
+from tests.load.stages import insist, line, say, settled, warm
 
 _WORKERS: Final = 24
 _MIB: Final = 1 << 20
@@ -36,6 +36,8 @@ _ASKS: Final = (
 _AUDIT_INTERVAL: Final = 60.0
 #: The share of connections, in each direction, that get a fault.
 _HARM: Final = 0.25
+#: The limits during a soak, in seconds: what a fault has stalled ends soon.
+TIMES: Final = {f"{name}_timeout": 3 for name in ("idle", "tunnel", "response", "connect")}
 
 
 def _some_fault(chance: random.Random) -> Fault:
@@ -107,7 +109,7 @@ class _Clients:
 
 
 async def _work(
-    stack: Stack, chance: random.Random, until: float, verdicts: Counter[Verdict], clients: _Clients
+    stack: Surroundings, chance: random.Random, until: float, verdicts: Counter[Verdict], clients: _Clients
 ) -> None:
     """One client: connects in a random way, sends requests, pauses, gives up or leaves in the middle."""
     connects: list[Callable[[], Awaitable[Connection]]] = [
@@ -146,7 +148,7 @@ async def _ask(
             return
 
 
-async def _accounts(stack: Stack, clients: _Clients, within: float = 15.0) -> dict[str, tuple[int, int]]:
+async def _accounts(stack: Surroundings, clients: _Clients, within: float = 15.0) -> dict[str, tuple[int, int]]:
     """With the clients at rest, the work under way on each hop and the expected one; waits until they agree."""
     found: dict[str, tuple[int, int]] = {}
     until = time.monotonic() + within
@@ -173,7 +175,7 @@ async def _accounts(stack: Stack, clients: _Clients, within: float = 15.0) -> di
     return found
 
 
-async def _audit(stack: Stack, clients: _Clients) -> None:
+async def _audit(stack: Surroundings, clients: _Clients) -> None:
     """Compare the accounts of clients and hops.
 
     :raises Failed: when they do not agree.
@@ -187,14 +189,13 @@ async def _audit(stack: Stack, clients: _Clients) -> None:
 class _Memory:
     """Resident memory of a daemon over time."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self) -> None:
         self._began = time.monotonic()
         self._samples: list[tuple[float, int]] = []
 
-    def sample(self) -> None:
-        """Take a sample now."""
-        self._samples.append((time.monotonic() - self._began, self._daemon.resident))
+    def note(self, resident: int) -> None:
+        """It is *resident* bytes now."""
+        self._samples.append((time.monotonic() - self._began, resident))
 
     @property
     def slope(self) -> float:
@@ -212,52 +213,61 @@ class _Memory:
 
 async def soak(seconds: float, seed: int | None = None) -> None:
     """Load with faults on every hop for *seconds*, then quiet, then a count of what is left."""
+    async with Stack(*(f"limits.{name}={value}" for name, value in TIMES.items())) as stack:
+        await soak_in(stack, seconds, seed)
+
+
+async def soak_in(
+    stack: Surroundings, seconds: float, seed: int | None = None, say: Callable[[str], None] = say
+) -> None:
+    """The soak, where the daemons run already.
+
+    :param say: gets each line of the figures.
+    :raises Failed: something was wrong, or is left.
+    """
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
-    print(f"  seed {seed}", flush=True)
+    say(f"seed {seed}")
     chance = random.Random(seed)
     verdicts: Counter[Verdict] = Counter()
-    async with Stack(*(f"limits.{name}_timeout=3" for name in ("idle", "tunnel", "response", "connect"))) as stack:
-        descriptors = await warm(stack)
-        for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream):
-            proxy.choose = lambda: _choose(chance)
-        memories = [_Memory(stack.host), _Memory(stack.enclave)]
-        until = time.monotonic() + seconds
-        clients = _Clients()
-        working = asyncio.gather(
-            *(_work(stack, random.Random(f"{seed}/{i}"), until, verdicts, clients) for i in range(_WORKERS))
-        )
-        interval = min(_AUDIT_INTERVAL, seconds / 2)
-        audit_at, audits = time.monotonic() + interval, 0
-        while not working.done():
-            await asyncio.wait([working], timeout=min(1.0, seconds / 40))
-            for memory in memories:
-                memory.sample()
-            if time.monotonic() >= audit_at and not working.done():
-                await _audit(stack, clients)
-                audit_at, audits = time.monotonic() + interval, audits + 1
-        await working
-        insist(audits, "accounts to be compared at least once")
-        for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream):
-            proxy.choose = lambda: (HARMLESS, HARMLESS)
-        left = await settled(stack, descriptors)
-        served = await client.get(await stack.path_form(), 1000)
-        report(requests=verdicts.total(), **{verdict.value: verdicts[verdict] for verdict in Verdict})
-        report(
-            connections_harmed=sum(
-                proxy.harmed for proxy in (stack.to_enclave, stack.to_relay, stack.to_logs, stack.to_upstream)
-            ),
+    descriptors = await warm(stack)
+    for way in stack.ways:
+        way.choose = lambda: _choose(chance)
+    memories = {role: _Memory() for role in descriptors}
+    until = time.monotonic() + seconds
+    clients = _Clients()
+    working = asyncio.gather(
+        *(_work(stack, random.Random(f"{seed}/{i}"), until, verdicts, clients) for i in range(_WORKERS))
+    )
+    interval = min(_AUDIT_INTERVAL, seconds / 2)
+    audit_at, audits = time.monotonic() + interval, 0
+    while not working.done():
+        await asyncio.wait([working], timeout=min(1.0, seconds / 40))
+        for role, resident in (await stack.residents()).items():
+            memories[role].note(resident)
+        if time.monotonic() >= audit_at and not working.done():
+            await _audit(stack, clients)
+            audit_at, audits = time.monotonic() + interval, audits + 1
+    await working
+    insist(audits, "accounts to be compared at least once")
+    for way in stack.ways:
+        way.choose = lambda: (HARMLESS, HARMLESS)
+    left = await settled(stack, descriptors)
+    served = await client.get(await stack.path_form(), 1000)
+    say(line(requests=verdicts.total(), **{verdict.value: verdicts[verdict] for verdict in Verdict}))
+    say(
+        line(
+            connections_harmed=sum(way.harmed for way in stack.ways),
             descriptors_left=left,
-            memory_KiB_a_minute={
-                name: round(memory.slope) for name, memory in zip(("host", "enclave"), memories, strict=True)
-            },
-            growth_MiB=[round(memory.growth, 2) for memory in memories],
+            memory_KiB_a_minute={role: round(memory.slope) for role, memory in memories.items()},
+            growth_MiB=[round(memory.growth, 2) for memory in memories.values()],
             tracebacks=stack.tracebacks(),
             audits=audits,
         )
-        insist(verdicts[Verdict.WRONG] == 0, "no wrong byte")
-        insist(verdicts[Verdict.MIXED] == 0, "no mixed answers")
-        insist(verdicts[Verdict.RIGHT] > verdicts.total() / 2, "most requests to be served")
-        insist(max(left.values()) <= 0, "no descriptor left")
-        insist(all(memory.growth <= 4 for memory in memories), "memory flat")
-        insist(served is Verdict.RIGHT, "to be served after it all")
-        insist(stack.tracebacks() == 0, "no traceback in the logs")
+    )
+    insist(verdicts[Verdict.WRONG] == 0, "no wrong byte")
+    insist(verdicts[Verdict.MIXED] == 0, "no mixed answers")
+    insist(verdicts[Verdict.RIGHT] > verdicts.total() / 2, "most requests to be served")
+    insist(max(left.values()) <= 0, "no descriptor left")
+    insist(all(memory.growth <= 4 for memory in memories.values()), "memory flat")
+    insist(served is Verdict.RIGHT, "to be served after it all")
+    insist(stack.tracebacks() == 0, "no traceback in the logs")

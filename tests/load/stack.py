@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 from nitroproxy.demo.certificates import ThrowAwayAuthority
 from tests.load.client import BrokenOff, Connection
@@ -121,6 +121,37 @@ class Daemon:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+class Surroundings(Protocol):
+    """Two daemons, wherever they run, with clients on every side and a destination.
+
+    :ivar gateway: the gateway's TCP port on the loopback.
+    """
+
+    gateway: int
+
+    @property
+    def ways(self) -> tuple[FaultProxy, ...]:
+        """All on which faults can be put."""
+
+    async def path_form(self) -> Connection:
+        """A client of the gateway."""
+
+    async def enclave_path_form(self) -> Connection:
+        """A client of the enclave's proxy."""
+
+    async def tunnel(self) -> Connection:
+        """A client of the enclave's proxy with TLS of its own, through a tunnel."""
+
+    async def descriptors(self) -> dict[str, int]:
+        """The open descriptors of each daemon."""
+
+    async def residents(self) -> dict[str, int]:
+        """The resident memory of each daemon, in bytes."""
+
+    def tracebacks(self) -> int:
+        """How many tracebacks the daemons have logged."""
+
+
 class Stack:
     """The whole of it, in a directory of its own; an asynchronous context manager.
 
@@ -196,7 +227,7 @@ class Stack:
     ) -> None:
         for daemon in (self.host, self.enclave):
             await daemon.stop()
-        for proxy in (self.to_enclave, self.to_relay, self.to_logs, self.to_upstream):
+        for proxy in self.ways:
             await proxy.close()
         await self.upstream.close()
         if error is None:
@@ -236,6 +267,19 @@ class Stack:
     async def tunnel(self) -> Connection:
         """A client in the enclave with TLS of its own."""
         return await Connection.tunnel(self.loopback, self.port, self.client_context)
+
+    async def descriptors(self) -> dict[str, int]:
+        """The open descriptors of each daemon."""
+        return {daemon.role: daemon.descriptors for daemon in (self.host, self.enclave)}
+
+    async def residents(self) -> dict[str, int]:
+        """The resident memory of each daemon, in bytes."""
+        return {daemon.role: daemon.resident for daemon in (self.host, self.enclave)}
+
+    @property
+    def ways(self) -> tuple[FaultProxy, ...]:
+        """All on which faults can be put."""
+        return self.to_enclave, self.to_relay, self.to_logs, self.to_upstream
 
     def tracebacks(self) -> int:
         """How many tracebacks the daemons have logged."""

@@ -14,7 +14,7 @@ from typing import Final
 from tests.load import client
 from tests.load.client import BrokenOff, Connection, Verdict
 from tests.load.faults import HARMLESS, Fault
-from tests.load.stack import Stack
+from tests.load.stack import Stack, Surroundings
 
 _MIB: Final = 1 << 20
 
@@ -32,9 +32,19 @@ def insist(condition: object, what: str) -> None:
         raise Failed(what)
 
 
+def line(**figures: object) -> str:
+    """What was measured, in a line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
+
+
+def say(text: str) -> None:
+    """Print *text* as part of a trial's output."""
+    print(f"  {text}", flush=True)
+
+
 def report(**figures: object) -> None:
     """Print what was measured."""
-    print("  " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items()), flush=True)
+    say(line(**figures))
 
 
 async def all_right(stack: Stack, requests: int) -> None:
@@ -45,19 +55,19 @@ async def all_right(stack: Stack, requests: int) -> None:
     connection.abort()
 
 
-async def settled(stack: Stack, descriptors: dict[str, int], within: float = 20.0) -> dict[str, int]:
+async def settled(stack: Surroundings, descriptors: dict[str, int], within: float = 20.0) -> dict[str, int]:
     """Wait until no daemon has more descriptors than before; how many each has more."""
     more = {"host": 0, "enclave": 0}
     until = time.monotonic() + within
     while time.monotonic() < until:
-        more = {daemon.role: daemon.descriptors - descriptors[daemon.role] for daemon in (stack.host, stack.enclave)}
+        more = {role: count - descriptors[role] for role, count in (await stack.descriptors()).items()}
         if max(more.values()) <= 0:
             break
         await asyncio.sleep(0.2)
     return more
 
 
-async def warm(stack: Stack) -> dict[str, int]:
+async def warm(stack: Surroundings) -> dict[str, int]:
     """Use every way once, wait for quiet, and count the descriptors that are always there."""
     for connect in (stack.path_form, stack.enclave_path_form, stack.tunnel):
         connection = await connect()
@@ -66,7 +76,7 @@ async def warm(stack: Stack) -> dict[str, int]:
     quiet = 0
     counted: dict[str, int] = {}
     while quiet < 10:
-        seen = {daemon.role: daemon.descriptors for daemon in (stack.host, stack.enclave)}
+        seen = await stack.descriptors()
         quiet = quiet + 1 if seen == counted else 0
         counted = seen
         await asyncio.sleep(0.3)

@@ -48,14 +48,17 @@ def derive(
         return write_image(out, image.header.architecture, parts)
 
 
-def derive_for_tests(base: Path, output: Path, ca_pem: bytes, user: str = "65533") -> Measurements:
+def derive_for_tests(
+    base: Path, output: Path, ca_pem: bytes, user: str = "65533", limits: Mapping[str, object] | None = None
+) -> Measurements:
     """An image with the application of the VM tests, which trusts *ca_pem* and may reach the upstream on its parent.
 
     :param user: of the application; as the daemon's own, 65532, it can count the daemon's descriptors.
+    :param limits: that section of the configuration.
     """
     environment = ["PATH=/opt/nitroproxy/bin:/usr/bin:/bin", "LANG=C.UTF-8", f"NITROPROXY_APP_USER={user}"]
     egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]}
-    config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}}
+    config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}, "limits": limits or {}}
     files = {
         "app/application.py": _APPLICATION.read_bytes(),
         "etc/nitroproxy/config.json": json.dumps(config).encode(),

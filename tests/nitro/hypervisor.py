@@ -74,8 +74,8 @@ class Hypervisor:
 
         return do
 
-    def _build(self, ca: str) -> Mapping[str, object]:
-        return derive_for_tests(self._base, self._image, ca.encode(), user="65532").to_dict()
+    def _build(self, ca: str, limits: Mapping[str, object]) -> Mapping[str, object]:
+        return derive_for_tests(self._base, self._image, ca.encode(), "65532", limits).to_dict()
 
     def _start(self) -> Mapping[str, object]:
         self._enclave.start(memory_mib=MEMORY_MIB)

@@ -12,6 +12,7 @@ import fcntl
 import http.client
 import json
 import os
+import resource
 import socket
 import ssl
 import struct
@@ -104,15 +105,16 @@ def dial(cid: int, port: int) -> dict[str, Any]:
 
 
 def descriptors() -> dict[str, Any]:
-    """The proxy's process, and how many descriptors it has open."""
+    """The proxy's process, how many descriptors it has open, and its resident memory in bytes."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes()
         except OSError:
             continue
         if b"nitroproxy-enclave" in command:
-            return {"pid": int(process.name), "count": len(os.listdir(process / "fd"))}
-    return {"pid": 0, "count": 0}
+            resident = int((process / "statm").read_text().split()[1]) * resource.getpagesize()
+            return {"pid": int(process.name), "count": len(os.listdir(process / "fd")), "resident": resident}
+    return {"pid": 0, "count": 0, "resident": 0}
 
 
 def attest(nonce: str) -> dict[str, Any]:

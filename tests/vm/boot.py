@@ -59,6 +59,7 @@ STAGES: Final = {
     "eif": Stage(limit=1800, memory=0, systemd=False, enclave=True, here=True),
     "pair": Stage(limit=1800, memory=1536, systemd=True, enclave=True),
     "soak": Stage(limit=300, memory=2048, systemd=False, asked=True),
+    "pair-soak": Stage(limit=900, memory=2048, systemd=True, enclave=True, asked=True),
 }
 
 #: Seconds within which a guest that has run out of time hands over what it has.
@@ -289,7 +290,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--payload", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--eif", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=int, default=600, help="how long the stage soak lasts [600]")
+    parser.add_argument("--seconds", type=int, default=600, help="how long a soak lasts [600]")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all without a name")
     options = parser.parse_args(arguments)
     if unknown := set(options.stages) - set(STAGES):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,9 +23,9 @@ _HYPERVISOR_PORT: Final = 9100
 class EnclaveVM:
     """At most one enclave, started, frozen, killed and started again."""
 
-    def build(self) -> None:
-        """Have the image made, with the CA of this VM's upstream."""
-        self._order("build", ca=CA_FILE.read_text())
+    def build(self, limits: Mapping[str, object]) -> None:
+        """Have the image made, with the CA of this VM's upstream and *limits* in its configuration."""
+        self._order("build", ca=CA_FILE.read_text(), limits=limits)
 
     def start(self) -> None:
         """Boot the image; that it is up shows by the application's answering."""

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -36,10 +37,14 @@ _BOOT: Final = 240
 
 
 class Pair(Machine):
-    """Both VMs."""
+    """Both VMs.
 
-    def __init__(self) -> None:
-        super().__init__()
+    :param limits: that section of both daemons' configuration.
+    """
+
+    def __init__(self, limits: Mapping[str, object] | None = None) -> None:
+        self.limits = limits or {}
+        super().__init__(limits=self.limits)
         self.enclave = EnclaveVM()
         self.capture: subprocess.Popen[bytes] | None = None
         self.idle = (0, 0)
@@ -75,7 +80,7 @@ def host_starts(machine: Pair) -> str:
     machine.install_units()
     machine.configure()
     machine.answer_heartbeats()
-    machine.enclave.build()
+    machine.enclave.build(machine.limits)
     machine.start(HOST)
     wait_until("the gateway", 30, machine.alive)
     answer, failing = machine.failing_layers()
@@ -89,7 +94,7 @@ def enclave_starts(machine: Pair) -> str:
     seconds = wait_until("the application in the enclave", _BOOT, machine.enclave.ready)
     wait_until("health", 60, machine.healthy)
     expect("heartbeats of the boot", machine.heartbeats, [(CID, b"\xb7")])
-    machine.idle = _descriptors(machine)
+    machine.idle = both_descriptors(machine)
     return f"{seconds:.0f} s later"
 
 
@@ -202,10 +207,11 @@ def nothing_leaks(machine: Pair) -> str:
 
     def as_before() -> bool:
         slack = 8  # connections that are kept alive in the pools
-        return all(now <= then + slack for now, then in zip(_descriptors(machine), machine.idle, strict=True))
+        return all(now <= then + slack for now, then in zip(both_descriptors(machine), machine.idle, strict=True))
 
     wait_until(f"about {machine.idle} descriptors, as at first", 45, as_before, pause=1)
-    return f"{_CHURN} in {seconds:.0f} s; host and enclave had {machine.idle} at first and have {_descriptors(machine)}"
+    now = both_descriptors(machine)
+    return f"{_CHURN} in {seconds:.0f} s; host and enclave had {machine.idle} at first and have {now}"
 
 
 def _churn(machine: Pair, number: int) -> None:
@@ -233,7 +239,8 @@ def _expect_status(head: bytes, status: int) -> None:
     expect("the status line", head[:12], b"HTTP/1.1 %d" % status)
 
 
-def _descriptors(machine: Pair) -> tuple[int, int]:
+def both_descriptors(machine: Pair) -> tuple[int, int]:
+    """The open descriptors of the host daemon and of the enclave's."""
     return descriptors(machine.pid(HOST)), machine.enclave.ask("descriptors")["count"]
 
 

@@ -10,7 +10,7 @@ from tests.vm.checks import END, Result, report
 
 def main(stage: str) -> None:
     """Run the stage called *stage*: its module has a function `run_stage`."""
-    importlib.import_module(f"tests.vm.stage_{stage}").run_stage()
+    importlib.import_module(f"tests.vm.stage_{stage.replace('-', '_')}").run_stage()
     report(Result(END, "passed", 0.0, ""))
 
 
