@@ -40,7 +40,8 @@ A login that counts for a connection (NTLM) pins the connection to its client: `
 holds nothing: `sockets.hangup`. An application in the enclave enters at step 4 through the enclave's loopback. With
 CONNECT, or an upgrade answered by 101, the exchange becomes a tunnel on every hop.
 
-`attestation` verifies what an enclave says it is, `image` reads, builds and measures its images. Around it: `config`
+`attestation` verifies what an enclave says it is, `kms` opens what AWS KMS encrypts for an enclave, `image` reads,
+builds and measures its images. Around it: `config`
 loads the configuration, `daemon` is the life of a process (`daemon.service`: sockets, signals, watchdog;
 `daemon.reload`), `workers` runs a daemon on several processes, `telemetry` is health, metrics and logs, `sockets` and
 `vsock` are what lies below the engine. `commands` is the ``nitroproxy`` command and `demo` the demonstration.

@@ -63,8 +63,14 @@ class ImportTests(SynchronousTestCase):
             "nitroproxy.http1",
             "nitroproxy.config.load",
             "nitroproxy.image",
+            "nitroproxy.kms",
         )
         self.assertEqual(self.offenders(pure, ("twisted", "socket", "OpenSSL", "zope")), [])
+
+    def test_kms(self) -> None:
+        """What KMS encrypts is opened with a parser library, cryptography and nothing else of nitroproxy."""
+        others = tuple(name for name in self.modules if name.count(".") == 1 and name != "nitroproxy.kms")
+        self.assertEqual(self.offenders(("nitroproxy.kms",), others), [])
 
     def test_image(self) -> None:
         """Images are read and built with the standard library, a parser library and nothing else of nitroproxy."""
@@ -98,7 +104,10 @@ class ImportTests(SynchronousTestCase):
 
     def test_roots(self) -> None:
         """Only the composition roots read the configuration and touch the global reactor; no module imports them."""
-        everything, roots = ("nitroproxy",), ("nitroproxy.host.service", "nitroproxy.enclave.service")
+        everything, roots = (
+            ("nitroproxy",),
+            tuple(f"nitroproxy.{role}.service" for role in ("host", "enclave")),
+        )
         self.assertEqual(self.offenders(everything, roots), [])
         readers = (
             *roots,

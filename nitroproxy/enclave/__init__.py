@@ -6,6 +6,6 @@ device, `health` examines the relay and what lies beyond it.
 
 `init_root` is the composition root of the enclave's entry point: it joins `init`, which decides what runs, with
 `init_children`, which starts, reads and reaps processes, `init_output`, which makes lines of what they print,
-`init_notify`, by which the daemon tells that it is ready, and `init_system`, which brings up the loopback and looks up
-users and programs.
+`init_notify`, by which the daemon tells that it is ready, `init_clock`, which keeps the clock by the hypervisor's, and
+`init_system`, which brings up the loopback and looks up users and programs.
 """

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.wiring import hop_client, pool_settings
 from nitroproxy.enclave.init import WATCHDOG_SECONDS, EnclaveInit, Ending, Plan
 from nitroproxy.enclave.init_children import Account, Children, Command, OnLine
+from nitroproxy.enclave.init_clock import DEVICE as CLOCK
+from nitroproxy.enclave.init_clock import ClockKeeper, SystemClock, make_readable
 from nitroproxy.enclave.init_notify import NotifySocket, listen, variables
 from nitroproxy.enclave.init_system import CannotStart, account, bring_loopback_up, find_program
 from nitroproxy.errors import Kind
@@ -35,6 +38,8 @@ _log: Final = Logger()
 APPLICATION_USER: Final = "NITROPROXY_APP_USER"
 _DAEMON_ACCOUNT: Final = Account(65532, 65532)
 _DEFAULT_APPLICATION_USER: Final = "65533"
+#: What only an enclave has.
+_NSM: Final = "/dev/nsm"
 #: Files that the daemon may have open, as in its systemd unit.
 _DESCRIPTORS: Final = 65536
 #: Variables of the service manager above init, if there is one: init takes its part.
@@ -135,6 +140,8 @@ class _Root:
         root = os.geteuid() == 0
         if bring_loopback_up():
             _log.info("the loopback interface is up", event="loopback_up")
+        if root and os.path.exists(_NSM):
+            self._keep_clock()
         daemon_account, application_account = (_DAEMON_ACCOUNT, account(self._user)) if root else (None, None)
         with tempfile.TemporaryDirectory(prefix="nitroproxy-init-") as directory:
             os.chmod(directory, 0o711)  # noqa: S103  # the daemon's user passes through it
@@ -147,6 +154,12 @@ class _Root:
             listen(self._reactor, place, NotifySocket(init.ready, init.alive), daemon_account)
             self._watch_signals(children, init)
             return await init.run()
+
+    def _keep_clock(self) -> None:
+        """Keep the clock, now and from now on. In an enclave only: any other machine's clock is its own affair."""
+        with suppress(OSError):  # The keeper says so.
+            make_readable(CLOCK)
+        ClockKeeper(self._reactor, SystemClock(CLOCK)).start()
 
     def _plan(self, settings: Settings, place: Path, daemon: Account | None, application: Account | None) -> Plan:
         """What to run.
