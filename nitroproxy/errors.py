@@ -15,7 +15,9 @@ from typing import Final
 DETAIL_BYTES: Final = 512
 
 #: The hops that can find a failure. A name outside this set, in another hop's answer, is not a hop of ours.
-HOPS: Final = frozenset({"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
+HOPS: Final = frozenset(
+    {"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs", "nitroproxy-health"}
+)
 
 
 def cut(text: str, most: int) -> str:

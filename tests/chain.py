@@ -333,7 +333,7 @@ class ChainCase(TestCase):
         page = (await readBody(response)).decode("utf-8")
         found = re.findall(r'nitroproxy_requests_in_flight{[^}]*hop="nitroproxy-([a-z]+)"[^}]*} ([0-9.]+)', page)
         asking = {"host": 1, "enclave": 1}
-        return {hop: int(float(count)) - asking.get(hop, 0) for hop, count in found if hop != "logs"}
+        return {hop: int(float(count)) - asking.get(hop, 0) for hop, count in found if hop not in ("logs", "health")}
 
     async def until(self, expected: Any, look: Callable[[], Awaitable[Any]]) -> None:
         """Poll until the result is *expected*; the timeout of the test bounds the wait."""

@@ -107,11 +107,16 @@ class FakeRole:
         self.endpoints = [FakeEndpoint(), FakeEndpoint()]
         self.parts: dict[str, FakeParts] = {}
         self.whole: AllProcesses | None = None
+        self.whole_of_once: AllProcesses | None = None
         self.made: list[Process] = []
 
     def processes(self, settings: Settings) -> int:
         """See `Role`."""
         return self.count
+
+    def drain_delay(self, settings: Settings) -> float:
+        """See `Role`."""
+        return settings.host_proxy.drain_delay
 
     def check(self, settings: Settings) -> None:
         """See `Role`."""
@@ -141,8 +146,9 @@ class FakeRole:
             "serving", [DownstreamFactory(f"hop-{i}", hop, ListenerSettings(), hop.deadlines) for i in (0, 1)]
         )
 
-    def once(self, process: Process, settings: Settings) -> FakeParts:
+    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> FakeParts:
         """See `Role`."""
+        self.whole_of_once = whole
         return self._part("once", [])
 
     def _part(self, name: str, factories: Sequence[DownstreamFactory]) -> FakeParts:

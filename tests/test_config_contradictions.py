@@ -45,6 +45,19 @@ class ContradictionTests(SynchronousTestCase):
         self.assertEqual(self.first_keys(settings), ["logging.port"])
         self.assertEqual(self.first_keys(Settings(host_proxy=HostProxy(port=5001), egress=Egress(port=5001))), [])
 
+    def test_health_port(self) -> None:
+        """The health listener has a port of its own, where it has an address in common with the gateway."""
+        for interface, health_interface, right in (
+            ("127.0.0.1", "127.0.0.1", False),
+            ("0.0.0.0", "127.0.0.1", False),
+            ("127.0.0.1", "::", False),
+            ("127.0.0.1", "192.0.2.1", True),
+            ("::1", "127.0.0.1", True),
+        ):
+            gateway = HostProxy(interface=interface, port=8080, health_interface=health_interface, health_port=8080)
+            found = self.first_keys(Settings(host_proxy=gateway))
+            self.assertEqual(found, [] if right else ["host_proxy.health_port"], (interface, health_interface))
+
     def test_socket_path(self) -> None:
         """The directory of UNIX sockets leaves room for their names; with vsock there are none."""
         longest = "/" + "d" * (107 - len("//enclave/5001.sock"))

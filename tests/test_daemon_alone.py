@@ -68,4 +68,4 @@ class AloneTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(stopping))
         self.assertEqual([endpoint.port.connected for endpoint in self.role.endpoints], [False, False])
         self.assertEqual(self.role.parts["once"].places[0].done, [30.0])  # type: ignore[attr-defined]
-        self.assertEqual(self.role.done, ["serving ends", "process ends"])
+        self.assertEqual(self.role.done, ["serving ends", "once ends", "process ends"])

@@ -232,6 +232,52 @@ class DaemonTests(SynchronousTestCase):
             **options,
         )
 
+    def test_delay(self) -> None:
+        """Told to stop, it says so at once and serves on for the delay; the drain has all of its time after that."""
+        stops: list[None] = []
+        self.daemon = self.another(at_stop=lambda: stops.append(None), delay=lambda: 5.0)
+        self.start()
+        self.client(0).receive(GET)
+        self.told.messages.clear()
+        stopping = self.daemon.stopService()
+        self.assertEqual(len(stops), 1)
+        self.assertIn("EXTEND_TIMEOUT_USEC=30000000", self.told.messages)
+        self.reactor.advance(4.9)
+        self.assertEqual(self.endpoints[0].port.done, [])
+        self.reactor.advance(0.2)
+        self.assertEqual(self.endpoints[0].port.done, ["accept", "close"])
+        self.hops[0].pass_time(9.9)
+        self.assertNoResult(stopping)
+        self.hops[0].pass_time(0.2)
+        self.assertFalse(self.successResultOf(stopping))
+
+    def test_delay_cut_short(self) -> None:
+        """The second signal ends the delay, and every connection."""
+        handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        self.patch(gc, "freeze", lambda: None)
+        self.daemon = self.another(delay=lambda: 3600.0)
+        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
+        self.daemon.setServiceParent(self.application())
+        self.reactor.run()
+        self.start()
+        client = self.client(0)
+        client.receive(GET)
+        stopping = self.daemon.stopService()
+        self.reactor.stop = self.not_running
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        client.settle()
+        self.assertTrue(client.aborted)
+        for hop in self.hops:
+            hop.pass_time(0.2)
+        self.assertFalse(self.successResultOf(stopping))
+        self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.getTime() > 100], [])
+
+    @staticmethod
+    def not_running() -> None:
+        """The reactor is being stopped already."""
+        raise ReactorNotRunning
+
     def test_ready_later(self) -> None:
         """It is ready when what it starts is; until then it says nothing, and then also what it is about."""
         starting: Deferred[None] = Deferred()

@@ -90,4 +90,4 @@ class GuideTests(SynchronousTestCase):
         """Every key that SIGHUP changes."""
         text = section("Signals")
         for name in RELOADABLE - {"egress.allow", "egress.deny", "egress.allow_addresses"}:
-            self.assertIn(f"`{name.removeprefix('host_proxy.') if name.endswith('delay') else name}`", text)
+            self.assertIn(f"`{name.removeprefix('host_proxy.') if name.endswith('retry_delay') else name}`", text)

@@ -76,10 +76,10 @@ class EnclaveRoleTests(SynchronousTestCase):
         process = self.process()
         for make in (
             lambda: self.role.serving(process, bad, None, ask_nothing),
-            lambda: self.role.once(process, bad),
+            lambda: self.role.once(process, bad, None),
             lambda: self.role.serving(process, self.settings, None, ask_nothing).prepare(bad),
-            lambda: self.role.once(process, self.settings).prepare(bad),
+            lambda: self.role.once(process, self.settings, None).prepare(bad),
         ):
             error = self.assertRaises(Unloadable, make)
             self.assertIn("tls.ca_file", str(error))
-        self.role.once(process, self.settings).prepare(self.settings)()
+        self.role.once(process, self.settings, None).prepare(self.settings)()

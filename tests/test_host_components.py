@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Egress, HostProxy, Limits, Logging, Settings, Transport
+from nitroproxy.config.schema import Egress, HostProxy, Limits, Settings, Transport
 from nitroproxy.daemon.place import Unable
 from nitroproxy.host import components
 from nitroproxy.host.components import HostRole
-from nitroproxy.host.enclave_end import WORDS
 from tests.roles import FakeReactor, ask_nothing
 
 
@@ -66,27 +64,6 @@ class HostRoleTests(SynchronousTestCase):
             all(factory.router is not router for factory, (router, _) in zip(serving.factories, old, strict=True))
         )
         self.assertEqual(len(retired), 1)
-
-    def test_log(self) -> None:
-        """The enclave's log is taken once, at a place whose limits are reloaded, too; without a port not at all."""
-        log = self.role.once(self.process("supervisor"), self.settings)
-        [place] = log.places
-        self.assertTrue(place.name.endswith("/host/5002.sock"))
-        log.prepare(self.changed(limits=Limits(connections=7)))()
-        self.assertEqual(log.factory.settings.connections, 7)
-        self.assertEqual(self.role.once(self.process(), self.changed(logging=Logging(port=0))).places, [])
-
-    def test_enclave_end(self) -> None:
-        """The enclave's events reach the log and the account of its end, which the pages ask for."""
-        process = self.process("supervisor")
-        written: list[Any] = []
-        self.patch(process.instruments.lines, "take", written.append)
-        log = self.role.once(process, self.settings)
-        event = {"event": "enclave_did_not_start", "message": "the enclave did not start: why"}
-        log.intake._take(event)
-        self.assertEqual(written, [event])
-        words: str = self.successResultOf(Deferred.fromCoroutine(log.answerers[WORDS](None)))
-        self.assertTrue(words.endswith("Z the enclave said: the enclave did not start: why"), words)
 
     def test_own_addresses(self) -> None:
         """Without this machine's own addresses the address guard would guard nothing: the daemon does not start."""

@@ -42,12 +42,24 @@ class EnclaveEndTests(SynchronousTestCase):
         read = self.ask(WORDS)
         self.now += 1
         self.take("enclave_ended")
+        self.now += 20
         self.ask(FORGET, read)
         self.assertNotEqual(self.ask(WORDS), "")
         self.ask(FORGET, self.ask(WORDS))
         self.assertEqual(self.ask(WORDS), "")
         self.take("enclave_ended")
         self.take("daemon_ready")
+        self.assertEqual(self.ask(WORDS), "")
+
+    def test_last_moment(self) -> None:
+        """An enclave that has said why it ends may answer for a moment more: that does not make its words forgotten."""
+        self.take("enclave_ended")
+        words = self.ask(WORDS)
+        self.now += 10
+        self.ask(FORGET, words)
+        self.assertEqual(self.ask(WORDS), words)
+        self.now += 10
+        self.ask(FORGET, words)
         self.assertEqual(self.ask(WORDS), "")
 
     def test_hostile(self) -> None:

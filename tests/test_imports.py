@@ -113,6 +113,7 @@ class ImportTests(SynchronousTestCase):
             *roots,
             "nitroproxy.enclave.init_root",
             "nitroproxy.host.components",
+            "nitroproxy.host.once",
             "nitroproxy.enclave.components",
             "nitroproxy.daemon.role",
             "nitroproxy.daemon.alone",

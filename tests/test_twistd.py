@@ -16,6 +16,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.ports import free_port
+
 TWISTD = Path(sys.executable).with_name("twistd")
 #: Seconds after which a twistd that does not end has failed.
 PATIENCE = 60
@@ -31,13 +33,14 @@ class TwistdTests(SynchronousTestCase):
         self.busy = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.busy.close)
 
-    def twistd(self, *options: str, port: int = 0) -> subprocess.CompletedProcess[str]:
+    def twistd(self, *options: str, port: int = 0, **more: object) -> subprocess.CompletedProcess[str]:
         """What twistd said, and its status."""
         environ = {
             "PATH": os.environ["PATH"],
             "NITROPROXY_TRANSPORT_KIND": "unix",
             "NITROPROXY_TRANSPORT_DIRECTORY": str(self.directory / "s"),
             "HOST_PROXY_PORT": str(port or self.busy.getsockname()[1]),
+            **{name: str(value) for name, value in more.items()},
         }
         command = [str(TWISTD), *options, "--pidfile=pid", "--reactor=nitroproxy", "nitroproxy-host"]
         return subprocess.run(
@@ -102,6 +105,33 @@ class TwistdTests(SynchronousTestCase):
         text = (self.directory / "log").read_text()
         for words in ("starting up", "listening on 127.0.0.1", "SIGTERM: draining"):
             self.assertEqual(text.count(words), 1, words)
+
+    def test_health_port(self) -> None:
+        """With several processes the supervisor has the health listener, which tells of all of them."""
+        port, health_port = free_port(), free_port()
+        done = self.twistd(
+            "--logfile=log",
+            port=port,
+            NITROPROXY_HOST_PROXY_PROCESSES="2",
+            NITROPROXY_HOST_PROXY_HEALTH_PORT=health_port,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        daemon = os.pidfd_open(int((self.directory / "pid").read_text()))
+        self.addCleanup(os.close, daemon)
+        self.addCleanup(self.kill, daemon)
+        # The gateway's queue takes the connection; a worker answers when it is up.
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=PATIENCE):
+            pass
+        with urllib.request.urlopen(f"http://127.0.0.1:{health_port}/metrics", timeout=PATIENCE) as answer:
+            page = answer.read().decode()
+        for worker in ("supervisor", "1", "2"):
+            self.assertIn(f'nitroproxy_worker_up{{role="host",worker="{worker}"}}', page)
+        self.assertIn(
+            'nitroproxy_connections_limit{hop="nitroproxy-health",role="host",worker="supervisor"} 64.0', page
+        )
+        self.assertRegex(page, r'nitroproxy_health{layer="vsock",role="host",status="fail",worker="supervisor"} 1\.0')
+        signal.pidfd_send_signal(daemon, signal.SIGTERM)
+        self.assertTrue(select.select([daemon], [], [], PATIENCE)[0], "it does not end")
 
     def test_not_for_us(self) -> None:
         """Places for the log that are not for us are refused in one line."""

@@ -12,10 +12,11 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.logs import EventLog
 from nitroproxy.telemetry.metrics import Metrics, merge
 from nitroproxy.telemetry.packing import unpack
-from nitroproxy.workers.supervisor import CannotStart, Supervisor
+from nitroproxy.workers.supervisor import CannotStart, Supervised, Supervisor
 from nitroproxy.workers.worker import WorkerStart
 from tests.pair import FakeSpawn, FakeWorker, values
 
@@ -246,6 +247,19 @@ class SupervisorTests(SynchronousTestCase):
         self.spawn.carry()
         self.assertEqual(self.successResultOf(workers), {"1": True, "2": True})
         self.assertEqual(len(self.successResultOf(metrics)), 3)
+
+    def test_supervised(self) -> None:
+        """The supervisor's own pages have what a worker's have: the counts of all, and whether all answer."""
+        supervised = Supervised(lambda: self.supervisor)
+        self.up()
+        self.worker(1).count = 5
+        found = values(self.done(supervised.metrics()))
+        self.assertEqual(found["nitroproxy_requests_total", "1"], 5)
+        self.assertEqual(self.done(supervised.check()), Check("pass", "2 answer"))
+        self.worker(2).pair.stuck = True
+        asked = Deferred.fromCoroutine(supervised.check())
+        self.pass_time(0.6)
+        self.assertEqual(self.successResultOf(asked), Check("warn", "of 2 workers these do not answer: 2"))
 
     def test_accepting(self) -> None:
         """The daemon accepts at a place while a worker is up that does: without any it does not, however they ended

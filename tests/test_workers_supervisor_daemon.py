@@ -175,4 +175,4 @@ class SupervisorDaemonTests(SynchronousTestCase):
         for number in (1, 2):
             self.spawn.die(number, "ended with status 0")
         self.assertTrue(self.successResultOf(stopping))
-        self.assertEqual(self.role.done, ["process ends"])
+        self.assertEqual(self.role.done, ["once ends", "process ends"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from nitroproxy.config.schema import Settings
@@ -43,6 +44,9 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
         )
     if settings.logging.port == egress.port:
         yield Contradiction(("logging.port", "egress.port"), "another port than egress.port")
+    gateway = settings.host_proxy
+    if gateway.health_port == gateway.port and _overlap(gateway.interface, gateway.health_interface):
+        yield Contradiction(("host_proxy.health_port", "host_proxy.port"), "another port than host_proxy.port")
     if transport.kind != "vsock":
         port = max(enclave.port, egress.port)
         longest = f"/enclave/{port}.sock" if transport.kind == "unix" else f"/vsock.sock_{port}"
@@ -52,3 +56,9 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
             yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
     if not settings.tls.verify_certificates and not debug_mode:
         yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two listeners at these addresses cannot have the same port."""
+    addresses = ip_address(one), ip_address(other)
+    return addresses[0] == addresses[1] or any(address.is_unspecified for address in addresses)

@@ -200,6 +200,22 @@ class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):
         bool,
         Meta(description="Have redirects of requests in path form (/https://...) lead through the proxy again."),
     ] = True
+    health_interface: Annotated[
+        _Interface, Meta(description="The address of the listener for load balancers, orchestrators and scrapers.")
+    ] = "127.0.0.1"
+    health_port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="Its TCP port, for /health and /metrics only; 0: no such listener."),
+    ] = 0
+    drain_delay: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Seconds after SIGTERM in which /health/ready fails and the gateway still accepts, so that "
+            "load balancers send their clients elsewhere first.",
+        ),
+    ] = 0.0
 
 
 class Egress(Struct, frozen=True, forbid_unknown_fields=True):

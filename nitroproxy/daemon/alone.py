@@ -6,12 +6,10 @@ import os
 import time
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.reload import Reloader
-from nitroproxy.daemon.role import Commit, Role, Stages, places_of, prepare_all
+from nitroproxy.daemon.role import Commit, Role, Stages, asked_here, places_of, prepare_all
 from nitroproxy.daemon.service import Daemon
 from nitroproxy.daemon.systemd import Notifier
 
@@ -28,8 +26,8 @@ class Alone:
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
         process = role.process(reactor, settings, output, "")
-        once = self._once = role.once(process, settings)
-        serving = role.serving(process, settings, None, self._ask_once)
+        once = role.once(process, settings, None)
+        serving = role.serving(process, settings, None, asked_here(once.answerers))
         self._parts = serving, once, process
         reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(reloader.collect)
@@ -39,12 +37,11 @@ class Alone:
             process.instruments,
             Notifier(os.environ),
             reloader.drain_timeout,
-            [*serving.at_end, *process.at_end],
+            [*serving.at_end, *once.at_end, *process.at_end],
             reloader,
+            at_stop=process.drain,
+            delay=lambda: role.drain_delay(reloader.configuration.settings),
         )
-
-    def _ask_once(self, what: str, about: Any) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self._once.answerers[what](about))
 
     def _prepare(self, settings: Settings) -> Commit:
         return prepare_all(self._parts, settings)

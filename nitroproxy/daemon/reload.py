@@ -23,6 +23,7 @@ RELOADABLE: Final = frozenset(
     {"egress.allow", "egress.deny", "egress.allow_addresses", "tls.allow_plaintext", "logging.level"}
     | {"tls.ca_file", "tls.extra_ca_file", "tls.certificate_profile", "tls.client_certificates"}
     | {"limits", "host_proxy.max_retries", "host_proxy.retry_delay", "host_proxy.names", "host_proxy.rewrite_location"}
+    | {"host_proxy.drain_delay"}
 )
 
 

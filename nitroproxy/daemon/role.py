@@ -44,6 +44,11 @@ class Server:
     hop: str
 
 
+def asked_here(answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]) -> AskOnce:
+    """Asks *answerers*, which this process has itself."""
+    return lambda what, about: Deferred.fromCoroutine(answerers[what](about))
+
+
 #: The daemon's servers in the order in which they stop: those of one stage together, and each stage only when the
 #: requests of the one before have finished, which may still need the later ones.
 Stages = Sequence[Sequence[Server]]
@@ -77,12 +82,15 @@ class Once(Part, Protocol):
 
     :ivar places: where it listens besides its `Server`; they stop last.
     :ivar answerers: what the processes that serve can ask it, by name. Arguments and answers are plain values.
+    :ivar at_end: as `Serving.at_end`; after those.
     """
 
     @property
     def places(self) -> Sequence[Place]: ...
     @property
     def answerers(self) -> Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]: ...
+    @property
+    def at_end(self) -> Sequence[Callable[[], object]]: ...
 
 
 class AllProcesses(Protocol):
@@ -100,7 +108,8 @@ class Process:
 
     :param limits_descriptors: raise the limit on descriptors and warn when ``limits.connections`` do not fit: for the
         first process of a daemon, from which the others inherit it.
-    :param at_end: see `Serving.at_end`; after those.
+    :param at_end: see `Serving.at_end`; after those of all parts.
+    :ivar draining: the daemon is being stopped.
     """
 
     def __init__(
@@ -117,8 +126,13 @@ class Process:
         self.deadlines = deadlines
         self.instruments = instruments
         self.at_end: Sequence[Callable[[], object]] = [*at_end, deadlines.stop]
+        self.draining = False
         self._limits_descriptors = limits_descriptors
         self._check(settings)
+
+    def drain(self) -> None:
+        """The daemon is being stopped."""
+        self.draining = True
 
     def prepare(self, settings: Settings) -> Commit:
         """See `Part`."""
@@ -144,6 +158,9 @@ class Role(Protocol):
 
     def processes(self, settings: Settings) -> int:
         """How many processes serve."""
+
+    def drain_delay(self, settings: Settings) -> float:
+        """Seconds between the decision to drain and its first step."""
 
     def check(self, settings: Settings) -> None:
         """Examine once, before anything is built, what the daemon cannot run without.
@@ -172,9 +189,10 @@ class Role(Protocol):
         :raises nitroproxy.daemon.reload.Unloadable: when a file of the configuration cannot be used.
         """
 
-    def once(self, process: Process, settings: Settings) -> Once:
+    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> Once:
         """What the daemon has once; *process* is the only or the first one.
 
+        :param whole: as in `serving`; can be asked when all of the daemon has been built.
         :raises nitroproxy.daemon.reload.Unloadable: when a file of the configuration cannot be used.
         """
 

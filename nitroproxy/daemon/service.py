@@ -46,6 +46,8 @@ class Daemon(Service):
     :param reload: does what SIGHUP asks for; gives whether it could. Never called again before it has finished.
     :param at_start: called when the daemon listens and takes signals; its result fires when the daemon is ready, or
         fails with the reason why it cannot run.
+    :param at_stop: called when the daemon is told to stop.
+    :param delay: gives the seconds from then until it begins to; the second signal ends them.
     :param about: the first words of the status line.
     :param takes_signals: False: another process tells this one what to do.
     """
@@ -61,6 +63,8 @@ class Daemon(Service):
         reload: Callable[[], bool | Deferred[bool]],
         *,
         at_start: Callable[[], Deferred[None]] = lambda: succeed(None),
+        at_stop: Callable[[], object] = lambda: None,
+        delay: Callable[[], float] = lambda: 0.0,
         about: str = "",
         takes_signals: bool = True,
     ) -> None:
@@ -72,6 +76,10 @@ class Daemon(Service):
         self._at_end = at_end
         self.reload = reload
         self._at_start = at_start
+        self._at_stop = at_stop
+        self._delay = delay
+        #: Fires when the delay is over; None when there is none.
+        self._delaying: Deferred[None] | None = None
         self._about = about
         self._takes_signals = takes_signals
         self._ready = False
@@ -158,10 +166,12 @@ class Daemon(Service):
         """
         super().stopService()
         self._draining = True
-        self._notifier.stopping(self._status(), self._drain_timeout() + _LAST_SECONDS)
+        self._at_stop()
+        self._notifier.stopping(self._status(), self._delay() + self._drain_timeout() + _LAST_SECONDS)
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> bool:
+        await self._wait()
         until = self._reactor.seconds() + self._drain_timeout()
         complete = True
         try:
@@ -178,6 +188,21 @@ class Daemon(Service):
         if not complete and self.parent is not None:
             _end_process_with(1)
         return complete
+
+    async def _wait(self) -> None:
+        """Serve on for a while, so that whoever watches the daemon's readiness can send its clients elsewhere."""
+        seconds = self._delay()
+        if seconds:
+            self._delaying = Deferred()
+            later = self._reactor.callLater(seconds, self._end_delay)
+            await self._delaying
+            if later.active():
+                later.cancel()
+
+    def _end_delay(self) -> None:
+        delaying, self._delaying = self._delaying, None
+        if delaying is not None:
+            delaying.callback(None)
 
     def _own_process(self) -> None:
         """twistd has started: install signal handlers."""
@@ -227,8 +252,9 @@ class Daemon(Service):
             for stage in self._stages:
                 for place in stage:
                     place.abort()
+            self._end_delay()
         else:
-            seconds = self._drain_timeout()
+            seconds = self._delay() + self._drain_timeout()
             _log.info("{signal}: draining, for at most {seconds:g} s", event="draining", signal=name, seconds=seconds)
 
 

@@ -41,7 +41,8 @@ from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
-from nitroproxy.telemetry.metrics import ConnectMetrics, TLSMetrics, one_counter, pool_metrics
+from nitroproxy.telemetry.memory import machine_memory
+from nitroproxy.telemetry.metrics import ConnectMetrics, TLSMetrics, limit_metrics, one_counter, pool_metrics
 from nitroproxy.telemetry.shipping import LogShipper, post_to
 from nitroproxy.tls.client import TLSClient
 from nitroproxy.tls.settings import TLSFileError
@@ -100,6 +101,7 @@ class EnclaveProxy:
         instruments.metrics.sources += [
             self._handshakes.collect,
             pool_metrics("destinations", lambda: self._built.pool),
+            limit_metrics({HOP: self._from_parent.limit}),
         ]
         self.factories: Sequence[DownstreamFactory] = [self._from_parent, self._from_enclave]
         if not settings.enclave.proxy_port:
@@ -171,6 +173,7 @@ class TLSFiles:
     could not use. See `nitroproxy.daemon.role.Once`."""
 
     places: Sequence[Place] = ()
+    at_end: Sequence[Callable[[], object]] = ()
     answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = MappingProxyType({})
 
     def __init__(self, settings: Settings) -> None:
@@ -191,6 +194,10 @@ class EnclaveRole:
         """See `Role`."""
         return settings.enclave.processes
 
+    def drain_delay(self, settings: Settings) -> float:
+        """See `Role`: none, as no load balancer sends clients here."""
+        return 0.0
+
     def check(self, settings: Settings) -> None:
         """See `Role`: nothing."""
 
@@ -204,8 +211,10 @@ class EnclaveRole:
         if logs is not None:
             instruments.metrics.sources += logs.sources
             at_end = [logs.shipper.flush, logs.shipper.stop]
-        limits_descriptors = not worker.isdecimal()
-        return Process(reactor, settings, deadlines, instruments, limits_descriptors=limits_descriptors, at_end=at_end)
+        is_first = not worker.isdecimal()
+        if is_first:
+            instruments.metrics.sources.append(machine_memory())
+        return Process(reactor, settings, deadlines, instruments, limits_descriptors=is_first, at_end=at_end)
 
     def servers(self, reactor: Any, settings: Settings) -> Stages:
         """See `Role`: where the host and where applications in the enclave find the proxy."""
@@ -221,6 +230,6 @@ class EnclaveRole:
         """See `Role`."""
         return EnclaveProxy(process, settings, whole)
 
-    def once(self, process: Process, settings: Settings) -> TLSFiles:
+    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> TLSFiles:
         """See `Role`."""
         return TLSFiles(settings)

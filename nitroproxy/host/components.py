@@ -1,24 +1,22 @@
-"""What the host daemon is made of, built from the configuration: the part that serves, and the enclave's log.
+"""What the host daemon is made of, built from the configuration: the part that serves, and `once` what there is once.
 
 `HostRole` gives them to the composition roots (`nitroproxy.daemon.role`), which run them in one process or several.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings
-from nitroproxy.daemon.place import ListeningPlace, exit_with
+from nitroproxy.daemon.place import exit_with
 from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
     RELAY_PATIENCE,
-    OnlyFrom,
     gateway_server,
     hop_client,
     hop_server,
@@ -31,25 +29,22 @@ from nitroproxy.errors import Kind
 from nitroproxy.host.dial import Resolver
 from nitroproxy.host.dns import Names
 from nitroproxy.host.egress import EgressRouter, relay_site
-from nitroproxy.host.enclave_end import EnclaveEnd
 from nitroproxy.host.gateway import GatewayRouter
-from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
 from nitroproxy.host.lookup import Lookups
+from nitroproxy.host.once import HostOnce
 from nitroproxy.host.own_addresses import OwnAddresses, own_addresses
 from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
-from nitroproxy.telemetry.metrics import pool_metrics
+from nitroproxy.telemetry.metrics import limit_metrics, pool_metrics
 
-#: The names of gateway, relay and log listener.
+#: The names of gateway and relay.
 GATEWAY: Final = "nitroproxy-host"
 RELAY: Final = "nitroproxy-relay"
-LOGS: Final = "nitroproxy-logs"
 
 
 @dataclass(frozen=True)
@@ -59,42 +54,6 @@ class _Built:
     pool: Pool
     gateway: GatewayRouter
     relay: EgressRouter
-
-
-class EnclaveLog:
-    """The enclave's log, which one process takes: its lines are numbered. See `nitroproxy.daemon.role.Once`."""
-
-    def __init__(self, process: Process, settings: Settings) -> None:
-        instruments = process.instruments
-        self._lines = instruments.lines
-        self._end = EnclaveEnd(time.time)
-        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = self._end.answerers
-        self.intake = LogIntake(settings.enclave.cid, self._take)
-        self.factory = DownstreamFactory(
-            LOGS, LogRouter(self.intake), _log_settings(settings), process.deadlines, instruments.observer(LOGS)
-        )
-        instruments.metrics.sources.append(self.intake.collect)
-        self.places: Sequence[ListeningPlace] = []
-        if settings.logging.port:
-            server = hop_server(process.reactor, settings, "host", settings.logging.port)
-            self.places = [ListeningPlace(*server, self.factory)]
-
-    def _take(self, fields: Mapping[str, Any]) -> None:
-        self._end.take(fields)
-        self._lines.take(fields)
-
-    def prepare(self, settings: Settings) -> Commit:
-        """See `nitroproxy.daemon.role.Part`."""
-
-        def commit() -> None:
-            self.factory.settings = _log_settings(settings)
-
-        return commit
-
-
-def _log_settings(settings: Settings) -> ListenerSettings:
-    wanted = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
-    return replace(wanted, connections=min(wanted.connections, LOG_CONNECTIONS))
 
 
 class HostProxy:
@@ -115,7 +74,10 @@ class HostProxy:
         self._relay = DownstreamFactory(
             RELAY, built.relay, relay_settings(settings), deadlines, instruments.observer(RELAY)
         )
-        instruments.metrics.sources.append(pool_metrics("enclave", lambda: self._built.pool))
+        instruments.metrics.sources += [
+            pool_metrics("enclave", lambda: self._built.pool),
+            limit_metrics({factory.hop: factory.limit for factory in (self._gateway, self._relay)}),
+        ]
         self.factories: Sequence[DownstreamFactory] = [self._gateway, self._relay]
         self.at_end: Sequence[Callable[[], object]] = [self._retire]
 
@@ -136,6 +98,7 @@ class HostProxy:
             self._ask_once,
             verifies=settings.tls.verify_certificates,
             workers=whole.check if whole is not None else None,
+            draining=lambda: self._process.draining,
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
@@ -178,6 +141,10 @@ class HostRole:
         """See `Role`."""
         return settings.host_proxy.processes
 
+    def drain_delay(self, settings: Settings) -> float:
+        """See `Role`."""
+        return settings.host_proxy.drain_delay
+
     def check(self, settings: Settings) -> None:
         """See `Role`: the address guard needs this machine's own addresses."""
         try:
@@ -199,6 +166,6 @@ class HostRole:
         """See `Role`."""
         return HostProxy(process, settings, whole, ask_once)
 
-    def once(self, process: Process, settings: Settings) -> EnclaveLog:
+    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> HostOnce:
         """See `Role`."""
-        return EnclaveLog(process, settings)
+        return HostOnce(process, settings, whole)

@@ -21,6 +21,8 @@ _SERVES: Final = "daemon_ready"
 #: Bytes of the words that are kept, at the beginning, which has the reason, and at the end, which has the last output.
 _FIRST_BYTES: Final = 192
 _LAST_BYTES: Final = 288
+#: Seconds for which they are kept although the enclave answers: it says them a moment before its end.
+_LAST_MOMENT: Final = 15.0
 
 
 class EnclaveEnd:
@@ -36,6 +38,7 @@ class EnclaveEnd:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self.words = ""
+        self._said_at = 0.0
 
     @property
     def answerers(self) -> Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]:
@@ -45,7 +48,8 @@ class EnclaveEnd:
     def take(self, fields: Mapping[str, Any]) -> None:
         """Look at an event of the enclave's log. The log intake calls this for each."""
         if fields["event"] in _ENDS:
-            self.words = f"at {timestamp(self._now())} the enclave said: {_bounded(fields['message'])}"
+            self._said_at = self._now()
+            self.words = f"at {timestamp(self._said_at)} the enclave said: {_bounded(fields['message'])}"
         elif fields["event"] == _SERVES:
             self.words = ""
 
@@ -53,8 +57,8 @@ class EnclaveEnd:
         return self.words
 
     async def _forget(self, about: Any) -> Any:
-        """Forget the words, unless the enclave has ended again since they were read."""
-        if self.words == about:
+        """Forget the words, unless they are new or the enclave has ended again since they were read."""
+        if self.words == about and abs(self._now() - self._said_at) > _LAST_MOMENT:
             self.words = ""
 
 

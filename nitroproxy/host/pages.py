@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.web.server import Request, Site
 
@@ -19,8 +20,11 @@ from nitroproxy.daemon.role import AskOnce
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.enclave_end import FORGET, WORDS
 from nitroproxy.host.gateway import ENCLAVE
+from nitroproxy.http1.messages import Request as ProxyRequest
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
+from nitroproxy.proxy.record import Record
+from nitroproxy.proxy.route import Local, Route
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import Collect, MetricsResource, metrics_of_both
 from nitroproxy.telemetry.health import (
@@ -65,6 +69,7 @@ class HealthOfHost:
     :param ask_once: asks for the words with which the enclave ended, shown while it does not answer: see
         `nitroproxy.host.enclave_end`.
     :param workers: examines the daemon's processes, if it has several.
+    :param draining: whether the daemon is being stopped: then it is not ready.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class HealthOfHost:
         *,
         verifies: bool,
         workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._pool = pool
         self._deadlines = deadlines
@@ -83,10 +89,12 @@ class HealthOfHost:
         self._ask_once = ask_once
         self._verifies = verifies
         self._workers = workers
+        self._draining = draining
 
     async def __call__(self) -> Health:
         """Examine the host daemon, and ask the enclave for its own health and that of the way out."""
-        health = Health("nitroproxy-host", self._version, {"host": Check("pass")})
+        host = Check("fail", "the host daemon is being stopped") if self._draining() else Check("pass")
+        health = Health("nitroproxy-host", self._version, {"host": host})
         examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
         ended = self._ask_once(WORDS, None)
         theirs: dict[str, Check] = {}
@@ -154,15 +162,38 @@ class MetricsOfBoth:
 
 def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str) -> Site:
     """The gateway's resource tree: ``/``, ``/metrics``, ``/health`` with ``/health/live`` and ``/health/ready``."""
-    hop = "nitroproxy-host"
+    root = _root("nitroproxy-host", health, metrics)
+    root.putChild(b"", _Index("nitroproxy-host", version))
+    return Site(root)
+
+
+def health_site(health: HealthOfHost, metrics: MetricsOfBoth) -> Site:
+    """That of the health listener: the same without ``/``."""
+    return Site(_root("nitroproxy-health", health, metrics))
+
+
+def _root(hop: str, health: HealthOfHost, metrics: MetricsOfBoth) -> LocalRoot:
     tree = HealthResource(hop, health)
     tree.putChild(b"ready", HealthResource(hop, health))
     tree.putChild(b"live", HealthResource(hop, health.live))
     root = LocalRoot(hop)
-    root.putChild(b"", _Index(hop, version))
     root.putChild(b"health", tree)
     root.putChild(b"metrics", MetricsResource(hop, metrics))
-    return Site(root)
+    return root
+
+
+class HealthRouter:
+    """The health listener's routing: every request is for its pages."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def route(self, request: ProxyRequest, record: Record) -> Route:
+        """See `nitroproxy.proxy.route.Router.route`."""
+        return Local(self._site)
+
+    def check_tunnel(self, record: Record, address: IAddress) -> None:
+        """See `nitroproxy.proxy.route.Router.check_tunnel`: this listener has no tunnels."""
 
 
 class _Index(LocalRoot):

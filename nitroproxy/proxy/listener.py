@@ -75,6 +75,10 @@ class DownstreamFactory(Factory):
         #: Nothing that was under way has been aborted.
         self._complete = True
 
+    def limit(self) -> int:
+        """How many connections are served at a time, with those of the listeners that share its places."""
+        return max(self.settings.connections, self.settings.together)
+
     def buildProtocol(self, addr: IAddress | None) -> Downstream | None:
         if addr is not None and not self.settings.accepts(addr):
             self.observer.refused(Kind.PEER_DENIED, addr)

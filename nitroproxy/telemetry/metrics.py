@@ -42,6 +42,7 @@ _ALERTED: Final = {
     "nitroproxy-enclave": (Kind.RELAY_UNAVAILABLE, Kind.CONNECTION_LIMIT_REACHED, Kind.TLS_CERTIFICATE_ERROR),
     "nitroproxy-relay": (Kind.CONNECTION_LIMIT_REACHED,),
     "nitroproxy-logs": (Kind.CONNECTION_LIMIT_REACHED,),
+    "nitroproxy-health": (Kind.CONNECTION_LIMIT_REACHED,),
 }
 #: Hops with a listener that only one peer may use.
 _GUARDED: Final = frozenset({"nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs"})
@@ -49,7 +50,7 @@ _GUARDED: Final = frozenset({"nitroproxy-enclave", "nitroproxy-relay", "nitropro
 #: The names of all labels, but for a histogram's ``le``. `role` and `worker` say which process counted; see `Metrics`.
 LABELS: Final = frozenset(
     {"role", "worker", "hop", "method", "code", "reason", "direction", "kind", "error", "proxy_status", "found_by"}
-    | {"rule", "peer", "errno", "result", "resumed", "pool", "state", "version", "outcome"}
+    | {"rule", "peer", "errno", "result", "resumed", "pool", "state", "version", "outcome", "layer", "status"}
 )
 
 #: Gives metric families when asked.
@@ -272,6 +273,18 @@ def pool_metrics(name: str, current: Callable[[], Pool]) -> Source:
         yield _gauge("pool_connections", "Connections kept to the next hop.", ["pool", "state"], rows)
 
     return collect
+
+
+def limit_metrics(limits: Mapping[str, Callable[[], int]]) -> Source:
+    """The connections that each hop's listeners serve at a time.
+
+    :param limits: gives the number, by hop.
+    """
+    return lambda: [_gauge("connections_limit", "Connections that are served at a time.", ["hop"], _rows(limits))]
+
+
+def _rows(limits: Mapping[str, Callable[[], int]]) -> _Rows:
+    return [([hop], limit()) for hop, limit in limits.items()]
 
 
 def process_metrics() -> Source:

@@ -5,7 +5,7 @@ A worker that dies or hangs is replaced while the others keep serving: see `nitr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -13,11 +13,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from nitroproxy.telemetry.metrics import Metrics
-from nitroproxy.telemetry.packing import pack
+from nitroproxy.telemetry.health import Check
+from nitroproxy.telemetry.metrics import Metrics, merge
+from nitroproxy.telemetry.packing import pack, unpack
 from nitroproxy.workers.channel import Answerer, Channel, NoAnswer
 from nitroproxy.workers.spawn import Ended, Spawn
-from nitroproxy.workers.worker import WorkerStart, worker_up
+from nitroproxy.workers.worker import WorkerStart, check_of, worker_up
 from nitroproxy.workers.worker_process import HUNG, START, WorkerProcess
 
 _log: Final = Logger()
@@ -162,6 +163,10 @@ class Supervisor:
         return await self.metrics()
 
     async def _tell_workers(self, about: Any) -> Any:
+        return await self.up()
+
+    async def up(self) -> dict[str, bool]:
+        """Whether each worker answers."""
         answers = await self._ask_all("state", None, _METRICS)
         return {str(number): answer is not None for number, answer in answers.items()}
 
@@ -263,3 +268,21 @@ class Supervisor:
     def _kill_all(self) -> None:
         for worker in self._workers:
             worker.kill("does not end")
+
+
+class Supervised:
+    """All processes of the daemon, for what the supervisor has itself: see `nitroproxy.daemon.role.AllProcesses`.
+
+    :param supervisor: gives the supervisor, which is made later.
+    """
+
+    def __init__(self, supervisor: Callable[[], Supervisor]) -> None:
+        self._supervisor = supervisor
+
+    async def metrics(self) -> Sequence[Metric]:
+        """What all processes of the daemon count."""
+        return merge(family for answer in await self._supervisor().metrics() for family in unpack(answer))
+
+    async def check(self) -> Check:
+        """Whether all workers answer."""
+        return check_of(await self._supervisor().up())

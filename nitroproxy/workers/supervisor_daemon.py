@@ -20,7 +20,7 @@ from nitroproxy.workers.balance import SharedCounts
 from nitroproxy.workers.shared_place import SharedPlace
 from nitroproxy.workers.shared_socket import SharedSocket
 from nitroproxy.workers.spawn import Spawner
-from nitroproxy.workers.supervisor import Supervisor
+from nitroproxy.workers.supervisor import Supervised, Supervisor
 from nitroproxy.workers.worker import WorkerStart
 
 #: Logged when the supervisor has put a configuration in force and a worker has not.
@@ -36,7 +36,7 @@ class SupervisorDaemon:
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
         process = role.process(reactor, settings, output, "supervisor")
-        once = role.once(process, settings)
+        once = role.once(process, settings, Supervised(lambda: self._supervisor))
         self._parts = once, process
         self._reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(self._reloader.collect)
@@ -65,9 +65,11 @@ class SupervisorDaemon:
             process.instruments,
             Notifier(os.environ),
             self._reloader.drain_timeout,
-            [self._supervisor.end, *process.at_end],
+            [self._supervisor.end, *once.at_end, *process.at_end],
             self._reload,
             at_start=self._supervisor.start,
+            at_stop=process.drain,
+            delay=lambda: role.drain_delay(self._reloader.configuration.settings),
             about=f"{self._count} workers, ",
         )
 

@@ -156,6 +156,14 @@ def worker_up(role: str, up: Mapping[str, bool]) -> Metric:
     return family
 
 
+def check_of(up: Mapping[str, bool]) -> Check:
+    """The check that says whether all workers answer, given which do."""
+    missing = [name for name, answers in up.items() if not answers]
+    if missing:
+        return Check("warn", f"of {len(up)} workers these do not answer: {', '.join(missing)}")
+    return Check("pass", f"{len(up)} answer")
+
+
 class AllWorkers:
     """All processes of the daemon, for a worker's pages: see `nitroproxy.daemon.role.AllProcesses`.
 
@@ -188,7 +196,4 @@ class AllWorkers:
             up: dict[str, bool] = await self._ask("workers", None, _TIMEOUT)
         except NoAnswer as error:
             return Check("warn", f"the supervisor does not answer: {error}")
-        missing = [name for name, answers in up.items() if not answers]
-        if missing:
-            return Check("warn", f"of {len(up)} workers these do not answer: {', '.join(missing)}")
-        return Check("pass", f"{len(up)} answer")
+        return check_of(up)

@@ -1,0 +1,162 @@
+"""What the host daemon has once, however many processes it has: the enclave's log, a look at the whole stack again and
+again, and the listener for load balancers, orchestrators and scrapers.
+
+See `nitroproxy.daemon.role.Once`. `nitroproxy.host.components` is its only user.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from nitroproxy import __version__
+from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.place import ListeningPlace
+from nitroproxy.daemon.role import AllProcesses, Commit, Process, asked_here
+from nitroproxy.daemon.wiring import (
+    HOP_FIELDS,
+    RELAY_PATIENCE,
+    OnlyFrom,
+    hop_client,
+    hop_server,
+    listener_settings,
+    pool_settings,
+    tcp_server,
+)
+from nitroproxy.errors import Kind
+from nitroproxy.host.enclave_end import EnclaveEnd
+from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
+from nitroproxy.host.monitor import Monitor
+from nitroproxy.host.pages import HealthOfHost, HealthRouter, MetricsOfBoth, health_site
+from nitroproxy.proxy.connect_endpoint import HopEndpoint
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.health import Health
+from nitroproxy.telemetry.metrics import limit_metrics
+
+#: The names of the log listener and of the health listener.
+LOGS: Final = "nitroproxy-logs"
+HEALTH: Final = "nitroproxy-health"
+#: Connections that the health listener serves at a time, at most.
+_HEALTH_CONNECTIONS: Final = 64
+
+
+class EnclaveLog:
+    """The enclave's log, which one process takes: its lines are numbered."""
+
+    def __init__(self, process: Process, settings: Settings) -> None:
+        instruments = process.instruments
+        self._lines = instruments.lines
+        self._end = EnclaveEnd(time.time)
+        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = self._end.answerers
+        self.intake = LogIntake(settings.enclave.cid, self._take)
+        self.factory = DownstreamFactory(
+            LOGS, LogRouter(self.intake), _log_settings(settings), process.deadlines, instruments.observer(LOGS)
+        )
+        instruments.metrics.sources.append(self.intake.collect)
+        self.places: Sequence[ListeningPlace] = []
+        if settings.logging.port:
+            server = hop_server(process.reactor, settings, "host", settings.logging.port)
+            self.places = [ListeningPlace(*server, self.factory)]
+
+    def _take(self, fields: Mapping[str, Any]) -> None:
+        self._end.take(fields)
+        self._lines.take(fields)
+
+
+def _log_settings(settings: Settings) -> ListenerSettings:
+    wanted = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
+    return replace(wanted, connections=min(wanted.connections, LOG_CONNECTIONS))
+
+
+def _health_settings(settings: Settings) -> ListenerSettings:
+    wanted = listener_settings(settings)
+    return replace(wanted, connections=min(wanted.connections, _HEALTH_CONNECTIONS))
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What the configuration makes, and a reload makes anew."""
+
+    pool: Pool
+    health: HealthOfHost
+    router: HealthRouter
+
+
+class HostOnce:
+    """See the module."""
+
+    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None) -> None:
+        self._process = process
+        self._whole = whole
+        instruments = process.instruments
+        self.log = EnclaveLog(process, settings)
+        self.answerers = self.log.answerers
+        self._built = built = self._build(settings)
+        self.monitor = Monitor(self._examine, process.deadlines)
+        instruments.metrics.sources.append(self.monitor.states.collect)
+        self.health_factory = self._health_listener(settings, built.router)
+        factories = [one for one in (self.log.factory, self.health_factory) if one is not None]
+        instruments.metrics.sources.append(limit_metrics({factory.hop: factory.limit for factory in factories}))
+        self.places: Sequence[ListeningPlace] = self.log.places
+        self.at_end: Sequence[Callable[[], object]] = [self._retire]
+        if self.health_factory is not None:
+            gateway = settings.host_proxy
+            server = tcp_server(process.reactor, gateway.health_interface, gateway.health_port)
+            self.places = [*self.places, ListeningPlace(*server, self.health_factory)]
+
+    def _health_listener(self, settings: Settings, router: HealthRouter) -> DownstreamFactory | None:
+        if not settings.host_proxy.health_port:
+            return None
+        observer = self._process.instruments.observer(HEALTH)
+        return DownstreamFactory(HEALTH, router, _health_settings(settings), self._process.deadlines, observer)
+
+    async def _examine(self) -> Health:
+        """Examine by the configuration that is in force."""
+        return await self._built.health()
+
+    def _build(self, settings: Settings) -> _Built:
+        """The parts that depend on the configuration."""
+        deadlines, limits = self._process.deadlines, settings.limits
+        endpoint, place = hop_client(self._process.reactor, settings, "enclave", settings.enclave.port)
+        failure = f"cannot reach the enclave at {place}"
+        # Not counted among the connections to the enclave: those are the traffic's.
+        enclave = HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, limits.buffer_bytes)
+        pool = Pool(
+            lambda key, identity: enclave, deadlines, pool_settings(limits, HOP_FIELDS), end_is_proof=lambda key: False
+        )
+        whole = self._whole
+        health = HealthOfHost(
+            pool,
+            deadlines,
+            __version__,
+            asked_here(self.answerers),
+            verifies=settings.tls.verify_certificates,
+            workers=whole.check if whole is not None else None,
+            draining=lambda: self._process.draining,
+        )
+        collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
+        metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
+        return _Built(pool, health, HealthRouter(health_site(health, metrics)))
+
+    def prepare(self, settings: Settings) -> Commit:
+        """See `nitroproxy.daemon.role.Part`."""
+        built = self._build(settings)
+
+        def commit() -> None:
+            old, self._built = self._built, built
+            if self.health_factory is not None:
+                self.health_factory.router, self.health_factory.settings = built.router, _health_settings(settings)
+            self.log.factory.settings = _log_settings(settings)
+            old.pool.retire()
+
+        return commit
+
+    def _retire(self) -> None:
+        """Close the connection to the enclave."""
+        self._built.pool.retire()

@@ -1,0 +1,63 @@
+"""The look at the whole stack again and again."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from nitroproxy.host.monitor import INTERVAL, Monitor
+from nitroproxy.proxy.deadlines import TICK, Deadlines
+from nitroproxy.telemetry.health import Check, Health
+
+
+class MonitorTests(SynchronousTestCase):
+    """Looks, on a clock that the test advances."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(self.clock)
+        self.examining: list[Deferred[Health]] = []
+        self.monitor = Monitor(self.examine, self.deadlines)
+
+    async def examine(self) -> Health:
+        asked: Deferred[Health] = Deferred()
+        self.examining.append(asked)
+        return await asked
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds / TICK)):
+            self.clock.advance(TICK)
+
+    def answer(self, **checks: Check) -> None:
+        self.examining[-1].callback(Health("x", "1", checks))
+
+    def status(self, layer: str) -> str:
+        [found] = [state.status for state in self.monitor.states.tell() if state.layer == layer]
+        return found
+
+    def test_looks(self) -> None:
+        """It looks as soon as the reactor runs, then every few seconds."""
+        self.assertEqual(self.examining, [])
+        self.pass_time(2 * TICK)
+        self.answer(host=Check("pass"), enclave=Check("fail"))
+        self.assertEqual((self.status("host"), self.status("enclave")), ("pass", "fail"))
+        self.pass_time(INTERVAL + TICK)
+        self.answer(host=Check("pass"), enclave=Check("pass"))
+        self.assertEqual((len(self.examining), self.status("enclave")), (2, "pass"))
+
+    def test_failure(self) -> None:
+        """A look that fails, or takes long, is not the last one."""
+        self.pass_time(2 * TICK)
+        self.examining[0].errback(ValueError())
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.pass_time(INTERVAL + TICK)
+        self.pass_time(INTERVAL + TICK)
+        self.assertEqual(len(self.examining), 3)
+
+    def test_end(self) -> None:
+        """It ends with the deadlines."""
+        self.pass_time(2 * TICK)
+        self.deadlines.stop()
+        self.pass_time(3 * INTERVAL)
+        self.assertEqual((len(self.examining), self.clock.getDelayedCalls()), (1, []))
