@@ -30,6 +30,10 @@ On the host the **relay** (`host` again) reads the CONNECT with the same engine:
    connects to one of those it checked.
 7. `proxy.tunnel` joins the two connections. What crosses it is ciphertext.
 
+The other way, a connection from outside reaches the application in the enclave byte by byte: `daemon.ingress` makes a
+listener on the host and one in the enclave, whose connections have a destination from the start (`proxy.opening`,
+`proxy.passage`; `preface` reads what may come first) and become tunnels like those of a CONNECT.
+
 The response returns along the same path: `proxy.upstream` reads it, `proxy.exchange` passes it on, `proxy.response`
 writes it. `proxy.record` notes what happened, for the log (`telemetry.access`) and the metrics (`telemetry.metrics`).
 Each connection is the other's producer, so a slow reader slows the sender down, all the way. A response that breaks

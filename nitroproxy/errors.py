@@ -16,7 +16,8 @@ DETAIL_BYTES: Final = 512
 
 #: The hops that can find a failure. A name outside this set, in another hop's answer, is not a hop of ours.
 HOPS: Final = frozenset(
-    {"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs", "nitroproxy-health"}
+    {"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay"}
+    | {"nitroproxy-ingress", "nitroproxy-logs", "nitroproxy-health"}
 )
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.contradictions import contradictions
-from nitroproxy.config.schema import Egress, Enclave, HostProxy, Logging, Settings, Tls, Transport
+from nitroproxy.config.schema import (
+    Egress,
+    Enclave,
+    HostProxy,
+    Ingress,
+    IngressForward,
+    Logging,
+    Settings,
+    Tls,
+    Transport,
+)
 
 
 class ContradictionTests(SynchronousTestCase):
@@ -57,6 +67,32 @@ class ContradictionTests(SynchronousTestCase):
             gateway = HostProxy(interface=interface, port=8080, health_interface=health_interface, health_port=8080)
             found = self.first_keys(Settings(host_proxy=gateway))
             self.assertEqual(found, [] if right else ["host_proxy.health_port"], (interface, health_interface))
+
+    def test_ingress(self) -> None:
+        """Forwards have addresses and vsock ports of their own, and lead to no port of ours: each fault is told."""
+        right = (IngressForward("0.0.0.0:443", 5444, 443), IngressForward("127.0.0.1:443", 5445, 443))
+        self.assertEqual(self.first_keys(Settings(ingress=Ingress(right))), [])
+        wrong = (
+            IngressForward("127.0.0.1:8080", 5000, 8080),
+            IngressForward("[::1]:443", 5001, 443),
+            IngressForward("[0:0::1]:443", 5002, 443),
+            IngressForward("0.0.0.0:443", 5002, 443),
+        )
+        told = [one.expected for one in contradictions(Settings(ingress=Ingress(wrong)), False)]
+        self.assertEqual(
+            told,
+            [
+                "vsock ports other than ours, and 5000 is enclave.port",
+                "addresses other than ours, and 127.0.0.1:8080 is host_proxy.port",
+                "ports of the application, and 8080 is the proxy's own (enclave.proxy_port): whoever reaches the host "
+                "would use it as the enclave does",
+                "vsock ports other than ours, and 5001 is egress.port",
+                "vsock ports other than ours, and 5002 is logging.port",
+                "an address for each forward, and [0:0::1]:443 has two",
+                "vsock ports other than ours, and 5002 is logging.port",
+                "a vsock port for each forward, and 5002 has two",
+            ],
+        )
 
     def test_socket_path(self) -> None:
         """The directory of UNIX sockets leaves room for their names; with vsock there are none."""

@@ -6,7 +6,17 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.jsonc import Members
-from nitroproxy.config.schema import Egress, Enclave, HostProxy, Limits, Logging, Tls, Transport
+from nitroproxy.config.schema import (
+    Egress,
+    Enclave,
+    HostProxy,
+    Ingress,
+    IngressForward,
+    Limits,
+    Logging,
+    Tls,
+    Transport,
+)
 from nitroproxy.config.values import plain, show, takes_list, understand, violations
 
 
@@ -259,6 +269,68 @@ class ClientCertificateTests(SynchronousTestCase):
             self.assertEqual(list(violations(value, wanted(Tls, "certificate_profile"))), [])
         expected = "expected 'openssl' or 'webpki' or null, got 'strict'"
         self.assertEqual(list(violations("strict", wanted(Tls, "certificate_profile"))), [expected])
+
+
+class ForwardTests(SynchronousTestCase):
+    """A list of objects: ingress.forwards."""
+
+    WANTED = wanted(Ingress, "forwards")
+    GOOD = Members([("listen", "0.0.0.0:443"), ("vsock", 5444), ("to", 443)])
+
+    def wrong(self, value: object) -> list[str]:
+        """What is wrong with *value* as a source gives it."""
+        return list(violations(plain(value, self.WANTED), self.WANTED))
+
+    def test_right(self) -> None:
+        """Objects with what is required, from JSON in the environment too; so is an empty list."""
+        self.assertEqual(self.wrong([self.GOOD, Members([*self.GOOD, ("proxy_protocol", "both")])]), [])
+        self.assertEqual(self.wrong([]), [])
+        members = understand('[{"listen": "[::]:443", "vsock": 5444, "to": 443, "proxy_protocol": null}]', self.WANTED)
+        self.assertEqual(self.wrong(members), [])
+
+    def test_entries(self) -> None:
+        """Everything wrong is named with the entry's number, all at once."""
+        address = "expected an IP address and a port such as 0.0.0.0:443 or [::]:443, got"
+        told = self.wrong(
+            [
+                Members([("listen", "localhost:443"), ("vsock", 9000), ("to", 0)]),
+                self.GOOD,
+                Members([("listen", "::1:443"), ("vsock", 5444), ("tu", 443), ("proxy_protocol", "v2")]),
+                Members([*self.GOOD, ("to", 1)]),
+                "0.0.0.0:443",
+            ]
+        )
+        port = "expected a vsock port other than 9000, got 9000"
+        port += ": nitro-cli uses 9000 for the heartbeat of a starting enclave"
+        fields = "listen and vsock and to and proxy_protocol"
+        self.assertEqual(
+            told,
+            [
+                f"entry 1: listen: {address} 'localhost:443'",
+                f"entry 1: vsock: {port}",
+                "entry 1: to: expected an integer 1..65535, got 0",
+                f"entry 3: listen: {address} '::1:443': an IPv6 address stands in brackets",
+                f"entry 3: expected {fields}, got 'tu'",
+                "entry 3: proxy_protocol: expected 'accept' or 'both' or 'send' or null, got 'v2'",
+                "entry 3: to is missing",
+                "entry 4: expected each name once, got 'to' more than once",
+                f"entry 5: expected an object of {fields}, got '0.0.0.0:443'",
+            ],
+        )
+
+    def test_addresses(self) -> None:
+        """An address and a port, in no odd spelling."""
+        for text in ("0.0.0.0:1", "127.0.0.1:65535", "[::]:443", "[2001:db8::1]:443"):
+            self.assertEqual(list(violations(text, wanted(IngressForward, "listen"))), [], text)
+        for text in ("", ":443", "443", "0.0.0.0", "0.0.0.0:0", "0.0.0.0:65536", "0.0.0.0:+1", "[0.0.0.0]:1", "::1:1"):
+            self.assertEqual(len(list(violations(text, wanted(IngressForward, "listen")))), 1, text)
+
+    def test_no_list(self) -> None:
+        """Something else than a list, or one that is too long, is refused as a whole."""
+        for value, shown in (("x", "'x'"), (None, "null"), (Members(), "{}")):
+            self.assertEqual(self.wrong(value), [f"expected a list of at most 64 objects, got {shown}"])
+        [told] = self.wrong([self.GOOD] * 65)
+        self.assertTrue(told.startswith("expected a list of at most 64 objects, got "), told)
 
 
 class ShowTests(SynchronousTestCase):

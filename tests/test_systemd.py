@@ -28,7 +28,7 @@ class UnitTests(SynchronousTestCase):
         root = Path(self.mktemp()).absolute()
         list(install_units(ROOT, root, Path(sys.executable).parent))
         self.units = sorted((root / "etc/systemd/system").glob("nitroproxy*"))
-        self.assertEqual(len(self.units), len(UNITS) + 1)
+        self.assertEqual(len(self.units), len(UNITS) + 2)
 
     def analyze(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["systemd-analyze", *arguments], check=False, capture_output=True, text=True)

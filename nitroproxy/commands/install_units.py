@@ -26,6 +26,7 @@ _MANIFEST: Final = "var/lib/nitroproxy/installed.json"
 _FILES: Final = {
     "systemd/nitroproxy-host.service": "etc/systemd/system/nitroproxy-host.service",
     "systemd/nitroproxy-host.socket": "etc/systemd/system/nitroproxy-host.socket",
+    "systemd/nitroproxy-ingress.socket": "etc/systemd/system/nitroproxy-ingress.socket",
     "systemd/nitroproxy-enclave.service": "etc/systemd/system/nitroproxy-enclave.service",
     "systemd/nitroproxy-eif.service": "etc/systemd/system/nitroproxy-eif.service",
     "systemd/nitroproxy.sysusers": "etc/sysusers.d/nitroproxy.conf",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-from nitroproxy.config.schema import Settings
+from nitroproxy.config.schema import Settings, address_and_port
 
 #: Who has the vsock CIDs below 4 (vsock(7); 3 is Nitro's own): for the error that refuses one of them for an enclave.
 _RESERVED_CIDS: Final = {
@@ -48,12 +48,13 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
     if gateway.health_port == gateway.port and _overlap(gateway.interface, gateway.health_interface):
         yield Contradiction(("host_proxy.health_port", "host_proxy.port"), "another port than host_proxy.port")
     if transport.kind != "vsock":
-        port = max(enclave.port, egress.port)
+        port = max(enclave.port, egress.port, *(forward.vsock for forward in settings.ingress.forwards))
         longest = f"/enclave/{port}.sock" if transport.kind == "unix" else f"/vsock.sock_{port}"
         room = _UNIX_PATH_BYTES - len(longest)
         if len(transport.directory.encode()) > room:
-            keys = ("transport.directory", "transport.kind", "enclave.port", "egress.port")
+            keys = ("transport.directory", "transport.kind", "enclave.port", "egress.port", "ingress.forwards")
             yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
+    yield from _of_ingress(settings)
     if not settings.tls.verify_certificates and not debug_mode:
         yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
 
@@ -62,3 +63,41 @@ def _overlap(one: str, other: str) -> bool:
     """Whether two listeners at these addresses cannot have the same port."""
     addresses = ip_address(one), ip_address(other)
     return addresses[0] == addresses[1] or any(address.is_unspecified for address in addresses)
+
+
+def _of_ingress(settings: Settings) -> Iterator[Contradiction]:
+    """What is wrong between the ingress forwards, and between them and our own ports."""
+    enclave, host, forwards = settings.enclave, settings.host_proxy, settings.ingress.forwards
+    own_vsock = {
+        enclave.port: "enclave.port",
+        settings.egress.port: "egress.port",
+        settings.logging.port: "logging.port",
+    }
+    own_listen = [(host.interface, host.port, "host_proxy.port")]
+    if host.health_port:
+        own_listen.append((host.health_interface, host.health_port, "host_proxy.health_port"))
+    seen_vsock: set[int] = set()
+    seen_listen: set[tuple[str, int]] = set()
+    for forward in forwards:
+        listen = address_and_port(forward.listen)
+        if (owner := own_vsock.get(forward.vsock)) is not None:
+            yield _in_ingress(f"vsock ports other than ours, and {forward.vsock} is {owner}", owner)
+        if forward.vsock in seen_vsock:
+            yield _in_ingress(f"a vsock port for each forward, and {forward.vsock} has two")
+        for interface, port, owner in own_listen:
+            if port == listen[1] and _overlap(interface, listen[0]):
+                yield _in_ingress(f"addresses other than ours, and {forward.listen} is {owner}", owner)
+        if listen in seen_listen:
+            yield _in_ingress(f"an address for each forward, and {forward.listen} has two")
+        if forward.to == enclave.proxy_port:
+            yield _in_ingress(
+                f"ports of the application, and {forward.to} is the proxy's own (enclave.proxy_port): whoever reaches "
+                "the host would use it as the enclave does",
+                "enclave.proxy_port",
+            )
+        seen_vsock.add(forward.vsock)
+        seen_listen.add(listen)
+
+
+def _in_ingress(expected: str, *others: str) -> Contradiction:
+    return Contradiction(("ingress.forwards", *others), expected)

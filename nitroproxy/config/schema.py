@@ -51,6 +51,21 @@ def _address(text: str) -> None:
         raise ValueError from None
 
 
+def address_and_port(text: str) -> tuple[str, int]:
+    """The IP address and the port of *text*, ``0.0.0.0:443`` or ``[::]:443``.
+
+    :raises ValueError: when it is not that.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= 65535:
+        raise ValueError
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("an IPv6 address stands in brackets")
+    address = host.removeprefix("[").removesuffix("]") if ":" in host else host
+    _address(address)
+    return str(ip_address(address)), int(port)
+
+
 def _vsock_port(port: int) -> None:
     if port == _HEARTBEAT_PORT:
         raise ValueError(f"nitro-cli uses {_HEARTBEAT_PORT} for the heartbeat of a starting enclave")
@@ -88,6 +103,9 @@ _Interface = Annotated[
         extra_json_schema={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
         extra=_rule("an IP address", _address),
     ),
+]
+_AddressAndPort = Annotated[
+    str, Meta(extra=_rule("an IP address and a port such as 0.0.0.0:443 or [::]:443", address_and_port))
 ]
 _Patterns = Annotated[tuple[str, ...], Meta(extra=_rule("a host:port pattern", _pattern))]
 _Networks = Annotated[tuple[str, ...], Meta(extra=_rule("a network such as 10.0.0.0/8", ip_network))]
@@ -241,6 +259,47 @@ class Egress(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
 
 
+class IngressForward(Struct, frozen=True, forbid_unknown_fields=True):
+    """Connections from outside to one port of the application in the enclave, as they are: the application has its own
+    TLS."""
+
+    listen: Annotated[_AddressAndPort, Meta(description="Where the host daemon listens: an IP address and a TCP port.")]
+    vsock: Annotated[_VsockPort, Meta(ge=1, description="The vsock port of the enclave that it leads to.")]
+    to: Annotated[
+        int, Meta(ge=1, le=65535, description="The port on 127.0.0.1 where the application in the enclave listens.")
+    ]
+    proxy_protocol: Annotated[
+        Literal["send", "accept", "both"] | None,
+        Meta(
+            description="The PROXY protocol. send: the application is told who the client is (version 2); accept: each "
+            "connection must begin with a header, as of a load balancer (version 1 or 2); both; null: neither."
+        ),
+    ] = None
+
+    @property
+    def sends_header(self) -> bool:
+        """The application is told who the client is."""
+        return self.proxy_protocol in ("send", "both")
+
+    @property
+    def accepts_header(self) -> bool:
+        """A proxy before the host says who the client is."""
+        return self.proxy_protocol in ("accept", "both")
+
+
+class Ingress(Struct, frozen=True, forbid_unknown_fields=True):
+    """Connections from outside to the application in the enclave."""
+
+    forwards: Annotated[
+        tuple[IngressForward, ...],
+        Meta(
+            max_length=64,
+            description="Ports that lead to the application, byte by byte. The host daemon uses listen and vsock, the "
+            "enclave daemon vsock and to.",
+        ),
+    ] = ()
+
+
 class ClientCertificate(Struct, frozen=True, forbid_unknown_fields=True):
     """A certificate by which the enclave authenticates itself to a destination."""
 
@@ -375,6 +434,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     enclave: Enclave = Enclave()
     host_proxy: HostProxy = HostProxy()
     egress: Egress = Egress()
+    ingress: Ingress = Ingress()
     tls: Tls = Tls()
     limits: Limits = Limits()
     logging: Logging = Logging()

@@ -48,10 +48,20 @@ def plain(value: object, wanted: Any) -> object:
     """*value*, with dictionaries for its objects if the type *wanted* takes any. An object in which a name is there
     more than once stays as it is: `violations` refuses it."""
     kind, _ = _taken_apart(inspect.type_info(wanted))
-    return value if _part(kind, inspect.DictType) is None else _deeply(value)
+    return value if _part(kind, inspect.DictType) is None and _struct_of_items(kind) is None else _deeply(value)
+
+
+def _struct_of_items(kind: inspect.Type) -> type[msgspec.Struct] | None:
+    """The struct of which *kind* is a list; None when it is another type."""
+    if not isinstance(kind, inspect.VarTupleType):
+        return None
+    item, _ = _taken_apart(kind.item_type)
+    return item.cls if isinstance(item, inspect.StructType) else None
 
 
 def _deeply(value: object) -> object:
+    if isinstance(value, list) and not isinstance(value, Members):
+        return [_deeply(item) for item in value]
     if not isinstance(value, Members) or _repeated(value):
         return value
     return {name: _deeply(item) for name, item in value}
@@ -93,6 +103,14 @@ def _fields_wrong(value: object, struct: type[msgspec.Struct]) -> Iterator[str]:
 def violations(value: object, wanted: Any) -> Iterator[str]:
     """The ways in which *value* is not of the type *wanted*: ``expected …, got …``."""
     kind, rule = _taken_apart(inspect.type_info(wanted))
+    struct = _struct_of_items(kind)
+    if struct is not None and isinstance(value, list):
+        wrong = [
+            f"entry {number}: {text}" for number, item in enumerate(value, 1) for text in _fields_wrong(item, struct)
+        ]
+        if wrong:
+            yield from wrong
+            return
     of_objects = _part(kind, inspect.DictType)
     if of_objects is not None and isinstance(value, Members):
         yield from (f"expected each name once, got {show(name)} more than once" for name in _repeated(value))
@@ -157,7 +175,8 @@ def _expectation(kind: inspect.Type, rule: Rule | None) -> str:
         case inspect.IntType() | inspect.FloatType():
             return ("an integer " if isinstance(kind, inspect.IntType) else "a number ") + _interval(kind)
         case inspect.VarTupleType():
-            return "a list of strings"
+            most = f"at most {kind.max_length} " if kind.max_length is not None else ""
+            return f"a list of {most}{'strings' if _struct_of_items(kind) is None else 'objects'}"
         case inspect.UnionType() if rule is not None and _part(kind, inspect.NoneType) is not None:
             return f"{rule.expected} or null"
         case inspect.UnionType() if rule is None:

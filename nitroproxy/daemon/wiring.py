@@ -107,11 +107,17 @@ def tcp_server(reactor: Any, interface: str, port: int) -> tuple[IStreamServerEn
 
 def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpoint, str]:
     """Where the gateway listens: at the socket that systemd holds for it if there is one, otherwise at its own."""
+    given = activated(reactor, ACTIVATED)
+    return given or tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
+
+
+def activated(reactor: Any, name: str) -> tuple[IStreamServerEndpoint, str] | None:
+    """The TCP socket that systemd holds under *name* (FileDescriptorName=), and its name in messages; None without."""
     try:
         # Through Twisted, which removes LISTEN_PID from the environment when its endpoints are imported.
-        given: Any = serverFromString(reactor, f"systemd:domain=INET:name={ACTIVATED}")
+        given: Any = serverFromString(reactor, f"systemd:domain=INET:name={name}")
     except KeyError:
-        return tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
+        return None
     with socket.socket(fileno=os.dup(given.fileno)) as listening:
         family, place = listening.family, listening.getsockname()
     return AdoptedStreamServerEndpoint(reactor, given.fileno, family), f"systemd's socket {place[0]}:{place[1]}"

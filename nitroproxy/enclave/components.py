@@ -14,6 +14,7 @@ from typing import Any, Final
 from nitroproxy import __version__
 from nitroproxy.config.options import tls_settings
 from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.ingress import IngressListeners, Way, inside_servers
 from nitroproxy.daemon.place import Place
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
@@ -29,6 +30,7 @@ from nitroproxy.daemon.wiring import (
     pool_settings,
     tcp_server,
 )
+from nitroproxy.enclave.application import LOOPBACK, ApplicationEndpoint, ingress_check
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.health import HealthOfEnclave
 from nitroproxy.enclave.router import EnclaveRouter, enclave_site
@@ -37,6 +39,7 @@ from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.passage import PassageRouter
 from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.upstream import Pool
@@ -103,10 +106,28 @@ class EnclaveProxy:
             pool_metrics("destinations", lambda: self._built.pool),
             limit_metrics({HOP: self._from_parent.limit}),
         ]
-        self.factories: Sequence[DownstreamFactory] = [self._from_parent, self._from_enclave]
-        if not settings.enclave.proxy_port:
-            self.factories = [self._from_parent]
+        self._ingress = IngressListeners(
+            process, settings, self._ways(settings), OnlyFrom(settings.transport.parent_cid)
+        )
+        loopback = [self._from_enclave] if settings.enclave.proxy_port else []
+        self.factories: Sequence[DownstreamFactory] = [*self._ingress.factories, self._from_parent, *loopback]
         self.at_end: Sequence[Callable[[], object]] = [self._retire]
+
+    def _ways(self, settings: Settings) -> list[Way]:
+        """Where what the host brings from outside leads: to the application's ports."""
+        timeout = settings.limits.connect_timeout * ENCLAVE_PATIENCE
+        return [
+            Way(
+                PassageRouter(
+                    ApplicationEndpoint(self._process.reactor, forward.to, timeout),
+                    (LOOPBACK, forward.to),
+                    sends_header=forward.sends_header,
+                ),
+                requires_header=forward.sends_header,
+                peers_are_proxies=True,
+            )
+            for forward in settings.ingress.forwards
+        ]
 
     def _build(self, settings: Settings) -> _Built:
         """The parts that depend on the configuration."""
@@ -119,6 +140,7 @@ class EnclaveProxy:
         pool = Pool(dialer.endpoint_for, deadlines, limits_of_pool, end_is_proof=dialer.verifies_end)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         whole = self._whole
+        ports = [forward.to for forward in settings.ingress.forwards]
         health = HealthOfEnclave(
             relay,
             policy,
@@ -127,6 +149,7 @@ class EnclaveProxy:
             limits_of_pool,
             verifies=settings.tls.verify_certificates,
             workers=whole.check if whole is not None else None,
+            ingress=partial(ingress_check, ports) if ports else None,
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         site = enclave_site(health, collect)
@@ -134,9 +157,10 @@ class EnclaveProxy:
 
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`. Requests that have begun keep their settings."""
-        built = self._build(settings)
+        built, ingress = self._build(settings), self._ingress.prepare(settings)
 
         def commit() -> None:
+            ingress()
             old, self._built = self._built, built
             self._from_parent.router = self._from_enclave.router = built.router
             self._from_parent.settings, self._from_enclave.settings = _listeners(settings)
@@ -217,12 +241,14 @@ class EnclaveRole:
         return Process(reactor, settings, deadlines, instruments, limits_descriptors=is_first, at_end=at_end)
 
     def servers(self, reactor: Any, settings: Settings) -> Stages:
-        """See `Role`: where the host and where applications in the enclave find the proxy."""
+        """See `Role`: where the host and where applications in the enclave find the proxy; and where the host brings
+        what comes from outside, which stops first: to answer it the application may need the proxy."""
         enclave = settings.enclave
         servers = [Server(*hop_server(reactor, settings, "enclave", enclave.port), HOP)]
         if enclave.proxy_port:
             servers.append(Server(*tcp_server(reactor, enclave.proxy_interface, enclave.proxy_port), HOP))
-        return [servers]
+        ingress = inside_servers(reactor, settings)
+        return [ingress, servers] if ingress else [servers]
 
     def serving(
         self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce

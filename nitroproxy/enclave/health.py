@@ -27,6 +27,7 @@ class HealthOfEnclave:
     """Examines the enclave daemon and the relay beyond it.
 
     :param workers: examines the daemon's processes, if it has several.
+    :param ingress: examines the application's ports, if it is reached from outside.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class HealthOfEnclave:
         *,
         verifies: bool,
         workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
+        ingress: Callable[[], Coroutine[Any, Any, Check]] | None = None,
     ) -> None:
         self._policy = policy
         self._deadlines = deadlines
         self._version = version
         self._verifies = verifies
         self._workers = workers
+        self._ingress = ingress
         self._pool = Pool(
             lambda key, identity: relay,
             deadlines,
@@ -67,6 +70,8 @@ class HealthOfEnclave:
         except ValueError as error:
             health.checks["egress"] = Check("fail", f"the egress relay's health cannot be read: {error}")
         health.checks["tls_verification"] = tls_verification(self._verifies)
+        if self._ingress is not None:
+            health.checks["ingress"] = await self._ingress()
         if examining is not None:
             health.checks["workers"] = await examining
         return health

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings
+from nitroproxy.daemon.ingress import IngressListeners, Way, outside_servers
 from nitroproxy.daemon.place import exit_with
 from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
@@ -38,6 +39,7 @@ from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.passage import PassageRouter
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.metrics import limit_metrics, pool_metrics
@@ -74,19 +76,18 @@ class HostProxy:
         self._relay = DownstreamFactory(
             RELAY, built.relay, relay_settings(settings), deadlines, instruments.observer(RELAY)
         )
+        self._ingress = IngressListeners(process, settings, self._ways(settings))
         instruments.metrics.sources += [
             pool_metrics("enclave", lambda: self._built.pool),
             limit_metrics({factory.hop: factory.limit for factory in (self._gateway, self._relay)}),
         ]
-        self.factories: Sequence[DownstreamFactory] = [self._gateway, self._relay]
+        self.factories: Sequence[DownstreamFactory] = [self._gateway, *self._ingress.factories, self._relay]
         self.at_end: Sequence[Callable[[], object]] = [self._retire]
 
     def _build(self, settings: Settings) -> _Built:
         """The parts that depend on the configuration."""
         deadlines, limits = self._process.deadlines, settings.limits
-        endpoint, place = hop_client(self._process.reactor, settings, "enclave", settings.enclave.port)
-        failure = f"cannot reach the enclave at {place}"
-        enclave = HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, limits.buffer_bytes, self._connects)
+        enclave = self._enclave_at(settings, settings.enclave.port)
         pool = Pool(
             lambda key, identity: enclave, deadlines, pool_settings(limits, HOP_FIELDS), end_is_proof=lambda key: False
         )
@@ -96,6 +97,7 @@ class HostProxy:
             deadlines,
             __version__,
             self._ask_once,
+            ingress=bool(settings.ingress.forwards),
             verifies=settings.tls.verify_certificates,
             workers=whole.check if whole is not None else None,
             draining=lambda: self._process.draining,
@@ -104,6 +106,28 @@ class HostProxy:
         metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
         gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))
         return _Built(pool, gateway, self._build_relay(settings))
+
+    def _ways(self, settings: Settings) -> list[Way]:
+        """Where connections from outside lead: to the enclave, each to the vsock port of its forward."""
+        return [
+            Way(
+                PassageRouter(
+                    self._enclave_at(settings, forward.vsock),
+                    ("enclave", forward.vsock),
+                    sends_header=forward.sends_header,
+                ),
+                requires_header=forward.accepts_header,
+                peers_are_proxies=forward.accepts_header,
+            )
+            for forward in settings.ingress.forwards
+        ]
+
+    def _enclave_at(self, settings: Settings, port: int) -> HopEndpoint:
+        """The enclave's vsock port *port*."""
+        endpoint, place = hop_client(self._process.reactor, settings, "enclave", port)
+        failure = f"cannot reach the enclave at {place}"
+        buffer_bytes = settings.limits.buffer_bytes
+        return HopEndpoint(endpoint, Kind.ENCLAVE_UNAVAILABLE, failure, buffer_bytes, self._connects)
 
     def _build_relay(self, settings: Settings) -> EgressRouter:
         deadlines, limits = self._process.deadlines, settings.limits
@@ -116,9 +140,10 @@ class HostProxy:
 
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`. Requests that have begun keep their settings."""
-        built = self._build(settings)
+        built, ingress = self._build(settings), self._ingress.prepare(settings)
 
         def commit() -> None:
+            ingress()
             old, self._built = self._built, built
             self._gateway.router, self._relay.router = built.gateway, built.relay
             self._gateway.settings, self._relay.settings = listener_settings(settings), relay_settings(settings)
@@ -158,9 +183,10 @@ class HostRole:
         return Process(reactor, settings, Deadlines(reactor), instruments, limits_descriptors=not worker.isdecimal())
 
     def servers(self, reactor: Any, settings: Settings) -> Stages:
-        """See `Role`: the gateway stops first, since its last requests still go out through the relay."""
+        """See `Role`: the gateway and what comes from outside stop first: their last requests may still go out through
+        the relay."""
         gateway, relay = gateway_server(reactor, settings), hop_server(reactor, settings, "host", settings.egress.port)
-        return [[Server(*gateway, GATEWAY)], [Server(*relay, RELAY)]]
+        return [[Server(*gateway, GATEWAY), *outside_servers(reactor, settings)], [Server(*relay, RELAY)]]
 
     def serving(self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce) -> HostProxy:
         """See `Role`."""

@@ -45,7 +45,7 @@ _ENCLAVE_TIMEOUT = 0.85
 
 #: What the enclave has something to say about, in the order a request passes it; its own `workers` are shown as
 #: `enclave_workers`. Every other layer is the host's to examine.
-_ENCLAVE_LAYERS: Final = ("enclave", "workers", "egress", "dns", "policy", "tls_verification")
+_ENCLAVE_LAYERS: Final = ("enclave", "workers", "egress", "dns", "policy", "tls_verification", "ingress")
 
 #: Failures before there was a connection to the enclave.
 _NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT})
@@ -68,6 +68,7 @@ class HealthOfHost:
 
     :param ask_once: asks for the words with which the enclave ended, shown while it does not answer: see
         `nitroproxy.host.enclave_end`.
+    :param ingress: this daemon leads connections from outside to the enclave.
     :param workers: examines the daemon's processes, if it has several.
     :param draining: whether the daemon is being stopped: then it is not ready.
     """
@@ -79,6 +80,7 @@ class HealthOfHost:
         version: str,
         ask_once: AskOnce,
         *,
+        ingress: bool = False,
         verifies: bool,
         workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
         draining: Callable[[], bool] = lambda: False,
@@ -87,6 +89,7 @@ class HealthOfHost:
         self._deadlines = deadlines
         self._version = version
         self._ask_once = ask_once
+        self._ingress = ingress
         self._verifies = verifies
         self._workers = workers
         self._draining = draining
@@ -114,6 +117,8 @@ class HealthOfHost:
         health.checks["vsock"] = reached
         for layer, check in theirs.items():
             health.checks["enclave_workers" if layer == "workers" else layer] = check
+        if self._ingress and reached.status == "pass" and "ingress" not in theirs:
+            health.checks["ingress"] = Check("fail", "the enclave's configuration has no ingress.forwards")
         # Only the enclave knows whether it verifies. That this configuration does not is a warning whatever it says.
         if not self._verifies:
             health.checks["tls_verification"] = tls_verification(False)

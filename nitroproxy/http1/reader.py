@@ -207,6 +207,8 @@ class _Reader(ABC):
 class RequestReader(_Reader):
     """Reads the requests of one client connection."""
 
+    #: What they are called in metrics and logs, whatever their method; empty: by that.
+    label = b""
     _blame = Kind.MALFORMED_REQUEST
     _too_large = Kind.HEADERS_TOO_LARGE
     #: Old clients send one too many after a body; a server should skip at least one (RFC 9112 section 2.2).

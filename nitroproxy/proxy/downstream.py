@@ -16,12 +16,12 @@ from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
-from nitroproxy.http1.reader import RequestReader
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
 from nitroproxy.proxy.closing import Closing
 from nitroproxy.proxy.dispatch import dispatch
 from nitroproxy.proxy.head_timeout import HeadTimeout
 from nitroproxy.proxy.interfaces import ClientExchange, Listener
+from nitroproxy.proxy.opening import ClientReader
 from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.record import End, Record
 from nitroproxy.proxy.response import ResponseWriter
@@ -31,13 +31,7 @@ from nitroproxy.proxy.tunnel import Side, Tunnel
 from nitroproxy.sockets.hangup import SocketTable, has_hung_up, probe
 from nitroproxy.sockets.options import set_tcp_options
 
-
-class _State(enum.Enum):
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    RESPONDING = enum.auto()
-    TUNNEL = enum.auto()
-    LINGER = enum.auto()
+_State = enum.Enum("_State", ["HEAD", "BODY", "RESPONDING", "TUNNEL", "LINGER"])
 
 
 @implementer(IHalfCloseableProtocol)
@@ -49,13 +43,13 @@ class Downstream(Protocol):
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
     response: ResponseWriter
+    _reader: ClientReader
     record: Record | None = None
     peer: IAddress
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._settings = listener.settings
-        self._reader = RequestReader(listener.settings.limits)
         self._state = _State.HEAD
         self._head = HeadTimeout(listener.deadlines, self._close, self._head_is_late)
         self._exchange: ClientExchange | None = None
@@ -74,11 +68,12 @@ class Downstream(Protocol):
         self.transport.bufferSize = self._settings.buffer_bytes // 2
         self.peer = self.transport.getPeer()
         set_tcp_options(self.transport)
-        self.response = ResponseWriter(self.transport, self._listener.hop)
+        self._reader, self.response = self._listener.opening(self.transport, self._settings.limits, self._listener.hop)
         self._ending = Closing(self.transport, self._listener.deadlines, self.abort)
         self.transport.registerProducer(self.pace, True)
         if (refusal := self._listener.admit(self)) is None:
             self._await_head()
+            self._advance()
         else:
             self._refuse_head(ProxyError(refusal, "no more connections are accepted at present"))
 
@@ -251,7 +246,7 @@ class Downstream(Protocol):
             self._exchange.start()
 
     def _begin_record(self, request: Request | None, request_id: bytes) -> Record:
-        method = request.method if request is not None else b""
+        method = self._reader.label or (request.method if request is not None else b"")
         record = self.record = Record(self._listener.deadlines.seconds(), request_id, method)
         record.peer = self.peer
         self.response.for_request(request, request_id)
@@ -320,7 +315,9 @@ class Downstream(Protocol):
     def _response_done(self, request_complete: bool) -> None:
         self.throttle.release()
         self._end_record()
-        if not request_complete:
+        if self.response.silent:
+            self.abort()
+        elif not request_complete:
             self._linger()
         elif self.response.close_after or (self._read_ended and not self._reader.buffered):
             self._close()

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
 from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.opening import Opening
 from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.record import Observer, Record
 from nitroproxy.proxy.response import ResponseWriter
@@ -124,12 +125,14 @@ class Listener(Protocol):
 
     :ivar hop: the role's name in Proxy-Status, problem documents and the Via of responses.
     :ivar via_name: its name in the Via of requests.
+    :ivar opening: how its connections begin.
     :ivar settings: may be replaced while running; connections that are open take it over with their next request.
     :ivar draining: no connection takes another request.
     """
 
     hop: str
     via_name: ViaName
+    opening: Opening
     router: Router
     settings: ListenerSettings
     deadlines: Deadlines

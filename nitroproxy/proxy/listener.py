@@ -14,6 +14,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.interfaces import AcceptedConnection, Client
+from nitroproxy.proxy.opening import Opening, http
 from nitroproxy.proxy.places import Places, Share
 from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.reserve import Reserve
@@ -38,6 +39,7 @@ class DownstreamFactory(Factory):
 
     :param hop: the role's name in Proxy-Status, Via and problem documents.
     :param places: those that the listener shares with others; None: it has its own.
+    :param opening: how its connections begin.
     :ivar via_name: its name in the Via of requests. A request may pass two gateways, but never one of them twice;
         the processes of one daemon are one gateway, so the composition root gives them one key.
     :ivar spare: descriptors for what the process accepts when it has no others.
@@ -56,8 +58,10 @@ class DownstreamFactory(Factory):
         deadlines: Deadlines,
         observer: Observer | None = None,
         places: Places | None = None,
+        opening: Opening = http,
     ) -> None:
         self.hop = hop
+        self.opening = opening
         self.router = router
         self.settings = settings
         self.deadlines = deadlines

@@ -48,7 +48,7 @@ class Share:
         """
         most = settings.connections
         together = max(most, settings.together)
-        client = client_of(peer)
+        client = None if settings.peers_are_proxies else client_of(peer)
         if len(self._holders) >= most:
             return f"all {most} connections of this listener are in use"
         if self._places.taken >= together:

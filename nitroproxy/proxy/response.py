@@ -41,7 +41,10 @@ class ResponseWriter:
     :ivar begun: the head of the response at hand has been written.
     :ivar close_after: the connection ends with the response at hand, which says so.
     :ivar rewrite_location: redirects of the request at hand are to lead through this proxy: it is in path form.
+    :ivar silent: it writes nothing: a failure can only end the connection.
     """
+
+    silent = False
 
     def __init__(self, transport: StreamTransport, hop: str) -> None:
         self._transport = transport

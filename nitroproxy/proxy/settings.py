@@ -94,6 +94,7 @@ class ListenerSettings:
     :ivar limits: of the requests' heads.
     :ivar exchange: for the requests that are forwarded.
     :ivar accepts: whether a peer may use the listener at all.
+    :ivar peers_are_proxies: its peers connect for clients of theirs, so that one may have all of the connections.
     :ivar make_traceparent: give a W3C trace context to requests that come without one.
     :ivar names: what browsers may call this proxy, besides localhost and IP addresses; in lower case.
     :ivar rewrite_location: have redirects of requests in path form lead through this proxy again.
@@ -109,6 +110,7 @@ class ListenerSettings:
     limits: Limits = field(default_factory=Limits)
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     accepts: Callable[[IAddress], bool] = lambda address: True
+    peers_are_proxies: bool = False
     make_traceparent: bool = False
     names: frozenset[str] = frozenset()
     rewrite_location: bool = False

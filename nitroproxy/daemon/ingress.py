@@ -1,0 +1,109 @@
+"""The listeners of the section ingress: on the host those that are reached from outside, in the enclave those that the
+host reaches, at the vsock port that both have. Bytes pass as they are.
+
+Each daemon has its own configuration: where a vsock port leads in the enclave is decided there alone. `host.components`
+and `enclave.components` say where theirs lead; nothing else imports this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from twisted.internet.interfaces import IAddress
+
+from nitroproxy.config.schema import Settings, address_and_port
+from nitroproxy.daemon.role import Commit, Process, Server
+from nitroproxy.daemon.wiring import activated, enclave_places, hop_server, listener_settings, tcp_server
+from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.opening import passage
+from nitroproxy.proxy.passage import PassageRouter
+from nitroproxy.proxy.places import Places
+from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.telemetry.metrics import limit_metrics
+
+#: The name of these listeners, in both daemons.
+HOP: Final = "nitroproxy-ingress"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One forward, as one daemon has it.
+
+    :ivar requires_header: its connections begin with a header of the PROXY protocol.
+    :ivar peers_are_proxies: see `ListenerSettings`.
+    """
+
+    router: PassageRouter
+    requires_header: bool
+    peers_are_proxies: bool
+
+
+class IngressListeners:
+    """The listeners of *ways*. See `nitroproxy.daemon.role.Serving` for `factories` and `prepare`.
+
+    They share their places: together they serve a quarter more connections than one of them may have.
+
+    :param accepts: whether a peer may use them.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        settings: Settings,
+        ways: Sequence[Way],
+        accepts: Callable[[IAddress], bool] = lambda address: True,
+    ) -> None:
+        self._ways = ways
+        self._accepts = accepts
+        observer = process.instruments.observer(HOP) if ways else None
+        places = Places()
+        self.factories = [
+            DownstreamFactory(
+                HOP,
+                way.router,
+                self._settings(settings, way),
+                process.deadlines,
+                observer,
+                places,
+                passage(header=way.requires_header),
+            )
+            for way in ways
+        ]
+        if self.factories:
+            process.instruments.metrics.sources.append(limit_metrics({HOP: self.factories[0].limit}))
+
+    def prepare(self, settings: Settings) -> Commit:
+        """See `nitroproxy.daemon.role.Part`: limits and times change, the forwards themselves need a restart."""
+
+        def commit() -> None:
+            for factory, way in zip(self.factories, self._ways, strict=True):
+                factory.settings = self._settings(settings, way)
+
+        return commit
+
+    def _settings(self, settings: Settings, way: Way) -> ListenerSettings:
+        return replace(
+            listener_settings(settings, self._accepts),
+            together=enclave_places(settings) if len(self._ways) > 1 else 0,
+            peers_are_proxies=way.peers_are_proxies,
+        )
+
+
+def outside_servers(reactor: Any, settings: Settings) -> list[Server]:
+    """Where the host daemon listens for each forward: at systemd's socket if it holds one for it, which ports below
+    1024 need."""
+    servers = []
+    for forward in settings.ingress.forwards:
+        host, port = address_and_port(forward.listen)
+        given = activated(reactor, f"ingress-{forward.vsock}")
+        servers.append(Server(*(given or tcp_server(reactor, host, port)), HOP))
+    return servers
+
+
+def inside_servers(reactor: Any, settings: Settings) -> list[Server]:
+    """Where the enclave daemon listens for each forward."""
+    return [
+        Server(*hop_server(reactor, settings, "enclave", forward.vsock), HOP) for forward in settings.ingress.forwards
+    ]
