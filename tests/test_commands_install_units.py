@@ -11,7 +11,15 @@ import twisted.plugin
 import twisted.plugins
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.commands.install_units import InstallError, install_units, source_directory
+from nitroproxy.commands.install_units import (
+    CONFIG,
+    InstallError,
+    install_units,
+    installed_files,
+    is_edited,
+    remove_units,
+    source_directory,
+)
 from nitroproxy.commands.main import main
 
 SOURCE = Path(__file__).parent.parent
@@ -23,8 +31,8 @@ class InstallTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.root = Path(self.mktemp())
 
-    def install(self, source: Path = SOURCE, programs: str = "/usr/local/np/bin") -> dict[str, str]:
-        placed = install_units(source, self.root, Path(programs))
+    def install(self, source: Path = SOURCE, prefix: str = "/usr/local/np") -> dict[str, str]:
+        placed = install_units(source, self.root, Path(prefix))
         return {str(one.path.relative_to(self.root)): one.outcome for one in placed}
 
     def test_first_time(self) -> None:
@@ -46,13 +54,13 @@ class InstallTests(SynchronousTestCase):
         edited = self.root / "etc/nitroproxy/config.json"
         edited.write_text("// mine\n{}")
         unit = "etc/systemd/system/nitroproxy-host.service"
-        outcomes = self.install(programs="/elsewhere")
+        outcomes = self.install(prefix="/elsewhere")
         self.assertEqual(outcomes[unit], "updated")
         self.assertEqual(outcomes["etc/nitroproxy/config.json"], "edited")
         self.assertEqual(edited.read_text(), "// mine\n{}")
         self.assertEqual(edited.with_name("config.json.new").read_bytes(), (SOURCE / "etc/config.json").read_bytes())
-        self.assertIn("/elsewhere/twistd", (self.root / unit).read_text())
-        self.assertEqual(self.install(programs="/elsewhere")["etc/nitroproxy/config.json"], "edited", "and stays so")
+        self.assertIn("/elsewhere/bin/twistd", (self.root / unit).read_text())
+        self.assertEqual(self.install(prefix="/elsewhere")["etc/nitroproxy/config.json"], "edited", "and stays so")
 
     def test_not_ours(self) -> None:
         """A file from before the first installation counts as edited."""
@@ -61,6 +69,46 @@ class InstallTests(SynchronousTestCase):
         path.write_text("LOG_LEVEL=DEBUG\n")
         self.assertEqual(self.install()["etc/nitroproxy/nitroproxy.env"], "edited")
         self.assertEqual(path.read_text(), "LOG_LEVEL=DEBUG\n")
+
+    def test_configuration(self) -> None:
+        """Another configuration than the distributed one can be installed; it is ours and not an edited one."""
+        own = Path(self.mktemp())
+        own.write_text("{}")
+        for content, outcome in (("{}", "new"), ("{}", "unchanged"), ("// 2\n{}", "updated")):
+            own.write_text(content)
+            placed = {one.path: one.outcome for one in install_units(SOURCE, self.root, Path("/x"), own)}
+            self.assertEqual(placed[self.root / CONFIG], outcome)
+            self.assertEqual((self.root / CONFIG).read_text(), content)
+            self.assertFalse(is_edited(self.root, CONFIG))
+        (self.root / CONFIG).write_text("{ }")
+        self.assertTrue(is_edited(self.root, CONFIG))
+
+    def test_remove(self) -> None:
+        """What was put in place is removed, with the directories that are ours; an edited file stays unless purged."""
+        for purge, left in ((False, [CONFIG]), (True, [])):
+            self.install()
+            (self.root / CONFIG).write_text("// mine")
+            self.install()
+            self.assertTrue((self.root / f"{CONFIG}.new").exists())
+            removed = {
+                str(one.path.relative_to(self.root)): one.outcome for one in remove_units(self.root, purge=purge)
+            }
+            self.assertEqual(removed.pop(CONFIG), "removed" if purge else "edited")
+            self.assertEqual(set(removed.values()), {"removed"})
+            files = [str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()]
+            self.assertEqual(files, left)
+        self.assertFalse((self.root / "etc/nitroproxy").exists())
+        self.assertFalse((self.root / "var/lib/nitroproxy").exists())
+        self.assertTrue((self.root / "etc/systemd/system").exists())
+        self.assertEqual(list(remove_units(self.root, purge=True)), [])
+
+    def test_installed_files(self) -> None:
+        """The files that may be written are known beforehand."""
+        self.install()
+        (self.root / CONFIG).write_text("// mine")
+        self.install()
+        found = {path for path in self.root.rglob("*") if path.is_file()}
+        self.assertLessEqual(found, set(installed_files(self.root)))
 
     def test_modes(self) -> None:
         """With any umask, the services' users can read the configuration; the environment is root's alone."""
@@ -75,7 +123,7 @@ class InstallTests(SynchronousTestCase):
         """An installation that breaks off leaves no half a file, and the next one knows what it had put in place."""
         unit = next(iter(install_units(SOURCE, self.root, Path("/one")))).path
         self.assertEqual([path.name for path in unit.parent.iterdir()], [unit.name])
-        outcomes = self.install(programs="/two")
+        outcomes = self.install(prefix="/two")
         self.assertEqual(outcomes[str(unit.relative_to(self.root))], "updated")
 
     def test_manifest(self) -> None:
@@ -109,6 +157,17 @@ class InstallTests(SynchronousTestCase):
         self.assertEqual(cached, [twisted.plugins])
         self.assertIn("new        ", out.getvalue())
         self.assertIn("next: systemd-sysusers", out.getvalue())
+
+    def test_remove_command(self) -> None:
+        """The command removes, and takes --purge for that only."""
+        self.install()
+        out, err = StringIO(), StringIO()
+        self.patch(sys, "stdout", out)
+        self.patch(sys, "stderr", err)
+        self.assertEqual(main(["install-units", "--root", str(self.root), "--purge"]), 1)
+        self.assertEqual(err.getvalue(), "nitroproxy: --purge is for --remove\n")
+        self.assertEqual(main(["install-units", "--root", str(self.root), "--remove"]), 0)
+        self.assertIn(f"removed    {self.root / CONFIG}\n", out.getvalue())
 
     def test_cannot_install(self) -> None:
         """The command names the file that it could not write, with status 1."""

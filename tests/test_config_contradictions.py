@@ -39,6 +39,7 @@ class ContradictionTests(SynchronousTestCase):
         """An enclave has a CID of its own, but on one kernel that of the other side; never Nitro's parent's."""
         for cid, parent, right in (
             (4, 3, True),
+            (0, 3, True),
             (3, 3, False),
             (2, 3, False),
             (1, 3, False),

@@ -254,7 +254,7 @@ class ProblemTests(LoadCase):
             self.problems(path, ["enclave.cid=x"]),
             (
                 f"{path}:2:26: unexpected '}}'",
-                "enclave.cid: expected an integer 1..4294967294, got 'x' (from option --set)",
+                "enclave.cid: expected an integer 0..4294967294, got 'x' (from option --set)",
             ),
         )
 
@@ -290,7 +290,7 @@ class ProblemTests(LoadCase):
             self.problems(path),
             (
                 f"tls: expected an object, got null (from {path})",
-                f"enclave.cid: expected an integer 1..4294967294, got an object (from {path})",
+                f"enclave.cid: expected an integer 0..4294967294, got an object (from {path})",
             ),
         )
         path = self.file("null")

@@ -11,14 +11,18 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import HostProxy, Limits, Settings, Transport
+from nitroproxy.config.schema import Enclave, HostProxy, Limits, Settings, Transport
+from nitroproxy.daemon import wiring
+from nitroproxy.daemon.enclave_record import NAME, EnclaveRecord, remove_record
 from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
     OnlyFrom,
+    enclave_cid,
     gateway_server,
     hop_client,
     hop_server,
@@ -64,6 +68,31 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual((served, dialled), (str(directory / "enclave" / "5000.sock"),) * 2)
         self.assertEqual((directory / "enclave").stat().st_mode & 0o777, 0o700)
 
+    def test_automatic_cid(self) -> None:
+        """With CID 0 each connection goes to the enclave that runs then; without one it fails at once, saying why."""
+        dialled: list[int] = []
+
+        class Client:
+            def __init__(self, reactor: Any, cid: int, port: int, timeout: float) -> None:
+                dialled.append(cid)
+
+            def connect(self, factory: Any) -> str:
+                return "connecting"
+
+        self.patch(wiring, "VsockClientEndpoint", Client)
+        directory = Path(self.mktemp())
+        settings = Settings(enclave=Enclave(cid=0), transport=Transport(directory=str(directory)))
+        client, place = hop_client(reactor, settings, "enclave", 5000)
+        self.assertEqual(place, "vsock port 5000")
+        any_factory: Any = None
+        reason = self.failureResultOf(client.connect(any_factory), ConnectError).getErrorMessage()
+        self.assertIn(f"{directory / NAME} cannot be read", reason)
+        directory.mkdir()
+        for cid in (17, 18):
+            EnclaveRecord(cid, "x", "/x.eif", "ab", 1.0).write(directory)
+            self.assertEqual(client.connect(any_factory), "connecting")
+        self.assertEqual(dialled, [17, 18])
+
     def test_hybrid(self) -> None:
         """With a hybrid VM the host is at UNIX sockets beside the VM's own; in the VM both ends are vsock."""
         directory = self.mktemp()
@@ -92,12 +121,28 @@ class LimitTests(SynchronousTestCase):
 
     def test_only_from(self) -> None:
         """One CID may use a vsock listener (S17); other families are guarded by their own means."""
-        allowed = OnlyFrom(16)
+        allowed = OnlyFrom(enclave_cid(Settings()))
         self.assertTrue(allowed(VsockAddress(16, 1234)))
         for cid in (0, 1, 2, 3, 15, 17, 4294967295):
             self.assertFalse(allowed(VsockAddress(cid, 1234)), cid)
         self.assertTrue(allowed(UNIXAddress("/x")))
         self.assertTrue(allowed(IPv4Address("TCP", "127.0.0.1", 1)))
+
+    def test_only_from_the_running(self) -> None:
+        """With CID 0 only the enclave that runs may use the relay; a CID that is free may become another's (S17)."""
+        directory = Path(self.mktemp())
+        settings = Settings(enclave=Enclave(cid=0), transport=Transport(directory=str(directory)))
+        accepts = relay_settings(settings).accepts
+        everyone = [VsockAddress(cid, 1) for cid in (0, 1, 2, 3, 16, 17, 4294967295)]
+        self.assertFalse(any(map(accepts, everyone)))
+        self.assertTrue(accepts(UNIXAddress("/x")))
+        directory.mkdir()
+        EnclaveRecord(17, "x", "/x.eif", "ab", 1.0).write(directory)
+        self.assertEqual([peer.cid for peer in everyone if accepts(peer)], [17])
+        EnclaveRecord(16, "x", "/x.eif", "ab", 1.0).write(directory)
+        self.assertEqual([peer.cid for peer in everyone if accepts(peer)], [16])
+        remove_record(directory)
+        self.assertFalse(any(map(accepts, everyone)))
 
     def test_slack(self) -> None:
         """Between our own hops there is room for what they add, so that what one lets in the next does not refuse."""

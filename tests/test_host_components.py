@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Egress, HostProxy, Limits, Settings, Transport
+from nitroproxy.config.schema import Egress, Enclave, HostProxy, Limits, Settings, Transport
+from nitroproxy.daemon.enclave_record import EnclaveRecord, remove_record
 from nitroproxy.daemon.place import Unable
+from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host import components
 from nitroproxy.host.components import HostRole
+from nitroproxy.vsock.address import VsockAddress
 from tests.roles import FakeReactor, ask_nothing
 
 
@@ -64,6 +67,29 @@ class HostRoleTests(SynchronousTestCase):
             all(factory.router is not router for factory, (router, _) in zip(serving.factories, old, strict=True))
         )
         self.assertEqual(len(retired), 1)
+
+    def test_automatic_cid(self) -> None:
+        """The relay and the log take the enclave that runs; the gateway of no enclave says so, after a reload too."""
+        settings = self.changed(
+            transport=Transport(directory=str(Path(self.mktemp()).absolute())), enclave=Enclave(cid=0)
+        )
+        serving = self.role.serving(self.process(), settings, None, ask_nothing)
+        once = self.role.once(self.process("supervisor"), settings, None)
+        directory = Path(settings.transport.directory)
+        directory.mkdir()
+        for reload in (False, True):
+            if reload:
+                for part in (serving, once):
+                    part.prepare(msgspec.structs.replace(settings, limits=Limits(connections=7)))()
+            remove_record(directory)
+            listeners = [serving.factories[1], once.log.factory]
+            self.assertFalse(any(listener.settings.accepts(VsockAddress(17, 1)) for listener in listeners))
+            connecting = serving._built.pool.connect("enclave", [])
+            error = self.failureResultOf(connecting, ProxyError).value
+            self.assertIs(error.kind, Kind.ENCLAVE_UNAVAILABLE)
+            self.assertIn("enclave.json cannot be read", error.detail)
+            EnclaveRecord(17, "x", "/x.eif", "ab", 1.0).write(directory)
+            self.assertTrue(all(listener.settings.accepts(VsockAddress(17, 1)) for listener in listeners))
 
     def test_own_addresses(self) -> None:
         """Without this machine's own addresses the address guard would guard nothing: the daemon does not start."""

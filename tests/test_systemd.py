@@ -11,7 +11,8 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from nitroproxy.commands.install_units import install_units
-from nitroproxy.config.schema import Limits
+from nitroproxy.config.schema import Limits, Transport
+from nitroproxy.daemon.enclave_record import NAME
 
 ROOT = Path(__file__).parent.parent
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
@@ -26,7 +27,7 @@ class UnitTests(SynchronousTestCase):
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("there is no systemd-analyze here; `scripts/dev.sh lint` installs it")
         root = Path(self.mktemp()).absolute()
-        list(install_units(ROOT, root, Path(sys.executable).parent))
+        list(install_units(ROOT, root, Path(sys.executable).parent.parent))
         self.units = sorted((root / "etc/systemd/system").glob("nitroproxy*"))
         self.assertEqual(len(self.units), len(UNITS) + 2)
 
@@ -61,6 +62,20 @@ class UnitTests(SynchronousTestCase):
             unit = (ROOT / f"systemd/nitroproxy-{role}.service").read_text()
             self.assertRegex(unit, r"(?m)^KillMode=mixed$")
             self.assertRegex(unit, r"(?m)^NotifyAccess=main$")
+
+    def test_enclave_record(self) -> None:
+        """The record of the running enclave is where the configuration's default has it, outlives a restart of the unit
+        as a directory, and never outlives the process that wrote it."""
+        unit = (ROOT / "systemd/nitroproxy-eif.service").read_text()
+        path = Path(Transport().directory) / NAME
+        for line in (
+            f"ExecStopPost=/bin/rm -f {path}",
+            f"RuntimeDirectory={path.parent.name}",
+            "RuntimeDirectoryMode=0755",
+            "RuntimeDirectoryPreserve=yes",
+        ):
+            self.assertIn(line, unit.splitlines())
+        self.assertEqual(path.parent.parent, Path("/run"))
 
     def test_descriptors(self) -> None:
         """The limit on descriptors, which the daemon cannot raise there, fits the default of limits.connections."""

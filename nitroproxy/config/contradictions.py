@@ -14,7 +14,7 @@ _RESERVED_CIDS: Final = {
     1: "CID 1 is this machine's own loopback",
     2: "CID 2 is the hypervisor's host",
     3: "CID 3 is the parent instance, where the host daemon runs; the enclave's is the one that it is started with, as "
-    "in nitro-cli run-enclave --enclave-cid 16",
+    "in nitro-cli run-enclave --enclave-cid 16, and 0 lets the hypervisor choose it",
 }
 #: The longest path of a UNIX socket in bytes (sun_path, less its final NUL; unix(7)).
 _UNIX_PATH_BYTES: Final = 107
@@ -36,10 +36,10 @@ class Contradiction:
 def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradiction]:
     """The keys of *settings* that contradict each other."""
     transport, enclave, egress = settings.transport, settings.enclave, settings.egress
-    if enclave.cid < 4 and (enclave.cid == 3 or enclave.cid != transport.parent_cid):
+    if 0 < enclave.cid < 4 and (enclave.cid == 3 or enclave.cid != transport.parent_cid):
         yield Contradiction(
             ("enclave.cid", "transport.parent_cid"),
-            "an integer 4..4294967294, or 1 or 2 if that is also transport.parent_cid",
+            "an integer 4..4294967294, 0 for an automatic one, or 1 or 2 if that is also transport.parent_cid",
             _RESERVED_CIDS[enclave.cid],
         )
     if settings.logging.port == egress.port:

@@ -126,7 +126,8 @@ class Transport(Struct, frozen=True, forbid_unknown_fields=True):
         _AbsolutePath,
         Meta(
             description="For unix: port N of the enclave is <directory>/enclave/N.sock, of the host "
-            "<directory>/host/N.sock. For hybrid: the VM's socket is <directory>/vsock.sock."
+            "<directory>/host/N.sock. For hybrid: the VM's socket is <directory>/vsock.sock. For vsock: where "
+            "run-enclave says which enclave runs (enclave.json)."
         ),
     ] = "/run/nitroproxy"
     parent_cid: Annotated[
@@ -146,10 +147,11 @@ class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
     cid: Annotated[
         int,
         Meta(
-            ge=1,
+            ge=0,
             le=4294967294,
             extra_json_schema={"not": {"const": 3}},
-            description="The enclave's vsock CID, 4 or more. Only when both sides run on one kernel is it "
+            description="The enclave's vsock CID, 4 or more; 0: the hypervisor chooses one, which run-enclave writes "
+            "to <transport.directory>/enclave.json for the host daemon. Only when both sides run on one kernel is it "
             "transport.parent_cid.",
         ),
     ] = 16

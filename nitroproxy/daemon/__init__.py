@@ -5,6 +5,6 @@ listening socket with its connections; `reload` decides what SIGHUP may change (
 force); `systemd` writes the messages to the service manager, the watchdog's among them; `signals` are those that it
 takes or ignores, `descriptors` the limit on open files, `reactor` the reactor that the daemons run on. `wiring` turns
 the configuration into endpoints, limits and timeouts, and checks a peer's CID; `ingress` makes the listeners for what
-comes from outside. `role` says what a daemon is made of,
+comes from outside; `enclave_record` says which enclave runs. `role` says what a daemon is made of,
 `alone` is the composition root of a daemon that is one process; for several see `nitroproxy.workers`.
 """

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
@@ -21,11 +22,20 @@ from twisted.internet.endpoints import (
     UNIXServerEndpoint,
     serverFromString,
 )
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from zope.interface import implementer
 
 from nitroproxy import __version__
 from nitroproxy.config.schema import RESPONSE_TIMEOUT, Settings
 from nitroproxy.config.schema import Limits as LimitSettings
+from nitroproxy.daemon.enclave_record import RunningEnclave
 from nitroproxy.http1.messages import Limits
 from nitroproxy.policy import ByPattern
 from nitroproxy.proxy.reserve import SIZE
@@ -74,12 +84,42 @@ def hop_client(reactor: Any, settings: Settings, party: Party, port: int) -> tup
     timeout = settings.limits.connect_timeout * _HOP_PATIENCE
     if _on_vsock(settings, party, listening=False):
         cid = settings.enclave.cid if party == "enclave" else settings.transport.parent_cid
+        if not cid:
+            running = RunningEnclave(Path(settings.transport.directory))
+            return RunningEnclaveEndpoint(reactor, running, port, timeout), f"vsock port {port}"
         return VsockClientEndpoint(reactor, cid, port, timeout=timeout), f"vsock {cid}:{port}"
     if settings.transport.kind == "hybrid":
         place = str(_hybrid_socket(settings))
         return HybridClientEndpoint(reactor, place, port, timeout=timeout), f"{place}, port {port}"
     path = _socket_path(settings, party, port)
     return UNIXClientEndpoint(reactor, str(path), timeout=timeout), str(path)
+
+
+@implementer(IStreamClientEndpoint)
+class RunningEnclaveEndpoint:
+    """Connects to the enclave that runs at the time, whose CID is not configured.
+
+    :param timeout: seconds.
+    """
+
+    def __init__(self, reactor: Any, running: RunningEnclave, port: int, timeout: float) -> None:
+        self._reactor = reactor
+        self._running = running
+        self._port = port
+        self._timeout = timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect; fails with `ConnectError`, at once when no enclave is known to run."""
+        cid = self._running()
+        if cid is None:
+            return fail(ConnectError(string=self._running.problem))
+        return VsockClientEndpoint(self._reactor, cid, self._port, timeout=self._timeout).connect(protocolFactory)
+
+
+def enclave_cid(settings: Settings) -> Callable[[], int | None]:
+    """Gives the CID of the enclave: the configured one, or that of the one that runs at the time, if one does."""
+    cid = settings.enclave.cid
+    return (lambda: cid) if cid else RunningEnclave(Path(settings.transport.directory))
 
 
 def _on_vsock(settings: Settings, party: Party, *, listening: bool) -> bool:
@@ -147,13 +187,16 @@ def instruments_of(
 
 
 class OnlyFrom:
-    """Accepts vsock connections from one CID, and all connections of other families, which have guards of their own."""
+    """Accepts vsock connections from one CID, and all connections of other families, which have guards of their own.
 
-    def __init__(self, cid: int) -> None:
+    :param cid: gives the CID now; while it gives None, no vsock connection is accepted.
+    """
+
+    def __init__(self, cid: Callable[[], int | None]) -> None:
         self._cid = cid
 
     def __call__(self, address: IAddress) -> bool:
-        return not isinstance(address, VsockAddress) or address.cid == self._cid
+        return not isinstance(address, VsockAddress) or address.cid == self._cid()
 
 
 def listener_settings(
@@ -193,7 +236,7 @@ def listener_settings(
 def relay_settings(settings: Settings) -> ListenerSettings:
     """The same for the relay, whose tunnels carry the enclave's requests."""
     limits = settings.limits
-    own = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
+    own = listener_settings(settings, OnlyFrom(enclave_cid(settings)), HOP_FIELDS, RELAY_PATIENCE)
     longest = max(limits.tunnel_timeout, limits.idle_timeout, *response_timeouts(limits).values)
     # Each connection that the enclave serves has one here, a tunnel or a request's; as many again may be idle.
     connections = 2 * enclave_places(settings)

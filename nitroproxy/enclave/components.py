@@ -107,7 +107,7 @@ class EnclaveProxy:
             limit_metrics({HOP: self._from_parent.limit}),
         ]
         self._ingress = IngressListeners(
-            process, settings, self._ways(settings), OnlyFrom(settings.transport.parent_cid)
+            process, settings, self._ways(settings), OnlyFrom(lambda: settings.transport.parent_cid)
         )
         loopback = [self._from_enclave] if settings.enclave.proxy_port else []
         self.factories: Sequence[DownstreamFactory] = [*self._ingress.factories, self._from_parent, *loopback]
@@ -184,7 +184,7 @@ def _tls_of(settings: Settings, handshakes: TLSMetrics) -> TLSClient:
 
 def _listeners(settings: Settings) -> tuple[ListenerSettings, ListenerSettings]:
     """What the listener for the host allows, and that for applications in the enclave; they share their places."""
-    from_parent = OnlyFrom(settings.transport.parent_cid)
+    from_parent = OnlyFrom(lambda: settings.transport.parent_cid)
     together = enclave_places(settings)
     return (
         replace(listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE), together=together),

@@ -20,6 +20,7 @@ from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
     RELAY_PATIENCE,
     OnlyFrom,
+    enclave_cid,
     hop_client,
     hop_server,
     listener_settings,
@@ -70,7 +71,7 @@ class EnclaveLog:
 
 
 def _log_settings(settings: Settings) -> ListenerSettings:
-    wanted = listener_settings(settings, OnlyFrom(settings.enclave.cid), HOP_FIELDS, RELAY_PATIENCE)
+    wanted = listener_settings(settings, OnlyFrom(enclave_cid(settings)), HOP_FIELDS, RELAY_PATIENCE)
     return replace(wanted, connections=min(wanted.connections, LOG_CONNECTIONS))
 
 
