@@ -66,6 +66,14 @@ class LoadTests(SynchronousTestCase):
         """SIGTERM loses no request under way; the exit status says whether time ran out (F13)."""
         self.run_trial("drain")
 
+    def test_connects(self) -> None:
+        """Who connects while the daemon stops is served or refused, and not reset (F13)."""
+        self.run_trial("connects")
+
+    def test_workers_connects(self) -> None:
+        """The same with several processes, which share the socket."""
+        self.run_trial("workers-connects")
+
     def test_reload(self) -> None:
         """SIGHUP applies a valid file from the next request on, and nothing of an invalid one."""
         self.run_trial("reload")

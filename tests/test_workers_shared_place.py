@@ -27,6 +27,11 @@ class FakeSocket:
         """Listen."""
         self.done.append("open")
 
+    async def seal(self) -> float:
+        """Seal."""
+        self.done.append("seal")
+        return 0.5
+
     def close(self) -> None:
         """Close."""
         self.done.append("close")
@@ -36,7 +41,8 @@ class SharedPlaceTests(SynchronousTestCase):
     """One place, one worker."""
 
     def test_order(self) -> None:
-        """The supervisor closes the socket before any worker is told to: the last one to close it serves the queue."""
+        """The supervisor seals and closes the socket before any worker is told to: the last one to close it serves the
+        queue."""
         spawn = FakeSpawn(Clock())
         supervisor = Supervisor(
             Clock(),
@@ -57,8 +63,8 @@ class SharedPlaceTests(SynchronousTestCase):
         spawn.carry()
         self.assertEqual((place.name, place.accepting, place.connections), ("there", True, 3))
         stopping = Deferred.fromCoroutine(place.stop(4.0))
-        self.assertEqual((socket.done, spawn.workers[1].places[1].done), (["open", "close"], []))
+        self.assertEqual((socket.done, spawn.workers[1].places[1].done), (["open", "seal", "close"], []))
         place.abort()
         spawn.carry()
         self.assertTrue(self.successResultOf(stopping))
-        self.assertEqual(spawn.workers[1].places[1].done, [4.0, "abort"])
+        self.assertEqual(spawn.workers[1].places[1].done, [3.5, "abort"])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -17,6 +20,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, TestCase
 
 from nitroproxy.daemon.place import ListeningPlace
+from nitroproxy.daemon.role import Server
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.workers.shared_socket import InheritedEndpoint, SharedSocket
@@ -68,7 +72,7 @@ class SharedTests(TestCase):
 
     async def share(self, endpoint: IStreamServerEndpoint) -> Any:
         """Listen there; returns the address."""
-        shared = self.shared = SharedSocket(endpoint, "there", "nitroproxy-test")
+        shared = self.shared = SharedSocket(Server(endpoint, "there", "nitroproxy-test"))
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
@@ -127,7 +131,7 @@ class SharedTests(TestCase):
 
     async def test_nobody_accepts(self) -> None:
         """Who holds a socket does not accept; who comes waits."""
-        shared = self.shared = SharedSocket(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        shared = self.shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop"))
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
@@ -136,43 +140,72 @@ class SharedTests(TestCase):
             listening.setblocking(False)
             listening.accept()[0].close()
 
-    async def test_who_waits_is_served(self) -> None:
-        """When all let go, the last one lets in who is in the queue by then."""
-        address = await self.share(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
-        for port in self.ports:
-            port.connectionLost(None)
-        assert self.shared is not None
+    def listener(self, descriptor: int, has_enough: Callable[[], bool]) -> tuple[ListeningPlace, OneHop]:
+        """A worker's place at the shared socket, and the hop whose clock it has."""
         hop = OneHop()
         factory = DownstreamFactory("hop", hop, ListenerSettings(), hop.deadlines)
-        listener = ListeningPlace(InheritedEndpoint(reactor, os.dup(self.shared.descriptor)), "there", factory)
-        listener.listen()
-        self.shared.close()
-        clients = [self.connect(address) for _ in range(30)]
-        stopping = Deferred.fromCoroutine(listener.stop(1.0))
-        self.assertEqual(listener.connections, 30)
-        for client in clients:
-            client.close()
+        endpoint = InheritedEndpoint(reactor, os.dup(descriptor), has_enough)
+        place = ListeningPlace(endpoint, "there", factory, shared=True)
+        place.listen()
+        return place, hop
+
+    async def ended(self, stopping: Deferred[bool], hop: OneHop) -> None:
         while not stopping.called:
             await deferLater(reactor, 0.001)
             hop.pass_time(0.1)
 
+    async def check_queue(self, has_enough: Callable[[], bool]) -> None:
+        """The last one to let go accepts the whole queue."""
+        address = await self.share(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        for port in self.ports:
+            port.connectionLost(None)
+        assert self.shared is not None
+        listener, hop = self.listener(self.shared.descriptor, has_enough)
+        clients = [self.connect(address) for _ in range(30)]
+        await self.shared.seal()
+        self.shared.close()
+        stopping = Deferred.fromCoroutine(listener.stop(1.0))
+        self.assertEqual(listener.connections, 30)
+        for client in clients:
+            client.close()
+        await self.ended(stopping, hop)
+
+    async def test_who_waits_is_served(self) -> None:
+        """When all let go, the last one lets in who is in the queue by then."""
+        await self.check_queue(lambda: False)
+
+    async def test_queue_at_the_drain(self) -> None:
+        """At a drain the whole queue is accepted, although this process has its share already."""
+        await self.check_queue(lambda: True)
+
+    async def test_sealed(self) -> None:
+        """Who begins to connect when the socket is sealed does not get into the queue; a lent socket is not sealed."""
+        for lent, ready in ((False, False), (True, True)):
+            shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop", lent))
+            shared.open()
+            await shared.seal()
+            with socket.socket(fileno=os.dup(shared.descriptor)) as listening, socket.socket() as client:
+                client.setblocking(False)
+                client.connect_ex(listening.getsockname())
+                writable = select.select([], [client], [], 30 if ready else 0)[1]
+            self.assertEqual(bool(writable), ready)
+            shared.close()
+            self.assertEqual(await shared.seal(), 0, "closed: nothing is left to seal")
+
     async def test_share(self) -> None:
         """Who has enough leaves connections to others for a moment, in which it still counts as accepting; it takes
         them if nobody else does."""
-        shared = self.shared = SharedSocket(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        shared = self.shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop"))
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
-        hop = OneHop()
-        factory = DownstreamFactory("hop", hop, ListenerSettings(), hop.deadlines)
         asked: list[bool] = []
 
         def has_enough() -> bool:
             asked.append(listener.accepting)
             return True
 
-        listener = ListeningPlace(InheritedEndpoint(reactor, os.dup(shared.descriptor), has_enough), "there", factory)
-        listener.listen()
+        listener, hop = self.listener(shared.descriptor, has_enough)
         for _ in range(3):
             self.connect(address)
         while not asked:
@@ -184,31 +217,24 @@ class SharedTests(TestCase):
         shared.close()
         for client in self.clients:
             client.close()
-        stopping = Deferred.fromCoroutine(listener.stop(1.0))
-        while not stopping.called:
-            await deferLater(reactor, 0.001)
-            hop.pass_time(0.1)
+        await self.ended(Deferred.fromCoroutine(listener.stop(1.0)), hop)
 
-    async def test_queue_at_the_drain(self) -> None:
-        """At a drain the whole queue is accepted, although this process has its share already."""
-        address = await self.share(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
-        for port in self.ports:
-            port.connectionLost(None)
-        assert self.shared is not None
-        hop = OneHop()
-        factory = DownstreamFactory("hop", hop, ListenerSettings(), hop.deadlines)
-        endpoint = InheritedEndpoint(reactor, os.dup(self.shared.descriptor), lambda: True)
-        listener = ListeningPlace(endpoint, "there", factory)
-        listener.listen()
-        self.shared.close()
-        clients = [self.connect(address) for _ in range(30)]
-        stopping = Deferred.fromCoroutine(listener.stop(1.0))
-        self.assertEqual(listener.connections, 30)
-        for client in clients:
-            client.close()
-        while not stopping.called:
-            await deferLater(reactor, 0.001)
-            hop.pass_time(0.1)
+    async def test_pause(self) -> None:
+        """A place that pauses for want of descriptors, just when it looks at the queue again, is not woken by that."""
+        shared = self.shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop"))
+        shared.open()
+        port = await InheritedEndpoint(reactor, os.dup(shared.descriptor)).listen(self.factories[0])
+        self.ports.append(port)
+
+        def pause() -> None:
+            port.stopReading()
+            port.leaves = True
+            raise BlockingIOError
+
+        accepting: Any = port.socket
+        port.socket = SimpleNamespace(accept=pause, close=accepting.close)
+        port._look_again()
+        self.assertNotIn(port, reactor.getReaders())
 
     async def test_vsock(self) -> None:
         """A vsock socket is taken for one, and accepted connections have vsock's addresses and ways."""

@@ -127,6 +127,19 @@ class WorkerProcessTests(SynchronousTestCase):
         self.pass_time(10)
         self.assertEqual(self.spawn.started, [1], "nor is it started again")
 
+    def test_hung_while_it_ends(self) -> None:
+        """One that hangs when it is told to stop is killed as any other: it has the listening sockets."""
+        self.start()
+        self.process.stop()
+        self.fake.pair.stuck = True
+        self.pass_time(HUNG - 2)
+        self.assertFalse(self.killed)
+        self.pass_time(6)
+        self.assertTrue(self.killed)
+        self.spawn.die(1)
+        self.pass_time(10)
+        self.assertEqual(self.spawn.started, [1], "it is not started again")
+
     def test_unreadable(self) -> None:
         """A state that cannot be read is no end of the watch: it is logged, and the process replaced if it stays so
         (K6)."""

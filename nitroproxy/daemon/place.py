@@ -12,10 +12,12 @@ from typing import Any, Final, NoReturn, Protocol
 
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.sockets.sealing import admit_no_more, seal
 from nitroproxy.sockets.spare import SparingSocket
 
 _log: Final = Logger()
@@ -56,13 +58,18 @@ class Place(Protocol):
 class ListeningPlace:
     """A `Place` at which this process accepts.
 
+    :param shared: other processes have the socket too: workers, whose supervisor ends it, or the service manager, which
+        goes on listening.
     :ivar name: what to call it in messages.
     """
 
-    def __init__(self, endpoint: IStreamServerEndpoint, name: str, factory: DownstreamFactory) -> None:
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, name: str, factory: DownstreamFactory, *, shared: bool = False
+    ) -> None:
         self._endpoint = endpoint
         self.name = name
         self._factory = factory
+        self._shared = shared
         self._port: IListeningPort | None = None
 
     def listen(self) -> None:
@@ -75,12 +82,14 @@ class ListeningPlace:
         """See `Place`."""
         port: Any = self._port
         if port is not None and port.connected:
+            if not self._shared:
+                timeout -= await seal_queue(port)
             # Accept all that are in the queue: closing it would reset them. stopListening would close it a turn of the
             # reactor later.
             port.numberAccepts = _ALL
             port.doRead()
             port.connectionLost(Failure(ConnectionDone()))
-        complete = await self._factory.drain(timeout)
+        complete = await self._factory.drain(max(timeout, 0.0))
         if not complete:
             _log.warn(
                 "{hop}: aborted what was under way on {place}", event="aborted", hop=self._factory.hop, place=self.name
@@ -103,6 +112,18 @@ class ListeningPlace:
     def abort(self) -> None:
         """See `Place`."""
         self._factory.abort()
+
+
+async def seal_queue(port: Any) -> float:
+    """Let nothing more into the queue of *port*, a listening port of Twisted's that goes on accepting.
+
+    :returns: the seconds that this has taken.
+    """
+    seconds = admit_no_more(port.socket)
+    if seconds:
+        await deferLater(port.reactor, seconds)
+    seal(port.socket)
+    return seconds
 
 
 def listen(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, hop: str, place: str) -> IListeningPort:

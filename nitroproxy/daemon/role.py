@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from nitroproxy.config.schema import Settings
@@ -42,6 +43,11 @@ class Server:
     endpoint: IStreamServerEndpoint
     name: str
     hop: str
+
+    @property
+    def lent(self) -> bool:
+        """The service manager has it too, and goes on listening when the daemon stops."""
+        return isinstance(self.endpoint, AdoptedStreamServerEndpoint)
 
 
 def asked_here(answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]) -> AskOnce:
@@ -211,4 +217,7 @@ def prepare_all(parts: Sequence[Part], settings: Settings) -> Commit:
 def places_of(servers: Stages, serving: Serving) -> list[list[ListeningPlace]]:
     """The places at which this process accepts for *serving*, by stage."""
     factories = iter(serving.factories)
-    return [[ListeningPlace(server.endpoint, server.name, next(factories)) for server in stage] for stage in servers]
+    return [
+        [ListeningPlace(server.endpoint, server.name, next(factories), shared=server.lent) for server in stage]
+        for stage in servers
+    ]

@@ -28,10 +28,11 @@ class SharedPlace:
 
     async def stop(self, timeout: float) -> bool:
         """See `Place`."""
+        timeout -= await self._socket.seal()
         # First: the last worker to close the socket then finds all connections in the queue and accepts them. After it
         # no process could.
         self._socket.close()
-        return await self._supervisor.stop(self._number, timeout)
+        return await self._supervisor.stop(self._number, max(timeout, 0.0))
 
     @property
     def accepting(self) -> bool:

@@ -22,7 +22,8 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nitroproxy.daemon.place import listen
+from nitroproxy.daemon.place import listen, seal_queue
+from nitroproxy.daemon.role import Server
 from nitroproxy.vsock.transport import VsockPort
 
 #: Seconds for which connections are left to others, and how many are accepted then if they still wait.
@@ -64,7 +65,8 @@ class _Inherited:
             self.numberAccepts = _LEFT
             tcp.Port.doRead(self)  # type: ignore[arg-type]
             self.numberAccepts = 1
-            tcp.Port.startReading(self)  # type: ignore[arg-type]
+            if not self.leaves:  # Unless it has paused meanwhile, for want of descriptors.
+                tcp.Port.startReading(self)  # type: ignore[arg-type]
 
     def connectionLost(self, reason: Failure) -> None:
         """Close this process's descriptor and nothing else."""
@@ -134,14 +136,12 @@ class InheritedEndpoint:
 class SharedSocket:
     """A listening socket that this process holds and does not accept from.
 
-    :param hop: whose place it is, in messages.
     :ivar name: the place's.
     """
 
-    def __init__(self, endpoint: IStreamServerEndpoint, name: str, hop: str) -> None:
-        self._endpoint = endpoint
-        self.name = name
-        self._hop = hop
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.name = server.name
         #: Twisted's port; None until `open`.
         self._port: Any = None
 
@@ -149,7 +149,7 @@ class SharedSocket:
         """Listen, and leave connections in the queue. See `nitroproxy.daemon.place.listen`."""
         unused = Factory()
         unused.noisy = False
-        self._port = listen(self._endpoint, unused, self._hop, self.name)
+        self._port = listen(self._server.endpoint, unused, self._server.hop, self.name)
         self._port.stopReading()
 
     @property
@@ -157,6 +157,15 @@ class SharedSocket:
         """The socket's."""
         number: int = self._port.fileno()
         return number
+
+    async def seal(self) -> float:
+        """Let nothing more into the queue, which others empty; not when the service manager goes on listening.
+
+        :returns: the seconds that this has taken.
+        """
+        if self._server.lent or self._port is None or not self._port.connected:
+            return 0.0
+        return await seal_queue(self._port)
 
     def close(self) -> None:
         """Close this process's descriptor; the socket stays open while another process has it."""

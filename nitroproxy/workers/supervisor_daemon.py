@@ -40,7 +40,7 @@ class SupervisorDaemon:
         self._parts = once, process
         self._reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(self._reloader.collect)
-        stages = [[SharedSocket(server.endpoint, server.name, server.hop) for server in stage] for stage in servers]
+        stages = [[SharedSocket(server) for server in stage] for stage in servers]
         self._sockets = [socket for stage in stages for socket in stage]
         self._count = role.processes(settings)
         self._counts = SharedCounts(self._count, len(self._sockets))

@@ -105,4 +105,4 @@ def _place(reactor: Any, start: WorkerStart, number: int, index: int, factory: D
     factory.via_name = ViaName(factory.hop, start.via_key)
     share = Share(MEMORY, start.count, index, number - 1, partial(len, factory.connections))
     endpoint = InheritedEndpoint(reactor, FIRST_SOCKET + index, share.is_taken)
-    return ListeningPlace(endpoint, start.places[index], factory)
+    return ListeningPlace(endpoint, start.places[index], factory, shared=True)

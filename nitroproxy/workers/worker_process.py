@@ -121,7 +121,9 @@ class WorkerProcess:
             self.start()
 
     def stop(self) -> None:
-        """From now on it is not started again, nor killed for being deaf: it is going to end."""
+        """From now on it is not started again, nor killed because it accepts nothing: it is going to end. One that hangs
+        is killed all the same: it has the listening sockets, and the daemon would wait for it as long as it may drain.
+        """
         self._stopping = True
 
     def kill(self, why: str) -> None:
@@ -170,9 +172,9 @@ class WorkerProcess:
             self.up = True
             self.failures = 0
             self._watcher.worker_up(self)
-        if self.state is not None and all(self.state.accepting):
+        if self.state is not None and (self._stopping or all(self.state.accepting)):
             self._well_at = now
-        elif not self._stopping and now - self._well_at >= (HUNG if self.up else START):
+        elif now - self._well_at >= (HUNG if self.up else START):
             deaf = "does not answer" if self.state is None else "accepts no connections"
             self.kill(f"{deaf} for {now - self._well_at:.0f} s")
 

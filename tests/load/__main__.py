@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tests.load import stages, workers
+from tests.load import drain, stages, workers
 from tests.load.abandoned import abandoned
 from tests.load.soak import soak
 from tests.load.stages import Failed
@@ -23,13 +23,15 @@ STAGES: Final[dict[str, tuple[Callable[[], Awaitable[None]], Callable[[], Awaita
     "cuts": (lambda: stages.cuts(1000), lambda: stages.cuts(18)),
     "descriptors": (lambda: stages.descriptors(200), lambda: stages.descriptors(64)),
     "recovery": (stages.recovery, stages.recovery),
-    "drain": (lambda: stages.drain(200), lambda: stages.drain(10)),
+    "drain": (lambda: drain.drain(200), lambda: drain.drain(10)),
+    "connects": (lambda: drain.connects(30), lambda: drain.connects(2)),
+    "workers-connects": (lambda: drain.connects(30, *workers.TWO), lambda: drain.connects(1, *workers.TWO)),
     "blocked-log": (lambda: stages.blocked_log(30_000), lambda: stages.blocked_log(1200)),
     "logs": (stages.logs, stages.logs),
     "reload": (stages.reload, stages.reload),
     "stalled": (stages.stalled, stages.stalled),
     "workers": (lambda: workers.workers(400), lambda: workers.workers(40)),
-    "workers-drain": (lambda: stages.drain(200, *workers.TWO), lambda: stages.drain(10, *workers.TWO)),
+    "workers-drain": (lambda: drain.drain(200, *workers.TWO), lambda: drain.drain(10, *workers.TWO)),
     "workers-reload": (workers.reload, workers.reload),
     "abandoned": (lambda: abandoned(10_000), lambda: abandoned(60)),
     "workers-ends": (workers.ends, workers.ends),
