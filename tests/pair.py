@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from nitroproxy.config.load import ConfigurationError
 from nitroproxy.workers.channel import Answerer, Channel
 from nitroproxy.workers.worker import Worker, WorkerStart
 
@@ -86,11 +87,12 @@ class FakeWorker:
         self.start = start
         self.places = [FakePlace(), FakePlace()]
         self.reloaded: list[bytes] = []
-        self.takes = True
+        self.refuses = ""
+        self.prepared = 0
         self.count = 0
         self.ended = False
         self.supervisor_gone = False
-        self.worker = worker = Worker(self.places, self.own, self.reload, self.end)
+        self.worker = worker = Worker(self.places, self.own, self.prepare, self.end)
         self.supervisors = Channel(clock, answerers, lambda: None)
         self.mine = Channel(clock, worker.answerers, self.lost)
         self.pair = Pair(self.supervisors, self.mine)
@@ -104,10 +106,12 @@ class FakeWorker:
         gauge.add_metric(values, 2)
         return [counter, gauge]
 
-    def reload(self, data: bytes) -> bool:
+    def prepare(self, data: bytes) -> Callable[[], object]:
         """Take a configuration."""
-        self.reloaded.append(data)
-        return self.takes
+        if self.refuses:
+            raise ConfigurationError([self.refuses])
+        self.prepared += 1
+        return lambda: self.reloaded.append(data)
 
     def end(self) -> None:
         """End."""

@@ -90,6 +90,26 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual((self.in_force, self.told()), ([], []))
         self.assertEqual(self.gauges()["nitroproxy_config_last_reload_successful"], 1)
 
+    def test_obstacle_is_a_defect(self) -> None:
+        """An exception that nobody expects is logged, and an obstacle: a new daemon would raise it too."""
+
+        def fail(settings: Settings) -> Callable[[], object]:
+            raise ZeroDivisionError("so")
+
+        self.patch(self.reload, "_prepare", fail)
+        self.assertEqual(self.reload.obstacle(), "ZeroDivisionError: so")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_prepared(self) -> None:
+        """What is prepared is in force when it is committed, and not before."""
+        self.write({"limits": {"connections": 5}})
+        prepared = self.reload.prepare()
+        self.assertEqual((self.in_force, self.told()), ([], []))
+        self.assertNotEqual(prepared.configuration, self.reload.configuration)
+        prepared.commit()
+        self.assertEqual(len(self.in_force), 1)
+        self.assertEqual(prepared.configuration, self.reload.configuration)
+
     def test_needs_restart(self) -> None:
         """What cannot change without a restart is named and stays as it was; the rest is in force."""
         self.write({"host_proxy": {"port": 9090}, "transport": {"parent_cid": 2}, "logging": {"level": "WARN"}})

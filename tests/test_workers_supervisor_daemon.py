@@ -120,18 +120,18 @@ class SupervisorDaemonTests(SynchronousTestCase):
         self.assertEqual((self.in_force(1), self.gauge()), (Settings(), 0))
 
     def test_refused_by_a_worker(self) -> None:
-        """A worker that cannot use what the supervisor could makes the reload a failed one, in the metric too (K6). The
-        log does not say that the old configuration stays, which is true of that worker only."""
+        """What a worker cannot use, although the supervisor could, is in force nowhere: the reload has failed, in the
+        metric too (K6)."""
         self.start()
-        self.spawn.workers[2].takes = False
+        self.spawn.workers[2].refuses = "tls.ca_file: holds no certificate"
         with capturedLogs() as events:
             self.assertFalse(self.reload({"limits": {"connections": 5}}))
         [said] = [formatEvent(event) for event in events if event.get("event") == "reload_failed"]
-        self.assertRegex(said, "^reloaded, but not in every worker: worker 2 ")
-        self.assertEqual(self.gauge(), 0)
-        self.spawn.workers[2].takes = True
+        self.assertEqual(said, "not reloaded, the old configuration stays: worker 2: tls.ca_file: holds no certificate")
+        self.assertEqual((self.role.done, self.gauge()), ([], 0))
+        self.spawn.workers[2].refuses = ""
         self.assertTrue(self.reload({"limits": {"connections": 6}}))
-        self.assertEqual(self.gauge(), 1)
+        self.assertEqual((self.role.done, self.gauge()), (["once has 6"], 1))
 
     def test_watchdog(self) -> None:
         """Without a worker the watchdog gets no keep-alive (K6); with one it does, whatever the other does."""

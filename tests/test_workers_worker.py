@@ -14,7 +14,7 @@ from nitroproxy import __version__
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import Metrics
 from nitroproxy.telemetry.packing import pack
-from nitroproxy.workers.channel import Answerer, Channel
+from nitroproxy.workers.channel import Answerer, Channel, NoAnswer
 from nitroproxy.workers.worker import AllWorkers, WorkerStart, WrongVersion
 from tests.pair import FakeWorker, Pair, values
 
@@ -60,14 +60,34 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(self.ask("state"), {"accepting": [True, False], "connections": [3, 3]})
 
     def test_orders(self) -> None:
-        """It reloads, stops and aborts a place, and ends."""
-        self.assertTrue(self.ask("reload", b"new"))
+        """It stops and aborts a place, and ends."""
         self.assertTrue(self.ask("stop", [1, 9.0]))
         self.ask("abort", 0)
         self.ask("end")
-        self.assertEqual(self.worker.reloaded, [b"new"])
         self.assertEqual([place.done for place in self.worker.places], [["abort"], [9.0]])
         self.assertTrue(self.worker.ended)
+
+    def test_reload(self) -> None:
+        """What it has prepared it puts in force, once; what it cannot use it says."""
+        self.assertEqual(self.ask("prepare", b"new"), "")
+        self.assertEqual(self.worker.reloaded, [])
+        self.ask("commit")
+        self.worker.refuses = "tls.ca_file: holds no certificate"
+        self.assertEqual(self.ask("prepare", b"newer"), self.worker.refuses)
+        self.assertEqual(self.worker.reloaded, [b"new"])
+
+    def test_nothing_prepared(self) -> None:
+        """There is nothing to put in force after a refusal, or when it has been told to forget: it does not say that it
+        has."""
+        for forgotten in (None, b"bad"):
+            self.assertEqual(self.ask("prepare", b"new"), "")
+            self.worker.refuses = "bad" if forgotten else ""
+            self.ask("prepare", forgotten)
+            committing = self.worker.supervisors.ask("commit")
+            self.worker.pair.carry()
+            self.failureResultOf(committing, NoAnswer)
+            self.assertEqual(len(self.flushLoggedErrors(AssertionError)), 1)
+        self.assertEqual(self.worker.reloaded, [])
 
 
 class AllWorkersTests(SynchronousTestCase):

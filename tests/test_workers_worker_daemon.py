@@ -86,7 +86,10 @@ class WorkerDaemonTests(SynchronousTestCase):
 
     def reload(self, connections: int) -> bool:
         settings = msgspec.structs.replace(self.configuration.settings, limits=Limits(connections=connections))
-        return bool(self.ask("reload", msgspec.json.encode(replace(self.configuration, settings=settings))))
+        problem = self.ask("prepare", msgspec.json.encode(replace(self.configuration, settings=settings)))
+        if problem == "":
+            self.ask("commit")
+        return problem == ""
 
     def test_reload(self) -> None:
         """It puts in force what the supervisor sends, or says that it could not."""

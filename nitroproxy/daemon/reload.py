@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -29,6 +30,18 @@ RELOADABLE: Final = frozenset(
 
 class Unloadable(Exception):
     """A part cannot use the configuration; the message names what is wrong."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration that can be put in force.
+
+    :ivar configuration: what is in force then.
+    :ivar commit: puts it in force; cannot fail. To be called once, before anything else is prepared, or not at all.
+    """
+
+    configuration: Configuration
+    commit: Callable[[], None]
 
 
 class Reloader:
@@ -63,11 +76,26 @@ class Reloader:
     def __call__(self) -> bool:
         """Reload; returns whether the new configuration is in force."""
         try:
-            wanted, configuration, commit = self._examine()
+            prepared = self.prepare()
         except ConfigurationError as error:
-            return self.failed(list(error.problems))
+            return self.failed(error.problems)
+        prepared.commit()
+        return True
+
+    def prepare(self) -> Prepared:
+        """Load the configuration and build what it needs. Changes nothing: that is left to `Prepared.commit`.
+
+        :raises ConfigurationError: when it cannot be put in force.
+        """
+        wanted = self._load()
+        configuration = _changed(self.configuration, wanted)
+        try:
+            commit = self._prepare(configuration.settings)
         except Unloadable as error:
-            return self.failed([str(error)])
+            raise ConfigurationError([str(error)]) from error
+        return Prepared(configuration, partial(self._commit, configuration, wanted, commit))
+
+    def _commit(self, configuration: Configuration, wanted: Configuration, commit: Callable[[], object]) -> None:
         commit()
         ignored = list(_differences(configuration, wanted))
         if ignored:
@@ -79,35 +107,24 @@ class Reloader:
         self.configuration = configuration
         self._succeeded_at = self._now()
         self._successful = True
-        return True
 
     def obstacle(self) -> str:
-        """Why the configuration could not be loaded now; empty when it could. Changes nothing."""
+        """Why the configuration could not be loaded now; empty when it could. Changes nothing, and never raises."""
         try:
-            self._examine()
+            self.prepare()
         except ConfigurationError as error:
             return "; ".join(error.problems)
-        except Unloadable as error:
-            return str(error)
+        except Exception as error:
+            _log.failure("the configuration cannot be examined", event="callback_failed")
+            return f"{type(error).__name__}: {error}"
         return ""
 
-    def _examine(self) -> tuple[Configuration, Configuration, Callable[[], object]]:
-        """The configuration as it would be at a start, what of it can be put in force now, and what does that."""
-        wanted = self._load()
-        configuration = _changed(self.configuration, wanted)
-        return wanted, configuration, self._prepare(configuration.settings)
-
-    def failed(
-        self, problems: Iterable[str], text: str = "not reloaded, the old configuration stays: {problem}"
-    ) -> bool:
+    def failed(self, problems: Iterable[str]) -> bool:
         """Log each problem and count the last reload as failed; returns False. The caller does so when another process
-        has not put in force what this one has.
-
-        :param text: says what is in force now.
-        """
+        cannot put in force what this one could."""
         self._successful = False
         for problem in problems:
-            _log.error(text, event="reload_failed", problem=problem)
+            _log.error("not reloaded, the old configuration stays: {problem}", event="reload_failed", problem=problem)
         return False
 
     def collect(self) -> Iterator[Metric]:

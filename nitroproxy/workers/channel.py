@@ -29,6 +29,10 @@ class NoAnswer(Exception):
     """The other end has gone, did not answer in time, or could not."""
 
 
+class Refused(NoAnswer):
+    """The other end answers that it could not."""
+
+
 class _Question(msgspec.Struct, frozen=True, array_like=True, tag="?"):
     number: int
     what: str
@@ -104,7 +108,7 @@ class Channel(Int32StringReceiver):
         elif message.number in self._waiting:
             waiting = self._waiting[message.number]
             if message.problem:
-                waiting.errback(NoAnswer(message.problem))
+                waiting.errback(Refused(message.problem))
             else:
                 waiting.callback(message.value)
 

@@ -5,7 +5,7 @@ A worker that dies or hangs is replaced while the others keep serving: see `nitr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import Metrics, merge
 from nitroproxy.telemetry.packing import pack, unpack
-from nitroproxy.workers.channel import Answerer, Channel, NoAnswer
+from nitroproxy.workers.channel import Answerer, Channel, NoAnswer, Refused
 from nitroproxy.workers.spawn import Ended, Spawn
 from nitroproxy.workers.worker import WorkerStart, check_of, worker_up
 from nitroproxy.workers.worker_process import HUNG, START, WorkerProcess
@@ -198,28 +198,63 @@ class Supervisor:
 
     # What the daemon has them do.
 
-    async def reload(self, configuration: bytes) -> list[str]:
-        """Put a configuration, in JSON, in force in every worker; `start` must give it already.
+    async def reload(self, configuration: bytes, commit: Callable[[], object]) -> list[str]:
+        """Put a configuration in force in this process and in every worker, or in none.
 
-        A worker that does not answer is killed and starts again with it: no worker keeps another configuration.
+        Every worker prepares it first; from the first that puts it in force to the last no more passes than the
+        messages take. A worker that does not answer is killed, and begins with what is in force when it starts again.
 
-        :returns: what went wrong, a line for each worker that refused it.
+        :param configuration: in JSON.
+        :param commit: puts it in force here, cannot fail; from then on `start` gives it.
+        :returns: what was wrong, a line for each worker that cannot use it: then it is in force nowhere.
         """
-        reloading = [Deferred.fromCoroutine(self._reload_one(worker, configuration)) for worker in self._workers]
-        return [problem for problem in await gatherResults(reloading) if problem]
+        asked = [(worker, worker.channel) for worker in self._workers if worker.up and worker.channel is not None]
+        preparing = [Deferred.fromCoroutine(self._prepare(*one, configuration)) for one in asked]
+        answers = await gatherResults(preparing)
+        prepared = {channel for (_, channel), answer in zip(asked, answers, strict=True) if answer == ""}
+        problems = [
+            f"worker {worker.number}: {answer}" for (worker, _), answer in zip(asked, answers, strict=True) if answer
+        ]
+        if problems:
+            for channel in prepared:
+                channel.ask("prepare", None, HUNG).addErrback(lambda failure: failure.trap(NoAnswer))
+            return problems
+        commit()
+        committing = [
+            Deferred.fromCoroutine(self._commit(worker, worker.channel, prepared, configuration))
+            for worker in self._workers
+            if worker.channel is not None  # Otherwise it begins with it when it is started again.
+        ]
+        await gatherResults(committing)
+        return []
 
     @staticmethod
-    async def _reload_one(worker: WorkerProcess, configuration: bytes) -> str:
-        channel = worker.channel
-        if channel is None:
-            return ""  # It begins with it when it is started again.
+    async def _prepare(worker: WorkerProcess, channel: Channel, configuration: bytes) -> str | None:
+        """Have *worker* prepare; what was wrong, "", or None when it does not answer."""
         try:
-            took = await channel.ask("reload", configuration, HUNG if worker.up else START)
+            problem: str = await channel.ask("prepare", configuration, HUNG if worker.up else START)
+        except Refused as error:
+            return str(error)
         except NoAnswer as error:
             if worker.channel is channel:
                 worker.kill(f"did not reload ({error})")
-            return ""
-        return "" if took else f"worker {worker.number} could not use it; see its own lines"
+            return None
+        return problem
+
+    async def _commit(
+        self, worker: WorkerProcess, channel: Channel, prepared: Container[Channel], configuration: bytes
+    ) -> None:
+        if channel not in prepared:  # It was starting, with the configuration of before.
+            problem = await self._prepare(worker, channel, configuration)
+            if problem:
+                worker.kill(f"cannot use the new configuration ({problem})")
+            if problem != "":
+                return
+        try:
+            await channel.ask("commit", None, HUNG)
+        except NoAnswer as error:
+            if worker.channel is channel:
+                worker.kill(f"did not reload ({error})")
 
     def accepting(self, place: int) -> bool:
         """Whether a worker is up that accepts at *place*; one that does not is replaced."""

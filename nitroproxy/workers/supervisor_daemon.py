@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
 
+from nitroproxy.config.load import Configuration, ConfigurationError
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.reload import Reloader
@@ -22,9 +23,6 @@ from nitroproxy.workers.shared_socket import SharedSocket
 from nitroproxy.workers.spawn import Spawner
 from nitroproxy.workers.supervisor import Supervised, Supervisor
 from nitroproxy.workers.worker import WorkerStart
-
-#: Logged when the supervisor has put a configuration in force and a worker has not.
-_ELSEWHERE: Final = "reloaded, but not in every worker: {problem}; until the next reload it keeps the old configuration"
 
 
 class SupervisorDaemon:
@@ -77,10 +75,8 @@ class SupervisorDaemon:
         return [self._counts.descriptor, *(socket.descriptor for socket in self._sockets)]
 
     def _start(self) -> WorkerStart:
-        return WorkerStart(self._in_force(), self._count, [socket.name for socket in self._sockets], self._via_key)
-
-    def _in_force(self) -> bytes:
-        return msgspec.json.encode(self._reloader.configuration)
+        configuration = _encode(self._reloader.configuration)
+        return WorkerStart(configuration, self._count, [socket.name for socket in self._sockets], self._via_key)
 
     def _prepare(self, settings: Settings) -> Commit:
         return prepare_all(self._parts, settings)
@@ -89,11 +85,18 @@ class SupervisorDaemon:
         return Deferred.fromCoroutine(self._reload_all())
 
     async def _reload_all(self) -> bool:
-        """The supervisor first, which examines the file; then every worker."""
-        if not self._reloader():
-            return False
-        problems = await self._supervisor.reload(self._in_force())
-        return not problems or self._reloader.failed(problems, _ELSEWHERE)
+        """The supervisor examines the file, then every worker; then all put it in force, or none."""
+        try:
+            prepared = self._reloader.prepare()
+        except ConfigurationError as error:
+            return self._reloader.failed(error.problems)
+        problems = await self._supervisor.reload(_encode(prepared.configuration), prepared.commit)
+        return not problems or self._reloader.failed(problems)
 
     def _give_up(self) -> None:
         self.daemon.give_up()
+
+
+def _encode(configuration: Configuration) -> bytes:
+    """*configuration* as workers are given it."""
+    return msgspec.json.encode(configuration)

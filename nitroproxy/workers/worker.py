@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from nitroproxy import __version__
+from nitroproxy.config.load import ConfigurationError
 from nitroproxy.daemon.place import Place
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import Metrics, merge
@@ -91,7 +92,8 @@ class Worker:
     """Does what the supervisor asks.
 
     :param own: gives what this process counts.
-    :param reload: puts a configuration, in JSON, in force; gives whether it could.
+    :param prepare: builds what a configuration, in JSON, needs, and gives what puts it in force, which cannot fail;
+        raises `ConfigurationError`.
     :param end: ends the process; nothing is asked after it.
     """
 
@@ -99,13 +101,14 @@ class Worker:
         self,
         places: Sequence[Place],
         own: Callable[[], list[Metric]],
-        reload: Callable[[bytes], bool],
+        prepare: Callable[[bytes], Callable[[], object]],
         end: Callable[[], object],
     ) -> None:
         self._places = places
         self._own = own
-        self._reload = reload
+        self._prepare = prepare
         self._end = end
+        self._prepared: Callable[[], object] | None = None
 
     @property
     def answerers(self) -> Mapping[str, Answerer]:
@@ -113,7 +116,8 @@ class Worker:
         return {
             "state": self._tell_state,
             "metrics": self._tell_metrics,
-            "reload": self._do_reload,
+            "prepare": self._do_prepare,
+            "commit": self._do_commit,
             "stop": self._do_stop,
             "abort": self._do_abort,
             "end": self._do_end,
@@ -126,8 +130,20 @@ class Worker:
     async def _tell_metrics(self, about: Any) -> Any:
         return pack(self._own())
 
-    async def _do_reload(self, about: Any) -> Any:
-        return self._reload(about)
+    async def _do_prepare(self, about: Any) -> Any:
+        """Prepare a configuration, or (None) forget the one that is prepared; what is wrong with it, or ""."""
+        self._prepared = None
+        if about is not None:
+            try:
+                self._prepared = self._prepare(about)
+            except ConfigurationError as error:
+                return "; ".join(error.problems)
+        return ""
+
+    async def _do_commit(self, about: Any) -> Any:
+        commit, self._prepared = self._prepared, None
+        assert commit is not None
+        commit()
 
     async def _do_stop(self, about: Any) -> Any:
         index, timeout = about

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -62,7 +63,7 @@ class WorkerDaemon:
         self._reloader = Reloader(self._newest, lambda: self._newest, self._prepare, time.time)
         metrics.sources.append(self._reloader.collect)
         places = [_place(reactor, start, number, *indexed) for indexed in enumerate(serving.factories)]
-        worker = Worker(places, metrics.collect, self._reload, self._end)
+        worker = Worker(places, metrics.collect, self._prepare_reload, self._end)
         self._channel = Channel(reactor, worker.answerers, self._supervisor_gone)
         os.set_blocking(CHANNEL, False)
         reactor.adoptStreamConnection(CHANNEL, socket.AF_UNIX, factory_of(lambda: self._channel))
@@ -84,9 +85,9 @@ class WorkerDaemon:
     def _prepare(self, settings: Settings) -> Commit:
         return prepare_all(self._parts, settings)
 
-    def _reload(self, data: bytes) -> bool:
+    def _prepare_reload(self, data: bytes) -> Callable[[], None]:
         self._newest = configuration_of(data)
-        return self._reloader()
+        return self._reloader.prepare().commit
 
     def _end(self) -> None:
         self._ending = True
