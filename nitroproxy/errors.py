@@ -21,6 +21,17 @@ HOPS: Final = frozenset(
 )
 
 
+def reason_of(error: BaseException) -> str:
+    """What *error* says, once. The texts of Twisted's errors say it twice: "Connection was refused by other side: 111:
+    Connection refused."."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first = error.args[0] if error.args else None
+    if isinstance(first, str) and first:
+        return first
+    return str(error).rstrip(".") or type(error).__name__
+
+
 def cut(text: str, most: int) -> str:
     """*text*, or its beginning and an ellipsis, in at most *most* bytes of UTF-8; always encodable.
 

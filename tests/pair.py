@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from nitroproxy.config.load import ConfigurationError
+from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.workers.channel import Answerer, Channel
 from nitroproxy.workers.worker import Worker, WorkerStart
 
@@ -89,10 +89,11 @@ class FakeWorker:
         self.reloaded: list[bytes] = []
         self.refuses = ""
         self.prepared = 0
+        self.idle_closed = 0
         self.count = 0
         self.ended = False
         self.supervisor_gone = False
-        self.worker = worker = Worker(self.places, self.own, self.prepare, self.end)
+        self.worker = worker = Worker(self.places, self.own, self.prepare, self.close_idle, self.end)
         self.supervisors = Channel(clock, answerers, lambda: None)
         self.mine = Channel(clock, worker.answerers, self.lost)
         self.pair = Pair(self.supervisors, self.mine)
@@ -109,9 +110,13 @@ class FakeWorker:
     def prepare(self, data: bytes) -> Callable[[], object]:
         """Take a configuration."""
         if self.refuses:
-            raise ConfigurationError([self.refuses])
+            raise Unloadable(self.refuses)
         self.prepared += 1
         return lambda: self.reloaded.append(data)
+
+    def close_idle(self) -> None:
+        """Close what is idle."""
+        self.idle_closed += 1
 
     def end(self) -> None:
         """End."""

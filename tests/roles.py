@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ class FakePort:
     """A listening port whose socket is /dev/null."""
 
     connected = True
+    family = socket.AF_UNIX
 
     def __init__(self) -> None:
         self.reading = True
@@ -48,6 +50,9 @@ class FakePort:
     def connectionLost(self, reason: object) -> None:
         """Close."""
         self.connected = False
+
+    def shutdown(self, how: int) -> None:
+        """Let nobody in any more."""
 
     def detach(self) -> int:
         """A descriptor to close."""
@@ -83,6 +88,10 @@ class FakeParts:
 
     async def _double(self, about: Any) -> Any:
         return about * 2
+
+    def close_idle(self) -> None:
+        """See `Serving`."""
+        self.done.append(f"{self.name} closes what is idle")
 
     def prepare(self, settings: Settings) -> Commit:
         """See `Part`."""
@@ -122,7 +131,7 @@ class FakeRole:
         """See `Role`."""
         self.done.append("check")
 
-    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+    def process(self, reactor: Any, settings: Settings, output: int, worker: int | None) -> Process:
         """See `Role`."""
         instruments = Instruments(
             reactor, "host", "1", level="INFO", form="text", access=False, output=output, worker=worker

@@ -54,6 +54,11 @@ class ReadTests(SynchronousTestCase):
         message = str(self.assertRaises(UnreadableError, read, path))
         self.assertEqual(message, f"{path}: cannot be read: Is a directory")
 
+    def test_too_long(self) -> None:
+        """A file without an end is not read to its end."""
+        message = str(self.assertRaises(UnreadableError, read, "/dev/zero"))
+        self.assertEqual(message, "/dev/zero: is longer than 8 MiB")
+
     def test_position(self) -> None:
         """A syntax error is reported with its line and column, in a file with comments too."""
         self.assertEqual(self.complaint(b'{\n  "a": }'), ":2:8: unexpected '}'")

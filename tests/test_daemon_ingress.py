@@ -38,7 +38,7 @@ class IngressTests(SynchronousTestCase):
         self.reactor: Any = FakeReactor()
 
     def serving(self, role: Role) -> Any:
-        process = role.process(self.reactor, self.settings, 1, "")
+        process = role.process(self.reactor, self.settings, 1, None)
         return role.serving(process, self.settings, None, ask_nothing)
 
     @staticmethod

@@ -85,7 +85,11 @@ class StopTests(TestCase):
     def setUp(self) -> None:
         self.hop = OneHop()
         self.clients: list[socket.socket] = []
-        self.addCleanup(lambda: [client.close() for client in self.clients])
+        self.addCleanup(self.clean)
+
+    def clean(self) -> None:
+        for client in self.clients:
+            client.close()
 
     def connect(self, address: Any) -> None:
         """Begin to connect; on loopback it is done at once, or waits for the other end."""

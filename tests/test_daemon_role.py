@@ -48,6 +48,9 @@ class FakeServing(FakePart):
             DownstreamFactory(f"hop-{number}", hop, hop.factory.settings, hop.deadlines) for number in range(count)
         ]
 
+    def close_idle(self) -> None:
+        """See `Serving`."""
+
 
 class PrepareTests(SynchronousTestCase):
     """All or nothing."""

@@ -1,126 +1,22 @@
-"""A daemon's life: listening, the watchdog, draining in order, the last words. Signals: see `test_load`."""
+"""A daemon's life: listening, the watchdog, draining in order, the last words. Its signals:
+`test_daemon_service_signals`, and with processes `test_load`."""
 
 from __future__ import annotations
 
-import gc
 import io
-import signal
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from twisted.application.service import Application
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, fail
 
-from nitroproxy.daemon import service as daemon_module
 from nitroproxy.daemon.place import ListeningPlace
-from nitroproxy.daemon.service import Daemon
-from nitroproxy.daemon.systemd import Notifier
-from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.settings import ListenerSettings
-from nitroproxy.telemetry.instruments import Instruments
-from tests.wire import GET, OneHop, Wire
+from tests.daemons import DaemonCase
+from tests.wire import GET
 
 
-class Told(Notifier):
-    """A service manager that records."""
-
-    def __init__(self) -> None:
-        super().__init__({})
-        self.messages: list[str] = []
-
-    def _send(self, *assignments: str) -> None:
-        self.messages += assignments
-
-
-class FakeSocket:
-    """A listening socket, which needs no closing."""
-
-    def close(self) -> None:
-        """Close."""
-
-
-class FakePort:
-    """A listening port."""
-
-    def __init__(self, reactor: Any) -> None:
-        self.reactor = reactor
-        self.socket: Any = FakeSocket()
-        self.connected = True
-        self.done: list[str] = []
-
-    def doRead(self) -> None:
-        """Accept who waits."""
-        self.done.append("accept")
-
-    def connectionLost(self, reason: object) -> None:
-        """Close."""
-        self.done.append("close")
-        self.connected = False
-        self.socket.close()
-
-
-@implementer(IStreamServerEndpoint)
-class FakeEndpoint:
-    """Listens at once."""
-
-    def __init__(self, reactor: Any) -> None:
-        self.port = FakePort(reactor)
-        self.listening = False
-
-    def listen(self, protocolFactory: object) -> Deferred[Any]:
-        """Listen."""
-        self.listening = True
-        return succeed(self.port)
-
-
-class DaemonTests(SynchronousTestCase):
+class DaemonTests(DaemonCase):
     """Two listeners in two stages, on a reactor that does what the test says."""
-
-    def setUp(self) -> None:
-        self.reactor: Any = MemoryReactorClock()
-        self.hops = [OneHop(), OneHop()]
-        self.factories = [
-            DownstreamFactory(f"hop-{i}", hop, ListenerSettings(), hop.deadlines) for i, hop in enumerate(self.hops)
-        ]
-        self.endpoints = [FakeEndpoint(self.reactor) for _ in range(2)]
-        self.listeners = [
-            ListeningPlace(endpoint, f"place {i}", factory)
-            for i, (endpoint, factory) in enumerate(zip(self.endpoints, self.factories, strict=True))
-        ]
-        self.told = Told()
-        self.ended: list[str] = []
-        self.last_word: Deferred[None] = Deferred()
-        instruments = Instruments(self.reactor, "host", "1", level="INFO", form="text", access=False, output=1)
-        self.daemon = Daemon(
-            self.reactor,
-            [[listener] for listener in self.listeners],
-            instruments,
-            self.told,
-            lambda: 10.0,
-            [lambda: self.ended.append("first"), lambda: self.last_word, lambda: self.ended.append("last")],
-            lambda: True,
-        )
-        self.statuses: list[int] = []
-        self.patch(daemon_module, "_end_process_with", self.statuses.append)
-
-    def start(self) -> None:
-        self.daemon.privilegedStartService()
-        self.daemon.startService()
-        if not self.reactor.running:
-            self.reactor.run()
-
-    def client(self, stage: int) -> Wire:
-        protocol = self.factories[stage].buildProtocol(None)
-        assert protocol is not None
-        return Wire(protocol)
 
     def test_start(self) -> None:
         """It listens everywhere, then says that it is ready, and where it listens."""
@@ -167,24 +63,6 @@ class DaemonTests(SynchronousTestCase):
         self.last_word.callback(None)
         self.successResultOf(stopping)
 
-    def test_status_after_a_reload(self) -> None:
-        """That a reload failed is told, by each beat too, until one succeeds."""
-        handlers: dict[int, Any] = {}
-        self.patch(signal, "signal", handlers.__setitem__)
-        self.patch(gc, "freeze", lambda: None)
-        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
-        self.daemon.setServiceParent(Application("test"))
-        self.reactor.run()
-        self.start()
-        failed, listening = "STATUS=the configuration was not reloaded; see the log", self.told.messages[1]
-        for successful, status in ((False, failed), (True, listening)):
-            self.daemon.reload = partial(bool, successful)
-            self.told.messages.clear()
-            handlers[signal.SIGHUP](signal.SIGHUP, None)
-            self.reactor.advance(1.0)
-            told = [one for one in self.told.messages if one.startswith(("STATUS", "READY"))]
-            self.assertEqual(told, ["READY=1", status, status])
-
     def test_stages(self) -> None:
         """A stage stops when the one before has drained; then what was needed until then is put away, in order."""
         self.start()
@@ -206,7 +84,7 @@ class DaemonTests(SynchronousTestCase):
 
     def test_timeout(self) -> None:
         """What is not drained in time is aborted, and the process ends with status 1."""
-        self.daemon.setServiceParent(self.parent())
+        self.daemon.setServiceParent(MultiService())
         self.start()
         client = self.client(0)
         client.receive(GET)
@@ -217,20 +95,6 @@ class DaemonTests(SynchronousTestCase):
         client.settle()
         self.assertFalse(self.successResultOf(stopping))
         self.assertEqual(self.statuses, [1])
-
-    def another(self, **options: Any) -> Daemon:
-        """A daemon of these listeners, otherwise made."""
-        instruments = Instruments(self.reactor, "host", "1", level="INFO", form="text", access=False, output=1)
-        return Daemon(
-            self.reactor,
-            [[listener] for listener in self.listeners],
-            instruments,
-            self.told,
-            lambda: 10.0,
-            [],
-            lambda: True,
-            **options,
-        )
 
     def test_delay(self) -> None:
         """Told to stop, it says so at once and serves on for the delay; the drain has all of its time after that."""
@@ -250,33 +114,6 @@ class DaemonTests(SynchronousTestCase):
         self.assertNoResult(stopping)
         self.hops[0].pass_time(0.2)
         self.assertFalse(self.successResultOf(stopping))
-
-    def test_delay_cut_short(self) -> None:
-        """The second signal ends the delay, and every connection."""
-        handlers: dict[int, Any] = {}
-        self.patch(signal, "signal", handlers.__setitem__)
-        self.patch(gc, "freeze", lambda: None)
-        self.daemon = self.another(delay=lambda: 3600.0)
-        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
-        self.daemon.setServiceParent(self.application())
-        self.reactor.run()
-        self.start()
-        client = self.client(0)
-        client.receive(GET)
-        stopping = self.daemon.stopService()
-        self.reactor.stop = self.not_running
-        handlers[signal.SIGTERM](signal.SIGTERM, None)
-        client.settle()
-        self.assertTrue(client.aborted)
-        for hop in self.hops:
-            hop.pass_time(0.2)
-        self.assertFalse(self.successResultOf(stopping))
-        self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.getTime() > 100], [])
-
-    @staticmethod
-    def not_running() -> None:
-        """The reactor is being stopped already."""
-        raise ReactorNotRunning
 
     def test_ready_later(self) -> None:
         """It is ready when what it starts is; until then it says nothing, and then also what it is about."""
@@ -300,101 +137,6 @@ class DaemonTests(SynchronousTestCase):
         self.assertTrue(self.reactor.hasStopped)
         self.assertEqual(self.told.messages, [])
 
-    def test_reload(self) -> None:
-        """SIGHUP: the service manager hears when it begins and when it is over, also if that takes a while."""
-        handlers: dict[int, Any] = {}
-        self.patch(signal, "signal", handlers.__setitem__)
-        self.daemon.setServiceParent(self.application())
-        self.reactor.run()
-        self.start()
-        self.told.messages.clear()
-        self.reactor.callFromThread = lambda call: self.reactor.callLater(0, call)
-        reloading: Deferred[bool] = Deferred()
-        self.daemon.reload = lambda: reloading
-        handlers[signal.SIGHUP](signal.SIGHUP, None)
-        self.reactor.advance(0)
-        self.assertEqual(self.told.messages[0], "RELOADING=1")
-        self.assertNotIn("READY=1", self.told.messages)
-        reloading.callback(False)
-        self.assertEqual(self.told.messages[-2:], ["READY=1", "STATUS=the configuration was not reloaded; see the log"])
-
-    def hang_up(self) -> Callable[[], None]:
-        """Run the daemon as twistd does; returns what sends it SIGHUP."""
-        handlers: dict[int, Any] = {}
-        self.patch(signal, "signal", handlers.__setitem__)
-        self.patch(gc, "freeze", lambda: None)
-        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
-        self.daemon.setServiceParent(self.application())
-        self.reactor.run()
-        return lambda: handlers[signal.SIGHUP](signal.SIGHUP, None)
-
-    def test_reload_that_raises(self) -> None:
-        """A reload that fails with an exception, at once or later, is logged, counts as failed, and does not leave the
-        service manager waiting for its end (K6)."""
-        hang_up = self.hang_up()
-        self.start()
-
-        def fail() -> bool:
-            raise ZeroDivisionError
-
-        later: Deferred[bool] = Deferred()
-        for reload in (fail, lambda: later):
-            self.daemon.reload = reload
-            self.told.messages.clear()
-            hang_up()
-            if reload is not fail:
-                later.errback(ZeroDivisionError())
-            status = "STATUS=the configuration was not reloaded; see the log"
-            self.assertEqual((self.told.messages[0], self.told.messages[-2:]), ("RELOADING=1", ["READY=1", status]))
-            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-
-    def test_reload_twice(self) -> None:
-        """SIGHUP during a reload leads to one more when that is over, and only then is the daemon ready."""
-        hang_up = self.hang_up()
-        self.start()
-        reloads: list[Deferred[bool]] = []
-
-        def reload() -> Deferred[bool]:
-            reloads.append(Deferred())
-            return reloads[-1]
-
-        self.daemon.reload = reload
-        self.told.messages.clear()
-        for _ in range(3):
-            hang_up()
-        self.assertEqual(len(reloads), 1)
-        reloads[0].callback(False)
-        self.assertEqual(len(reloads), 2)
-        self.assertNotIn("READY=1", self.told.messages)
-        reloads[1].callback(True)
-        self.assertEqual((len(reloads), self.told.messages.count("READY=1")), (2, 1))
-        self.assertIn("listening on", self.told.messages[-1])
-
-    def test_reload_before_ready(self) -> None:
-        """SIGHUP while workers start does not make the daemon ready."""
-        starting: Deferred[None] = Deferred()
-        self.daemon = self.another(at_start=lambda: starting)
-        hang_up = self.hang_up()
-        self.start()
-        hang_up()
-        self.assertEqual(self.told.messages, [])
-        starting.callback(None)
-        self.assertEqual(self.told.messages[0], "READY=1")
-
-    def test_reload_while_draining(self) -> None:
-        """SIGHUP during the drain changes nothing, and the service manager goes on waiting for the end."""
-        hang_up = self.hang_up()
-        self.start()
-        client = self.client(0)
-        client.receive(GET)
-        self.daemon.stopService()
-        self.told.messages.clear()
-        self.daemon.reload = partial(self.fail, "reloaded")
-        hang_up()
-        self.assertEqual(self.told.messages, [])
-        self.last_word.callback(None)
-        self.hops[0].pass_time(10.1)
-
     def test_stopped_while_starting(self) -> None:
         """A daemon that is stopped before its workers are up says neither that it is ready nor that it cannot start."""
         for outcome in (None, ValueError("worker 1 cannot start")):
@@ -414,50 +156,22 @@ class DaemonTests(SynchronousTestCase):
         self.daemon.give_up()
         self.assertEqual((self.statuses, self.reactor.hasStopped), ([1], True))
 
-    def test_takes_no_signals(self) -> None:
-        """A process that its supervisor tells what to do ignores the signals that go to a whole process
-        group."""
-        handlers: dict[int, Any] = {}
-        self.patch(signal, "signal", handlers.__setitem__)
-        self.daemon = self.another(takes_signals=False)
-        self.daemon.setServiceParent(self.application())
-        self.reactor.run()
-        self.assertEqual(handlers, dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), signal.SIG_IGN))
+    def test_failures_at_the_end(self) -> None:
+        """An exception at the end, at once or later, of a place or of what is put away after them, is logged; the rest
+        is done all the same, and the process ends with status 1."""
 
-    @staticmethod
-    def application() -> Any:
-        """What twistd makes."""
-        application: Any = Application("test")
-        application.setComponent(ILogObserver, lambda event: None)
-        return application
+        def raising() -> None:
+            raise ZeroDivisionError
 
-    def test_told_twice(self) -> None:
-        """Told to stop once more, the daemon ends at once, with status 1 as that broke a request off."""
-        handlers: dict[int, Any] = {}
-        self.patch(signal, "signal", handlers.__setitem__)
-        self.patch(gc, "freeze", lambda: None)
-        self.reactor.callFromThread = lambda call, *arguments: call(*arguments)
-        self.daemon.setServiceParent(Application("test"))
-        self.reactor.run()
+        async def broken(timeout: float) -> bool:
+            raise ZeroDivisionError
+
+        self.daemon._at_end = [raising, lambda: fail(ZeroDivisionError()), lambda: self.ended.append("last")]
+        self.daemon.setServiceParent(MultiService())
         self.start()
-        client = self.client(0)
-        client.receive(GET)
-        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.patch(self.listeners[0], "stop", broken)
         stopping = self.daemon.stopService()
-        self.last_word.callback(None)
-
-        def stop() -> None:
-            raise ReactorNotRunning
-
-        self.patch(self.reactor, "stop", stop)
-        handlers[signal.SIGTERM](signal.SIGTERM, None)
-        self.assertTrue(client.aborted)
-        client.settle()
         self.assertFalse(self.successResultOf(stopping))
-        self.assertEqual(self.statuses, [1])
-
-    @staticmethod
-    def parent() -> Any:
-        from twisted.application.service import MultiService
-
-        return MultiService()
+        self.assertEqual((self.ended, self.statuses), (["last"], [1]))
+        self.assertEqual([endpoint.port.done for endpoint in self.endpoints], [[], ["accept", "close"]])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)

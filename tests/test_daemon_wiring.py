@@ -170,11 +170,6 @@ class LimitTests(SynchronousTestCase):
         pool = pool_settings(settings.limits, patience=ENCLAVE_PATIENCE)
         self.assertEqual(pool.connect_timeout, enclave.connect_timeout)
 
-    def test_idle_within_a_drain(self) -> None:
-        """By default an idle connection to a destination ends while the relay drains, well before its time is over."""
-        limits = Limits()
-        self.assertLessEqual(pool_settings(limits).idle_timeout, limits.drain_timeout - 10)
-
     def test_response_timeouts(self) -> None:
         """Seconds for all destinations, or by pattern; a destination that no pattern matches has the default."""
         for given, expected in (

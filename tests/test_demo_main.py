@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from xml.etree import ElementTree
 
-from twisted.trial.unittest import TestCase
+from twisted.internet import task
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from nitroproxy.demo.main import demonstrate
+from nitroproxy.demo import main as main_module
+from nitroproxy.demo.main import demonstrate, run
 from nitroproxy.demo.report_text import Console
 from tests.test_commands_demo import parse
 from tests.test_demo_cases import TARGET, FakeGateway, reactor, serve
@@ -102,3 +106,21 @@ class DemonstrateTests(TestCase):
         )
         self.assertEqual((status, len(self.errors.getvalue().splitlines())), (1, 1))
         self.assertIn("1 passed", self.output.getvalue())
+
+
+class RunTests(SynchronousTestCase):
+    """The run as a command, without the global reactor."""
+
+    def test_closed_pipe(self) -> None:
+        """When the reader of the output has gone, the command's end is its caller's to decide, without a traceback."""
+
+        async def broken(*arguments: object) -> int:
+            raise BrokenPipeError
+
+        def react(main: Callable[[object], Coroutine[Any, Any, None]]) -> None:
+            self.successResultOf(Deferred.fromCoroutine(main(None)))
+            raise SystemExit(0)
+
+        self.patch(main_module, "demonstrate", broken)
+        self.patch(task, "react", react)
+        self.assertRaises(BrokenPipeError, run, parse(["--target", TARGET]))

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.config.schema import Enclave, Limits, Logging, Settings, Tls, Transport
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.enclave.components import EnclaveRole
+from nitroproxy.telemetry.metrics import SUPERVISOR
 from tests.roles import FakeReactor, ask_nothing
 
 
@@ -22,7 +23,7 @@ class EnclaveRoleTests(SynchronousTestCase):
         self.reactor: Any = FakeReactor()
         self.role = EnclaveRole()
 
-    def process(self, worker: str = "", settings: Settings | None = None) -> Any:
+    def process(self, worker: int | None = None, settings: Settings | None = None) -> Any:
         return self.role.process(self.reactor, settings or self.settings, 1, worker)
 
     def changed(self, **sections: Any) -> Settings:
@@ -42,12 +43,12 @@ class EnclaveRoleTests(SynchronousTestCase):
 
     def test_descriptors(self) -> None:
         """Only the first process of the daemon looks at the limit on descriptors."""
-        looks = {worker: self.process(worker)._limits_descriptors for worker in ("", "supervisor", "1")}
-        self.assertEqual(looks, {"": True, "supervisor": True, "1": False})
+        looks = {worker: self.process(worker)._limits_descriptors for worker in (None, SUPERVISOR, 1)}
+        self.assertEqual(looks, {None: True, SUPERVISOR: True, 1: False})
 
     def test_log(self) -> None:
         """Every process ships its own log, with what it has not shipped in its metrics; without a port none does."""
-        for worker in ("", "supervisor", "2"):
+        for worker in (None, SUPERVISOR, 2):
             process = self.process(worker)
             self.assertEqual(len(process.instruments.log._takers), 2)
             names = {family.name for family in process.instruments.metrics.collect()}

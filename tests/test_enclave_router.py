@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from twisted.internet.address import UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from nitroproxy.enclave.dialer import Dialer
-from nitroproxy.enclave.router import EnclaveRouter
+from nitroproxy.enclave.router import EnclaveRouter, enclave_site
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
@@ -19,6 +20,20 @@ from nitroproxy.target import Origin
 from nitroproxy.tls.client import TLSClient
 from nitroproxy.tls.settings import TLSSettings
 from tests.wire import OneHop, WaitingEndpoint, record, request
+
+
+class CloseIdleTests(SynchronousTestCase):
+    """``POST /close-idle``, as a relay that stops sends it."""
+
+    def test_post(self) -> None:
+        """It is passed on and answered 204; any other method does nothing."""
+        asked: list[None] = []
+        nothing: Any = None
+        site = enclave_site(nothing, nothing, lambda: asked.append(None))
+        client = OneHop(lambda request: Local(site)).client()
+        for method, status, count in ((b"GET", b"405", 0), (b"POST", b"204", 1)):
+            client.receive(method + b" /close-idle HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            self.assertEqual((client.take().split(b" ")[1], len(asked)), (status, count))
 
 
 class EnclaveRouterTests(SynchronousTestCase):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
+from twisted.internet.error import ConnectError, DNSLookupError, TimeoutError
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.errors import DETAIL_BYTES, RETRY_AFTER_SECONDS, Kind, ProxyError, cut
+from nitroproxy.errors import DETAIL_BYTES, RETRY_AFTER_SECONDS, Kind, ProxyError, cut, reason_of
 
 #: Proxy error types that RFC 9209 section 2.3 registers.
 REGISTERED = frozenset(
@@ -85,3 +88,20 @@ class KindTests(SynchronousTestCase):
     def test_text(self) -> None:
         """The text of an error is its name and its detail."""
         self.assertEqual(str(ProxyError(Kind.DNS_ERROR, "no such name")), "dns_error: no such name")
+
+
+class ReasonTests(SynchronousTestCase):
+    """What an exception is said to be about."""
+
+    def test_once(self) -> None:
+        """The reason and nothing twice, whether Python or Twisted raised it."""
+        for error, reason in (
+            (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "Connection refused"),
+            (ConnectError(errno.ECONNREFUSED, "Connection refused"), "Connection refused"),
+            (DNSLookupError("no such name"), "no such name"),
+            (TimeoutError(), "User timeout caused connection failure"),
+            (ValueError("not so"), "not so"),
+            (ValueError(), "ValueError"),
+            (KeyError(1), "1"),
+        ):
+            self.assertEqual(reason_of(error), reason)

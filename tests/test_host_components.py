@@ -16,6 +16,7 @@ from nitroproxy.daemon.place import Unable
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host import components
 from nitroproxy.host.components import HostRole
+from nitroproxy.telemetry.metrics import SUPERVISOR
 from nitroproxy.vsock.address import VsockAddress
 from tests.roles import FakeReactor, ask_nothing
 
@@ -28,7 +29,7 @@ class HostRoleTests(SynchronousTestCase):
         self.reactor: Any = FakeReactor()
         self.role = HostRole()
 
-    def process(self, worker: str = "") -> Any:
+    def process(self, worker: int | None = None) -> Any:
         return self.role.process(self.reactor, self.settings, 1, worker)
 
     def changed(self, **sections: Any) -> Settings:
@@ -49,8 +50,8 @@ class HostRoleTests(SynchronousTestCase):
 
     def test_descriptors(self) -> None:
         """Only the first process of the daemon looks at the limit on descriptors."""
-        looks = {worker: self.process(worker)._limits_descriptors for worker in ("", "supervisor", "1")}
-        self.assertEqual(looks, {"": True, "supervisor": True, "1": False})
+        looks = {worker: self.process(worker)._limits_descriptors for worker in (None, SUPERVISOR, 1)}
+        self.assertEqual(looks, {None: True, SUPERVISOR: True, 1: False})
 
     def test_reload(self) -> None:
         """Policy and limits are replaced in both listeners when the reload is committed; the old pool goes."""
@@ -74,7 +75,7 @@ class HostRoleTests(SynchronousTestCase):
             transport=Transport(directory=str(Path(self.mktemp()).absolute())), enclave=Enclave(cid=0)
         )
         serving = self.role.serving(self.process(), settings, None, ask_nothing)
-        once = self.role.once(self.process("supervisor"), settings, None)
+        once = self.role.once(self.process(SUPERVISOR), settings, None)
         directory = Path(settings.transport.directory)
         directory.mkdir()
         for reload in (False, True):

@@ -56,6 +56,20 @@ class LookupsTests(SynchronousTestCase):
             self.assertIn(f"slow{number} was not resolved", refusal.detail)
         self.assertNoResult(slow[39])
 
+    def test_flood(self) -> None:
+        """The names of one domain displace each other, and neither an older nor a newer name of another."""
+        before = self.lookups("slow.example.org")
+        self.lookups("a.flood.example").addErrback(lambda failure: None)
+        for number in range(40):
+            self.lookups(f"x{number}.y{number}.flood.example").addErrback(lambda failure: None)
+        after = self.lookups("slow.example.net")
+        for number in range(40):
+            self.lookups(f"z{number}.flood.example").addErrback(lambda failure: None)
+        self.assertEqual(set(self.begun), {"slow.example.org", "slow.example.net", "z39.flood.example"})
+        for host, result in (("slow.example.org", before), ("slow.example.net", after)):
+            self.answer(host)
+            self.assertEqual(self.successResultOf(result), [f"address of {host}"])
+
     def test_bound(self) -> None:
         """By default the number of lookups under way is bounded too."""
         self.lookups = Lookups(self.begin)

@@ -15,6 +15,7 @@ from nitroproxy.host.components import HostRole
 from nitroproxy.host.enclave_end import WORDS
 from nitroproxy.host.once import HostOnce
 from nitroproxy.telemetry.health import Check
+from nitroproxy.telemetry.metrics import SUPERVISOR
 from tests.roles import FakeReactor
 
 
@@ -36,7 +37,7 @@ class HostOnceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.settings = Settings(transport=Transport(kind="unix", directory=str(Path(self.mktemp()).absolute())))
         self.reactor: Any = FakeReactor()
-        self.process = HostRole().process(self.reactor, self.settings, 1, "supervisor")
+        self.process = HostRole().process(self.reactor, self.settings, 1, SUPERVISOR)
 
     def once(self, **sections: Any) -> HostOnce:
         return HostOnce(self.process, self.changed(**sections), None)

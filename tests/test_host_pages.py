@@ -311,7 +311,7 @@ class OddRequestTests(SynchronousTestCase):
         resolver: Any = type("Resolver", (), {"trouble": None})
         sites = [
             gateway_site(health, both, "1"),
-            enclave_site(examine, collect),
+            enclave_site(examine, collect, list),
             relay_site(resolver, Policy(["*:*"], []), "1"),
         ]
         router = LogRouter(LogIntake(16, lambda fields: None))
@@ -375,7 +375,7 @@ class OddRequestTests(SynchronousTestCase):
         async def fail() -> Health:
             raise ZeroDivisionError
 
-        client = OneHop(lambda request: Local(enclave_site(fail, fail))).client()  # type: ignore[arg-type]
+        client = OneHop(lambda request: Local(enclave_site(fail, fail, list))).client()  # type: ignore[arg-type]
         for path in (b"/health", b"/metrics"):
             client.receive(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
             start, headers, body = split_head(client.take())

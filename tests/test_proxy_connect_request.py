@@ -73,3 +73,16 @@ class ConnectRequestTests(SynchronousTestCase):
         self.assertTrue(self.client.half_closed)
         self.client.receive(GET)
         self.assertEqual(self.client.take(), b"")
+
+    def test_defect(self) -> None:
+        """An exception that nobody expects, once there is a connection, is answered and logged."""
+
+        def fail(record: object, address: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.hop.factory.router, "check_tunnel", fail)
+        self.client.receive(CONNECT)
+        upstream = self.destination.accept()
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 500 "))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(upstream.aborted)

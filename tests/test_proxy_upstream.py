@@ -157,10 +157,10 @@ class IdleTests(PoolCase):
         """An idle connection ends after idle_timeout, counted from its last exchange."""
         connection, wire = self.connect()
         self.exchange(connection, wire)
-        self.pass_time(15)
+        self.pass_time(20)
         self.assertIs(self.pool.take_idle("a"), connection)
         self.exchange(connection, wire)
-        self.pass_time(19)
+        self.pass_time(29)
         self.assertFalse(wire.disconnecting)
         self.pass_time(1.2)
         self.assertTrue(wire.disconnecting)
@@ -226,6 +226,16 @@ class IdleTests(PoolCase):
         self.clock.rightNow += 4.5  # A reactor that has been busy: the time has passed, its calls are still to come.
         self.assertIsNone(self.pool.take_idle("a"))
         self.assertTrue(wire.disconnecting)
+
+    def test_close_idle(self) -> None:
+        """What is idle is ended; what is in use goes to the pool afterwards, as always."""
+        connection, wire = self.connect()
+        self.exchange(connection, wire)
+        other, busy = self.connect()
+        self.pool.close_idle()
+        self.assertEqual((wire.disconnecting, busy.disconnecting), (True, False))
+        self.exchange(other, busy)
+        self.assertIs(self.pool.take_idle("a"), other)
 
     def test_retire(self) -> None:
         """A pool that is retired ends what is idle now, and what is in use afterwards."""

@@ -6,6 +6,7 @@ import errno
 import select
 import socket
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -28,7 +29,7 @@ class FakeVsock:
 class SealingTests(SynchronousTestCase):
     """`admit_no_more` and `seal`."""
 
-    def listen(self, family: int = socket.AF_INET, address: object = ("127.0.0.1", 0)) -> socket.socket:
+    def listen(self, family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> socket.socket:
         listening = socket.socket(family)
         self.addCleanup(listening.close)
         listening.bind(address)

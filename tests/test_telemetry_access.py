@@ -33,10 +33,14 @@ class AccessTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.events: list[Mapping[str, Any]] = []
         self.log = EventLog("DEBUG", [self.events.append])
+        self.now = 1000.0
+
+    def access_log(self) -> AccessLog:
+        return AccessLog("nitroproxy-test", self.log, lambda: self.now)
 
     def hop(self, route: Any = None) -> OneHop:
         hop = OneHop(route)
-        hop.factory.observer = AccessLog("nitroproxy-test", self.log)
+        hop.factory.observer = self.access_log()
         return hop
 
     def access(self) -> Mapping[str, Any]:
@@ -83,14 +87,14 @@ class AccessTests(SynchronousTestCase):
         record.host, record.port, record.status, record.opened_by = "a.example", 443, 504, b"first"
         record.connected, record.answered, record.sent = 10.25, 12.5, 7
         record.failed(ProxyError(Kind.HTTP_RESPONSE_TIMEOUT, "no response" + "x" * 9999), "nitroproxy-test")
-        AccessLog("nitroproxy-test", self.log).ended(record, 12.5)
+        self.access_log().ended(record, 12.5)
         text = self.access()["message"]
         expected = "nitroproxy-test GET a.example:443 504 http_response_timeout 2.500s (connect 0.250s, answer 2.500s) "
         expected += "in=0 out=7 id=an-id opened_by=first found_by=nitroproxy-test: no response"
         self.assertEqual(text[: len(expected)], expected)
         self.assertLess(len(text), 600)
         self.events.clear()
-        AccessLog("nitroproxy-test", self.log).ended(Record(0.0, b"an-id", b"GET"), 1.0)
+        self.access_log().ended(Record(0.0, b"an-id", b"GET"), 1.0)
         self.assertEqual(self.access()["message"], "nitroproxy-test GET - 1.000s in=0 out=0 id=an-id")
 
     def test_long_target(self) -> None:
@@ -184,7 +188,7 @@ class AccessTests(SynchronousTestCase):
             record.end, record.client_gone, record.status = end, gone, 200
             if error is not None:
                 record.failed(ProxyError(error, "no"), "nitroproxy-test")
-            AccessLog("nitroproxy-test", self.log).ended(record, 1.0)
+            self.access_log().ended(record, 1.0)
             self.assertEqual(self.access()["end"], record.ended_by.value)
             self.assertTrue(self.access()["message"].startswith(f"nitroproxy-test GET 200{shown} 1.000s"), shown)
 
@@ -210,13 +214,29 @@ class AccessTests(SynchronousTestCase):
             (VsockAddress(17, 5000), "vsock:17:5000"),
         ):
             self.events.clear()
-            AccessLog("nitroproxy-test", self.log).refused(Kind.PEER_DENIED, peer)
+            self.access_log().refused(Kind.PEER_DENIED, peer)
             [event] = self.events
             self.assertEqual((event["peer"], event["reason"], event["level"]), (shown, "peer_denied", "warn"))
+
+    def test_many_turned_away(self) -> None:
+        """Ten of a second are logged, for each reason, and with the next how many were not."""
+        log, peer = self.access_log(), UNIXAddress("/x")
+        for _ in range(1000):
+            log.refused(Kind.PEER_DENIED, peer)
+        log.refused(Kind.DRAINING, peer)
+        self.assertEqual([event["reason"] for event in self.events], ["peer_denied"] * 10 + ["draining"])
+        self.now += 0.9
+        log.refused(Kind.PEER_DENIED, peer)
+        self.assertEqual(len(self.events), 11)
+        self.now += 0.1
+        for left_out in (991, None):
+            log.refused(Kind.PEER_DENIED, peer)
+            self.assertEqual(self.events[-1].get("left_out"), left_out)
+        self.assertIn("(and 991 more since the line before)", self.events[-2]["message"])
 
     def test_traceparent(self) -> None:
         """A trace context is logged."""
         record = Record(0.0, b"an-id", b"GET")
         record.traceparent = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
-        AccessLog("nitroproxy-test", self.log).ended(record, 1.0)
+        self.access_log().ended(record, 1.0)
         self.assertEqual(self.access()["traceparent"], record.traceparent.decode())

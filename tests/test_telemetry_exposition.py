@@ -15,7 +15,7 @@ from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.route import Local, Route
 from nitroproxy.telemetry.exposition import MetricsResource, metrics_of_both, own_metrics
 from nitroproxy.telemetry.health import LocalRoot
-from nitroproxy.telemetry.metrics import HopMetrics, Metrics, merge
+from nitroproxy.telemetry.metrics import SUPERVISOR, HopMetrics, Metrics, merge
 from tests.wire import GET, OneHop, split_head
 
 
@@ -103,7 +103,7 @@ class ScrapeTests(SynchronousTestCase):
 
     def test_several_processes(self) -> None:
         """Processes of the enclave daemon keep their label worker beside the role."""
-        workers = [Metrics("enclave", "1", name) for name in ("supervisor", "1", "2")]
+        workers = [Metrics("enclave", "1", name) for name in (SUPERVISOR, 1, 2)]
 
         async def all_of_them() -> Sequence[Metric]:
             return merge(family for metrics in workers for family in metrics.collect())

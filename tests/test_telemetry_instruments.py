@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.telemetry.instruments import Instruments
+from nitroproxy.telemetry.metrics import SUPERVISOR
 
 
 class InstrumentsTests(SynchronousTestCase):
@@ -21,7 +22,7 @@ class InstrumentsTests(SynchronousTestCase):
         self.addCleanup(os.close, self.writer)
         self.shipped: list[Mapping[str, Any]] = []
 
-    def instruments(self, worker: str, *, access: bool = True) -> Instruments:
+    def instruments(self, worker: int | None, *, access: bool = True) -> Instruments:
         instruments = Instruments(
             Clock(),
             "enclave",
@@ -38,7 +39,7 @@ class InstrumentsTests(SynchronousTestCase):
 
     def test_takers(self) -> None:
         """Each event goes to the output and to the takers given at construction."""
-        instruments = self.instruments("")
+        instruments = self.instruments(None)
         instruments.log.emit("info", "x", "words", {})
         instruments.flush()
         self.assertIn(b"words", os.read(self.reader, 4096))
@@ -47,7 +48,7 @@ class InstrumentsTests(SynchronousTestCase):
     def test_worker(self) -> None:
         """A numbered worker marks its lines and its samples, the supervisor only its samples, a single process
         neither."""
-        for worker, mark in (("2", b" [worker 2] "), ("supervisor", None), ("", None)):
+        for worker, label, mark in ((2, "2", b" [worker 2] "), (SUPERVISOR, "supervisor", None), (None, None, None)):
             instruments = self.instruments(worker)
             instruments.log.emit("info", "x", "words", {})
             instruments.flush()
@@ -55,12 +56,12 @@ class InstrumentsTests(SynchronousTestCase):
             self.assertEqual(b"[worker" in line, mark is not None)
             self.assertIn(mark or b"words", line)
             samples = [sample for family in instruments.metrics.collect() for sample in family.samples]
-            self.assertEqual({sample.labels.get("worker") for sample in samples}, {worker or None})
+            self.assertEqual({sample.labels.get("worker") for sample in samples}, {label})
 
     def test_observer(self) -> None:
         """A hop's exchanges are counted, and logged unless that is off."""
         for access in (True, False):
-            instruments = self.instruments("", access=access)
+            instruments = self.instruments(None, access=access)
             instruments.observer("nitroproxy-enclave").opened()
             instruments.watch_connects("relay")(None)
             samples = {

@@ -270,7 +270,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_worker(self) -> None:
         """One of several processes says on every sample which it is."""
-        families = Metrics("enclave", "1", "3").collect()
+        families = Metrics("enclave", "1", 3).collect()
         labels = [sample.labels for family in families for sample in family.samples]
         self.assertTrue(labels)
         self.assertTrue(all(one["worker"] == "3" and one["role"] == "enclave" for one in labels))
@@ -285,7 +285,7 @@ class OtherTests(SynchronousTestCase):
         record = Record(0.0, b"an-id", b"GET")
         record.failed(ProxyError(Kind.DNS_ERROR, "no"), "nitroproxy-relay")
         hop.ended(record, 0.3)
-        metrics = Metrics("enclave", "1", "3")
+        metrics = Metrics("enclave", "1", 3)
         metrics.sources += [hop.collect, connects.collect, handshakes.collect, ReactorLag(Clock()).collect]
         metrics.sources.append(pool_metrics("destinations", lambda: OneHop().pool))
         used = {label for family in metrics.collect() for sample in family.samples for label in sample.labels}

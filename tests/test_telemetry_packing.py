@@ -14,7 +14,7 @@ class PackingTests(SynchronousTestCase):
 
     def test_travel(self) -> None:
         """All that a process counts arrives as it was."""
-        metrics = Metrics("host", "1", "2")
+        metrics = Metrics("host", "1", 2)
         metrics.sources.append(HopMetrics("nitroproxy-host").collect)
         families = metrics.collect()
         for sent, got in zip(families, unpack(pack(families)), strict=True):

@@ -11,8 +11,10 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.config.jsonc import LONGEST_FILE
 from nitroproxy.telemetry.logs import EventLog
-from nitroproxy.workers.channel import Channel, NoAnswer, first_string
+from nitroproxy.workers import channel
+from nitroproxy.workers.channel import LONGEST, Channel, NoAnswer, first_string
 from tests.pair import Pair
 
 
@@ -58,6 +60,18 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(str(self.failureResultOf(asked, NoAnswer).value), "ValueError: so")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_too_long(self) -> None:
+        """A question or an answer that is too long fails, and is not sent: the other end would close the channel."""
+        self.patch(channel, "LONGEST", 1000)
+        self.assertIn("over 1000 bytes", str(self.failureResultOf(self.one.ask("double", "x" * 1000), NoAnswer).value))
+        asked = self.one.ask("double", "x" * 600)
+        self.pair.carry()
+        self.assertIn("over 1000 bytes", str(self.failureResultOf(asked, NoAnswer).value))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        again = self.one.ask("double", 21)
+        self.pair.carry()
+        self.assertEqual(self.successResultOf(again), 42)
+
     def test_unreadable(self) -> None:
         """A message that cannot be read closes the channel with a line, and is no traceback (K6)."""
         events: list[Mapping[str, Any]] = []
@@ -99,6 +113,17 @@ class FirstTests(SynchronousTestCase):
             ours.sendall(b"\0\0\0\5hello\0\0\0\1x")
             self.assertEqual(first_string(theirs.fileno()), b"hello")
             self.assertEqual(first_string(theirs.fileno()), b"x")
+
+    def test_long_enough(self) -> None:
+        """The longest configuration fits."""
+        self.assertGreaterEqual(LONGEST, 2 * LONGEST_FILE)
+
+    def test_too_long(self) -> None:
+        """One that is too long is not waited for, nor is there memory for it."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall((LONGEST + 1).to_bytes(4, "big"))
+            self.assertIn("over", str(self.assertRaises(EOFError, first_string, theirs.fileno())))
 
     def test_gone(self) -> None:
         """An end that has gone is no message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -12,7 +13,12 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
+)
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
@@ -131,7 +137,9 @@ class SharedTests(TestCase):
 
     async def test_nobody_accepts(self) -> None:
         """Who holds a socket does not accept; who comes waits."""
-        shared = self.shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop"))
+        shared = self.shared = SharedSocket(
+            Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        )
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
@@ -179,23 +187,31 @@ class SharedTests(TestCase):
         await self.check_queue(lambda: True)
 
     async def test_sealed(self) -> None:
-        """Who begins to connect when the socket is sealed does not get into the queue; a lent socket is not sealed."""
-        for lent, ready in ((False, False), (True, True)):
-            shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop", lent))
-            shared.open()
-            await shared.seal()
-            with socket.socket(fileno=os.dup(shared.descriptor)) as listening, socket.socket() as client:
-                client.setblocking(False)
-                client.connect_ex(listening.getsockname())
-                writable = select.select([], [client], [], 30 if ready else 0)[1]
-            self.assertEqual(bool(writable), ready)
-            shared.close()
-            self.assertEqual(await shared.seal(), 0, "closed: nothing is left to seal")
+        """Who begins to connect when the socket is sealed does not get into the queue; one that the service manager has
+        as well is not sealed."""
+        with socket.create_server(("127.0.0.1", 0)) as given:
+            given.setblocking(False)
+            for endpoint, ready in (
+                (TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), False),
+                (AdoptedStreamServerEndpoint(reactor, os.dup(given.fileno()), socket.AF_INET), True),
+            ):
+                shared = SharedSocket(Server(endpoint, "there", "hop"))
+                shared.open()
+                await shared.seal()
+                with socket.socket(fileno=os.dup(shared.descriptor)) as listening, socket.socket() as client:
+                    client.setblocking(False)
+                    client.connect_ex(listening.getsockname())
+                    writable = select.select([], [client], [], 30 if ready else 0)[1]
+                self.assertEqual(bool(writable), ready)
+                shared.close()
+                self.assertEqual(await shared.seal(), 0, "closed: nothing is left to seal")
 
     async def test_share(self) -> None:
         """Who has enough leaves connections to others for a moment, in which it still counts as accepting; it takes
         them if nobody else does."""
-        shared = self.shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop"))
+        shared = self.shared = SharedSocket(
+            Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        )
         shared.open()
         with socket.socket(fileno=os.dup(shared.descriptor)) as listening:
             self.family, address = listening.family, listening.getsockname()
@@ -221,15 +237,17 @@ class SharedTests(TestCase):
 
     async def test_pause(self) -> None:
         """A place that pauses for want of descriptors, just when it looks at the queue again, is not woken by that."""
-        shared = self.shared = SharedSocket(Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop"))
+        shared = self.shared = SharedSocket(
+            Server(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"), "there", "hop")
+        )
         shared.open()
-        port = await InheritedEndpoint(reactor, os.dup(shared.descriptor)).listen(self.factories[0])
+        port: Any = await InheritedEndpoint(reactor, os.dup(shared.descriptor)).listen(self.factories[0])
         self.ports.append(port)
 
         def pause() -> None:
             port.stopReading()
             port.leaves = True
-            raise BlockingIOError
+            raise BlockingIOError(errno.EAGAIN, "nothing")
 
         accepting: Any = port.socket
         port.socket = SimpleNamespace(accept=pause, close=accepting.close)

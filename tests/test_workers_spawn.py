@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.workers import spawn
 from nitroproxy.workers.channel import first_string
 from nitroproxy.workers.spawn import Spawner
 from nitroproxy.workers.worker import CHANNEL, MEMORY, WorkerStart
@@ -124,6 +126,18 @@ class SpawnTests(SynchronousTestCase):
         self.assertRaises(BlockingIOError, self.spawner, 3, self.given, {}, self.ended.append)
         self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, []), before)
         self.reactor.ours.close()
+
+    def test_inherited(self) -> None:
+        """What the daemon has inherited and does not know is kept from its workers, whatever its number: above the
+        limit it could not be closed for them."""
+        self.patch(spawn, "_STANDARD", 999)  # This test has descriptors of its own.
+        null = os.open(os.devnull, os.O_RDONLY)
+        unknown = fcntl.fcntl(null, fcntl.F_DUPFD, 1000)
+        os.close(null)
+        self.addCleanup(os.close, unknown)
+        os.set_inheritable(unknown, True)
+        self.spawn()
+        self.assertFalse(os.get_inheritable(unknown))
 
     def test_ended(self) -> None:
         """How it ended is said in words."""

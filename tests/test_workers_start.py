@@ -104,15 +104,16 @@ class StartTests(SynchronousTestCase):
         self.channel(WorkerStart(b"{}", 2, ["a"], b"key").to_bytes())
         self.assertIn("the supervisor's configuration cannot be read", self.refused("--worker", "2"))
 
+    def test_supervisor_gone(self) -> None:
+        """A worker whose supervisor has ended says that."""
+        self.channel(None)
+        self.assertEqual(self.refused("--worker", "2"), "nitroproxy-test: worker 2: the supervisor has gone")
+
     def test_not_for_people(self) -> None:
         """--worker without a supervisor is an error that says so."""
-        self.channel(None)
-        line = self.refused("--worker", "2")
-        self.assertEqual(line, "nitroproxy-test: --worker is internal to the daemon: the supervisor has gone")
-        self.said.truncate(0)
-        self.said.seek(0)
         self.patch(start_module, "CHANNEL", 9999)
-        self.assertIn("--worker is internal to the daemon", self.refused("--worker", "2"))
+        line = "nitroproxy-test: --worker is internal to the daemon: it has no supervisor"
+        self.assertEqual(self.refused("--worker", "2"), line)
 
     def test_what_prevents_it(self) -> None:
         """A directory that cannot be made and a file that cannot be used are one line and status 1."""

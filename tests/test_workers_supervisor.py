@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.logs import EventLog
-from nitroproxy.telemetry.metrics import Metrics, merge
+from nitroproxy.telemetry.metrics import SUPERVISOR, Metrics, merge
 from nitroproxy.telemetry.packing import unpack
 from nitroproxy.workers.channel import NoAnswer
 from nitroproxy.workers.supervisor import CannotStart, Supervised, Supervisor
@@ -28,7 +28,7 @@ class SupervisorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.spawn = FakeSpawn(self.clock)
-        self.metrics = Metrics("host", "1", "supervisor")
+        self.metrics = Metrics("host", "1", SUPERVISOR)
         self.configuration = b"{}"
         self.forgotten: list[int] = []
         self.given_up = 0
@@ -284,6 +284,14 @@ class SupervisorTests(SynchronousTestCase):
         self.up()
         self.spawn.die(2)
         self.assertEqual(set(self.forgotten), {1})
+
+    def test_close_idle(self) -> None:
+        """What one worker was asked by a page of its own reaches all."""
+        self.up()
+        asked = self.worker(1).mine.ask("close_idle")
+        self.spawn.carry()
+        self.successResultOf(asked)
+        self.assertEqual([self.worker(number).idle_closed for number in (1, 2)], [1, 1])
 
     def test_connections(self) -> None:
         """Those of all workers are added up."""

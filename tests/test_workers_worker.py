@@ -108,7 +108,7 @@ class AllWorkersTests(SynchronousTestCase):
         answerers: Mapping[str, Answerer] = {"workers": workers, "metrics": metrics}
         mine = Channel(self.clock, {}, lambda: None)
         self.pair = Pair(Channel(self.clock, answerers, lambda: None), mine)
-        self.whole = AllWorkers(mine.ask, Metrics("enclave", "1", "1"))
+        self.whole = AllWorkers(mine.ask, Metrics("enclave", "1", 1))
 
     def result(self, asked: Any, seconds: float = 0) -> Any:
         waiting = Deferred.fromCoroutine(asked)

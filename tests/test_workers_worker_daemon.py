@@ -80,16 +80,21 @@ class WorkerDaemonTests(SynchronousTestCase):
         self.pair.carry()
         self.assertEqual(self.successResultOf(asking), 42)
 
+    def test_close_idle(self) -> None:
+        """What serves closes what is idle when the supervisor asks for that, which its own pages have asked."""
+        self.ask("close_idle")
+        self.assertEqual(self.role.done, ["serving closes what is idle"])
+
     def test_state(self) -> None:
         """It has a place for each socket of the daemon."""
         self.assertEqual(self.ask("state"), {"accepting": [False, False], "connections": [0, 0]})
 
     def reload(self, connections: int) -> bool:
         settings = msgspec.structs.replace(self.configuration.settings, limits=Limits(connections=connections))
-        problem = self.ask("prepare", msgspec.json.encode(replace(self.configuration, settings=settings)))
+        problem: str = self.ask("prepare", msgspec.json.encode(replace(self.configuration, settings=settings)))
         if problem == "":
             self.ask("commit")
-        return problem == ""
+        return not problem
 
     def test_reload(self) -> None:
         """It puts in force what the supervisor sends, or says that it could not."""

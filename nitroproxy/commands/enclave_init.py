@@ -15,16 +15,19 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to *subparsers*; it sets ``run``, which takes the parsed arguments, returns the exit status."""
     text = (
         "The first program of an enclave: brings up the loopback, starts the daemon as an unprivileged user, and when "
-        "it listens the application as NITROPROXY_APP_USER (user or user:group, names or numbers) [65533]. The "
+        "it listens the application as NITROPROXY_APP_USER (user or user:group, names or numbers; default: "
+        "65533). The "
         "application's output goes to the host's log. Ends with the application's status, 128 + n after signal n."
     )
     parser = subparsers.add_parser(
-        "enclave-init", help="Run an enclave: the daemon and an application.", description=text
+        "enclave-init", help="run an enclave: the daemon and an application", description=text
     )
     parser.add_argument("--version", action="version", version=f"nitroproxy {__version__}")
-    parser.add_argument("--config", "-c", metavar="FILE", help="the configuration file [/etc/nitroproxy/config.json]")
     parser.add_argument(
-        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the application and its arguments [none]"
+        "--config", "-c", metavar="FILE", help="the configuration file (default: /etc/nitroproxy/config.json)"
+    )
+    parser.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the application and its arguments (default: none)"
     )
     parser.set_defaults(run=_run)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nitroproxy import __version__
+from nitroproxy.commands.arguments import complain
 from nitroproxy.image.archive import Root, read_root
 from nitroproxy.image.build import BootKind, Built, Plan, build_image
 from nitroproxy.image.directory import directory_tree
@@ -42,58 +43,66 @@ def add_parser(subparsers: Any) -> None:
     subcommands sets ``run``, a function that takes the parsed arguments and returns the exit status.
     """
     parser = subparsers.add_parser(
-        "image", help="Build, describe, measure, extract or sign an enclave image.", description=__doc__
+        "image",
+        help="build, describe, measure, extract or sign an enclave image",
+        description="Build, describe, measure, extract or sign an enclave image (EIF).",
     )
     parser.add_argument("--version", action="version", version=f"nitroproxy {__version__}")
     commands = parser.add_subparsers(dest="image_command", metavar="COMMAND", required=True)
     _add_build(commands)
     for name, run, text in (
-        ("describe", _describe, "Check an image and print what is in it, as JSON."),
-        ("measure", _measure, "Check an image and print its PCRs in nitro-cli's form."),
+        ("describe", _describe, "check an image and print what is in it, as JSON"),
+        ("measure", _measure, "check an image and print its PCRs in nitro-cli's form"),
     ):
-        command = commands.add_parser(name, help=text, description=text)
+        command = _add_command(commands, name, text)
         command.add_argument("eif", type=Path, metavar="EIF", help="the image")
         if name == "measure":
             _add_documents(command)
-            command.add_argument("--entry-name", metavar="NAME", help="of the policy's entry [the image's version]")
+            command.add_argument(
+                "--entry-name", metavar="NAME", help="the policy's entry (default: the image's version)"
+            )
         command.set_defaults(run=_reporting(run))
-    text = "Check an image and write its sections to files in a new directory."
-    extract = commands.add_parser("extract", help=text, description=text)
+    extract = _add_command(commands, "extract", "check an image and write its sections to files in a new directory")
     extract.add_argument("eif", type=Path, metavar="EIF", help="the image")
-    extract.add_argument("directory", type=Path, metavar="DIRECTORY", help="is made; it must not exist")
+    extract.add_argument("directory", type=Path, metavar="DIRECTORY", help="the directory to make; it must not exist")
     extract.set_defaults(run=_reporting(_extract))
-    text = "Sign an image; a signature that it has is replaced."
-    sign = commands.add_parser("sign", help=text, description=text)
+    sign = _add_command(commands, "sign", "sign an image; a signature that it has is replaced")
     sign.add_argument("eif", type=Path, metavar="EIF", help="the image")
     sign.add_argument("--private-key", type=Path, required=True, metavar="PEM", help="an EC key, not encrypted")
     sign.add_argument("--signing-certificate", type=Path, required=True, metavar="PEM", help="its certificate")
-    sign.add_argument("--output", type=Path, metavar="EIF", help="the signed image [the image itself]")
+    sign.add_argument("--output", type=Path, metavar="EIF", help="the signed image (default: the image itself)")
     sign.set_defaults(run=_reporting(_sign))
 
 
+def _add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """Add a subcommand with one text for the list of commands and for its own help."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return command
+
+
 def _add_build(commands: Any) -> None:
-    text = "Build an image from a root file system, a kernel and a boot ramdisk."
-    build = commands.add_parser("build", help=text, description=text)
+    build = _add_command(commands, "build", "build an image from a root file system, a kernel and a boot ramdisk")
     build.add_argument(
         "--root", type=Path, required=True, metavar="PATH", help="a directory, tar archive, or OCI or Docker archive"
     )
     build.add_argument("--output", type=Path, required=True, metavar="EIF", help="the image to write")
-    build.add_argument(
-        "--blobs", type=Path, metavar="DIR", help=f"AWS's boot files [{BLOBS} when nothing else is given]"
-    )
+    build.add_argument("--blobs", type=Path, metavar="DIR", help=f"AWS's boot files (default: {BLOBS})")
     build.add_argument("--kernel", type=Path, metavar="FILE", help="a kernel, instead of the one among the blobs")
     build.add_argument("--cmdline", type=Path, metavar="FILE", help="the kernel's command line, instead of the blobs'")
     build.add_argument("--boot", type=Path, metavar="DIR", help="the boot ramdisk's tree, instead of the blobs' init")
     build.add_argument("--emulator", action="store_true", help="mark the image as one for the emulator only")
-    build.add_argument("--command", action="append", metavar="WORD", help="the program and its arguments; once each")
-    build.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
-    build.add_argument("--arch", choices=[one.value for one in Architecture], help="[the root's, or x86_64]")
-    build.add_argument("--name", default="nitroproxy", help="of the image [nitroproxy]")
-    build.add_argument("--image-version", default=__version__, metavar="VERSION", help=f"[{__version__}]")
-    build.add_argument("--connections", type=int, default=_CONNECTIONS, help=f"for the memory needed [{_CONNECTIONS}]")
     build.add_argument(
-        "--application-mib", type=int, default=_APPLICATION_MIB, help=f"for the memory needed [{_APPLICATION_MIB}]"
+        "--command", action="append", metavar="WORD", help="the program, then its arguments; repeat for each word"
     )
+    build.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of its environment; repeatable"
+    )
+    build.add_argument("--arch", choices=[one.value for one in Architecture], help="default: the root's, or x86_64")
+    build.add_argument("--name", default="nitroproxy", help="the image's name (default: %(default)s)")
+    build.add_argument("--image-version", default=__version__, metavar="VERSION", help="default: %(default)s")
+    memory = "for the memory that is said to be needed (default: %(default)s)"
+    build.add_argument("--connections", type=int, default=_CONNECTIONS, help=f"limits.connections, {memory}")
+    build.add_argument("--application-mib", type=int, default=_APPLICATION_MIB, help=f"the application's, {memory}")
     _add_documents(build)
     build.set_defaults(run=_reporting(_build))
 
@@ -102,9 +111,9 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measurements", type=Path, metavar="FILE", help="also write the PCRs to FILE")
     parser.add_argument("--policy", type=Path, metavar="FILE", help="write a policy for `attest verify` to FILE")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--role", metavar="ARN", help="the policy accepts instances with this role only")
-    who.add_argument("--instance", metavar="ID", help="the policy accepts this instance only")
-    who.add_argument("--public", action="store_true", help="the policy accepts the image on any instance")
+    who.add_argument("--role", metavar="ARN", help="have the policy accept instances with this role only")
+    who.add_argument("--instance", metavar="ID", help="have the policy accept this instance only")
+    who.add_argument("--public", action="store_true", help="have the policy accept the image on any instance")
 
 
 def _reporting(run: Any) -> Any:
@@ -114,8 +123,8 @@ def _reporting(run: Any) -> Any:
         try:
             run(args)
         except ImageError as error:
-            sys.stderr.write(f"nitroproxy image: {error}\n")
-            return 2 if isinstance(error, UsageError) else 1
+            failed = complain(str(error))
+            return 2 if isinstance(error, UsageError) else failed
         return 0
 
     return reporting

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from nitroproxy.config.schema import Settings
-from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.errors import Kind, ProxyError, reason_of
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.target import Origin, normalize_host, parse_target
 
@@ -112,4 +112,4 @@ def _addresses(host: str, lookup: Lookup | None) -> Sequence[str]:
     try:
         return lookup(host)
     except OSError as error:
-        raise ProxyError(Kind.DNS_ERROR, f"{host} could not be resolved: {error}") from error
+        raise ProxyError(Kind.DNS_ERROR, f"{host} could not be resolved: {reason_of(error)}") from error

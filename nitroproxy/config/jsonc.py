@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Final
 
 import json5
+
+#: Characters of a file, at most: some 200,000 names of hosts.
+LONGEST_FILE: Final = 8 << 20
 
 
 class Members(list[tuple[str, object]]):
@@ -24,15 +28,17 @@ def read(path: str) -> object:
 
     JSON is read as such (RFC 8259). What is not JSON is read as JSON5, for comments and trailing commas.
 
-    :raises UnreadableError: if the file does not exist or is neither.
+    :raises UnreadableError: if the file does not exist, is too large or is neither.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
+            text = file.read(LONGEST_FILE + 1)
     except OSError as error:
         raise UnreadableError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UnreadableError(f"{path}: not UTF-8 at byte {error.start}") from error
+    if len(text) > LONGEST_FILE:
+        raise UnreadableError(f"{path}: is longer than {LONGEST_FILE >> 20} MiB")
     if not text.strip():
         raise UnreadableError(f"{path}: is empty")
     try:

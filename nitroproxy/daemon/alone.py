@@ -25,7 +25,7 @@ class Alone:
 
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
-        process = role.process(reactor, settings, output, "")
+        process = role.process(reactor, settings, output, None)
         once = role.once(process, settings, None)
         serving = role.serving(process, settings, None, asked_here(once.answerers))
         self._parts = serving, once, process

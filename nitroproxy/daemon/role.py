@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
@@ -26,6 +26,9 @@ from nitroproxy.telemetry.instruments import Instruments
 
 #: Puts a configuration that has been prepared in force; cannot fail.
 Commit = Callable[[], None]
+
+#: The question that has every process do what `Serving.close_idle` does. Answered by the supervisor, if there is one.
+CLOSE_IDLE: Final = "close_idle"
 
 #: Asks what the daemon has once, in whichever process it is: given one of `Once.answerers` and its argument. Fires with
 #: the answer, or with None when that process does not answer; never fails.
@@ -81,6 +84,8 @@ class Serving(Part, Protocol):
     def factories(self) -> Sequence[DownstreamFactory]: ...
     @property
     def at_end(self) -> Sequence[Callable[[], object]]: ...
+    def close_idle(self) -> None:
+        """Close the connections to the next hop, or to destinations, that no request uses."""
 
 
 class Once(Part, Protocol):
@@ -174,7 +179,7 @@ class Role(Protocol):
         :raises nitroproxy.daemon.place.Unable: when it is missing.
         """
 
-    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+    def process(self, reactor: Any, settings: Settings, output: int, worker: int | None) -> Process:
         """What a process has.
 
         :param output: the descriptor to log to.

@@ -174,17 +174,13 @@ class Daemon(Service):
         await self._wait()
         until = self._reactor.seconds() + self._drain_timeout()
         complete = True
-        try:
-            for stage in self._stages:
-                left = max(until - self._reactor.seconds(), 0.0)
-                stopping: list[Deferred[Any]] = [Deferred.fromCoroutine(place.stop(left)) for place in stage]
-                complete = all(await gatherResults(stopping)) and complete
-        finally:
-            for call in self._at_end:
-                ending = call()
-                if isinstance(ending, Deferred):
-                    await ending
-            self._instruments.end()
+        for stage in self._stages:
+            left = max(until - self._reactor.seconds(), 0.0)
+            stopping: list[Deferred[Any]] = [Deferred.fromCoroutine(self._stop(place, left)) for place in stage]
+            complete = all(await gatherResults(stopping)) and complete
+        for call in self._at_end:
+            complete = await self._call_at_end(call) and complete
+        self._instruments.end()
         if not complete and self.parent is not None:
             _end_process_with(1)
         return complete
@@ -203,6 +199,27 @@ class Daemon(Service):
         delaying, self._delaying = self._delaying, None
         if delaying is not None:
             delaying.callback(None)
+
+    @staticmethod
+    async def _stop(place: Place, timeout: float) -> bool:
+        """Stop one place; a defect in it is no reason to leave the others as they are."""
+        try:
+            return await place.stop(timeout)
+        except Exception:
+            _log.failure("{place} did not stop as it should", event="callback_failed", place=place.name)
+            return False
+
+    @staticmethod
+    async def _call_at_end(call: Callable[[], object]) -> bool:
+        """Call, and wait for it; whether it did not fail."""
+        try:
+            ending = call()
+            if isinstance(ending, Deferred):
+                await ending
+        except Exception:
+            _log.failure("the daemon did not end as it should", event="callback_failed")
+            return False
+        return True
 
     def _own_process(self) -> None:
         """twistd has started: install signal handlers."""

@@ -168,7 +168,7 @@ def instruments_of(
     role: Party,
     settings: Settings,
     output: int,
-    worker: str,
+    worker: int | None,
     takers: Sequence[Callable[[Mapping[str, Any]], object]] = (),
 ) -> Instruments:
     """What watches a process of a daemon. See `Instruments` for *output*, *worker* and *takers*."""
@@ -262,15 +262,14 @@ def pool_settings(
     limits: LimitSettings, slack: int = 0, patience: float = 1.0, connections: int | None = None
 ) -> PoolSettings:
     """The configuration's limits as a pool wants them; *slack* and *patience* as for a listener. A connection is given
-    up before the next hop gives it up; by default within `limits.drain_timeout`, since a relay that drains cannot
-    always tell it from one whose client waits.
+    up before the next hop gives it up.
 
     :param connections: that use the pool at a time; None: those of one listener.
     """
     return PoolSettings(
         limits=head_limits(limits, slack),
         connect_timeout=limits.connect_timeout * patience,
-        idle_timeout=limits.idle_timeout / 3,
+        idle_timeout=limits.idle_timeout / 2,
         # A page of our own asks the next hop, also when every place is taken.
         most=(connections or limits.connections) + SIZE,
     )

@@ -22,6 +22,7 @@ from nitroproxy.demo.report_html import as_html
 from nitroproxy.demo.report_text import Console
 from nitroproxy.demo.results import Report
 from nitroproxy.demo.runner import run_cases
+from nitroproxy.errors import reason_of
 
 #: All cases by name, in the order in which they are tried.
 CASES: Final[dict[str, Case]] = {case.name: case for case in (*ANSWERED_CASES, *REFUSED_CASES)}
@@ -48,18 +49,26 @@ class Options:
 def run(options: Options) -> int:
     """Run the demonstration and return its exit status: 0 if all passed, 1 if a case failed or the proxy could not be
     reached, 130 if it was interrupted. Runs the global reactor, which cannot be run again in the same process.
+
+    :raises OSError: when what is found cannot be printed.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # A terminal of any encoding gets a report.
     status = _INTERRUPTED
+    unwritable: list[OSError] = []
 
     async def main(reactor: DemoReactor) -> None:
         nonlocal status
-        status = await demonstrate(reactor, options, Console(sys.stdout, sys.stdout.isatty()))
+        try:
+            status = await demonstrate(reactor, options, Console(sys.stdout, sys.stdout.isatty()))
+        except OSError as error:
+            unwritable.append(error)  # A closed pipe, a full disk: not for `react`, which would print a traceback.
 
     try:
         task.react(main)
     except SystemExit as stop:
+        if unwritable:
+            raise unwritable[0] from None
         return int(stop.code or status)
 
 
@@ -69,7 +78,7 @@ async def demonstrate(reactor: DemoReactor, options: Options, console: Console) 
     try:
         probe = await connectProtocol(HostnameEndpoint(reactor, str(where.hostname), where.port or 80), Protocol())
     except (ConnectError, DNSLookupError) as error:
-        return _complain(f"cannot reach the proxy at {options.proxy}: {error}")
+        return _complain(f"cannot reach the proxy at {options.proxy}: {reason_of(error)}")
     probe.transport.loseConnection()
     gateway = Gateway(reactor, options.proxy)
     report = await run_cases(gateway, options.cases, options.setting, options.timeout, console)

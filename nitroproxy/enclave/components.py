@@ -17,7 +17,7 @@ from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.ingress import IngressListeners, Way, inside_servers
 from nitroproxy.daemon.place import Place
 from nitroproxy.daemon.reload import Unloadable
-from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import CLOSE_IDLE, AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
@@ -89,9 +89,10 @@ class EnclaveProxy:
     :raises Unloadable: when a file that the section tls names cannot be used.
     """
 
-    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None) -> None:
+    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce) -> None:
         self._process = process
         self._whole = whole
+        self._ask_once = ask_once
         instruments = process.instruments
         self._connects = instruments.watch_connects("relay")
         self._handshakes = TLSMetrics()
@@ -152,7 +153,8 @@ class EnclaveProxy:
             ingress=partial(ingress_check, ports) if ports else None,
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
-        site = enclave_site(health, collect)
+        close_idle = partial(self._ask_once, CLOSE_IDLE, None) if whole is not None else self.close_idle
+        site = enclave_site(health, collect, close_idle)
         return _Built(pool, EnclaveRouter(policy, pool, dialer, site, allow_plaintext=settings.tls.allow_plaintext))
 
     def prepare(self, settings: Settings) -> Commit:
@@ -169,6 +171,10 @@ class EnclaveProxy:
                 factory.end_refused_tunnels()
 
         return commit
+
+    def close_idle(self) -> None:
+        """See `nitroproxy.daemon.role.Serving`."""
+        self._built.pool.close_idle()
 
     def _retire(self) -> None:
         """Close the connections to destinations."""
@@ -225,7 +231,7 @@ class EnclaveRole:
     def check(self, settings: Settings) -> None:
         """See `Role`: nothing."""
 
-    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+    def process(self, reactor: Any, settings: Settings, output: int, worker: int | None) -> Process:
         """See `Role`."""
         deadlines = Deadlines(reactor)
         logs = ShippedLog(reactor, settings, deadlines) if settings.logging.port else None
@@ -235,10 +241,9 @@ class EnclaveRole:
         if logs is not None:
             instruments.metrics.sources += logs.sources
             at_end = [logs.shipper.flush, logs.shipper.stop]
-        is_first = not worker.isdecimal()
-        if is_first:
+        if not worker:
             instruments.metrics.sources.append(machine_memory())
-        return Process(reactor, settings, deadlines, instruments, limits_descriptors=is_first, at_end=at_end)
+        return Process(reactor, settings, deadlines, instruments, limits_descriptors=not worker, at_end=at_end)
 
     def servers(self, reactor: Any, settings: Settings) -> Stages:
         """See `Role`: where the host and where applications in the enclave find the proxy; and where the host brings
@@ -254,7 +259,7 @@ class EnclaveRole:
         self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce
     ) -> EnclaveProxy:
         """See `Role`."""
-        return EnclaveProxy(process, settings, whole)
+        return EnclaveProxy(process, settings, whole, ask_once)
 
     def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> TLSFiles:
         """See `Role`."""

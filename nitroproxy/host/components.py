@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError, Deferred
+
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.ingress import IngressListeners, Way, outside_servers
@@ -26,11 +28,11 @@ from nitroproxy.daemon.wiring import (
     pool_settings,
     relay_settings,
 )
-from nitroproxy.errors import Kind
+from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.dial import Resolver
 from nitroproxy.host.dns import Names
 from nitroproxy.host.egress import EgressRouter, relay_site
-from nitroproxy.host.gateway import GatewayRouter
+from nitroproxy.host.gateway import ENCLAVE, GatewayRouter
 from nitroproxy.host.lookup import Lookups
 from nitroproxy.host.once import HostOnce
 from nitroproxy.host.own_addresses import OwnAddresses, own_addresses
@@ -38,15 +40,20 @@ from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.passage import PassageRouter
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.health import LONGEST_HEALTH
 from nitroproxy.telemetry.metrics import limit_metrics, pool_metrics
 
 #: The names of gateway and relay.
 GATEWAY: Final = "nitroproxy-host"
 RELAY: Final = "nitroproxy-relay"
+
+#: Seconds that the enclave may take to answer that it closes idle connections.
+_RELEASE_TIMEOUT: Final = 0.85
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class HostProxy:
             RELAY, built.relay, relay_settings(settings), deadlines, instruments.observer(RELAY)
         )
         self._ingress = IngressListeners(process, settings, self._ways(settings))
+        self._relay.release = self._release_idle
         instruments.metrics.sources += [
             pool_metrics("enclave", lambda: self._built.pool),
             limit_metrics({factory.hop: factory.limit for factory in (self._gateway, self._relay)}),
@@ -152,6 +160,19 @@ class HostProxy:
 
         return commit
 
+    def close_idle(self) -> None:
+        """See `nitroproxy.daemon.role.Serving`."""
+        self._built.pool.close_idle()
+
+    def _release_idle(self) -> None:
+        """Have the enclave close the tunnels that it keeps in reserve."""
+        path, deadlines = b"/close-idle", self._process.deadlines
+        asking = Deferred.fromCoroutine(
+            fetch(self._built.pool, ENCLAVE, path, deadlines, _RELEASE_TIMEOUT, LONGEST_HEALTH, post=b"")
+        )
+        # It may have gone, and its tunnels with it.
+        asking.addErrback(lambda failure: failure.trap(ProxyError, CancelledError))
+
     def _retire(self) -> None:
         """Close the connections to the enclave."""
         self._built.pool.retire()
@@ -177,10 +198,10 @@ class HostRole:
         except OSError as error:
             exit_with(f"{GATEWAY}: this machine's own addresses cannot be read: {error}")
 
-    def process(self, reactor: Any, settings: Settings, output: int, worker: str) -> Process:
+    def process(self, reactor: Any, settings: Settings, output: int, worker: int | None) -> Process:
         """See `Role`."""
         instruments = instruments_of(reactor, "host", settings, output, worker)
-        return Process(reactor, settings, Deadlines(reactor), instruments, limits_descriptors=not worker.isdecimal())
+        return Process(reactor, settings, Deadlines(reactor), instruments, limits_descriptors=not worker)
 
     def servers(self, reactor: Any, settings: Settings) -> Stages:
         """See `Role`: the gateway and what comes from outside stop first: their last requests may still go out through

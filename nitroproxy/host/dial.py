@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.errors import Kind, ProxyError, reason_of
 from nitroproxy.policy import AddressGuard
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.sockets.options import set_tcp_options
@@ -96,7 +96,7 @@ class Resolver:
             addresses = await looking
         except DNSLookupError as error:
             self.trouble = None  # That there is no such name is an answer.
-            raise ProxyError(Kind.DNS_ERROR, f"{host} could not be resolved: {error}") from error
+            raise ProxyError(Kind.DNS_ERROR, f"{host} could not be resolved: {reason_of(error)}") from error
         except ProxyError as error:
             self.trouble = error.detail
             raise
@@ -147,7 +147,7 @@ class CheckedEndpoint:
             except (TimeoutError, TCPTimedOutError) as error:
                 raise ProxyError(Kind.CONNECTION_TIMEOUT, f"{self._host}:{self._port} did not answer") from error
             except (ConnectError, OSError) as error:
-                raise ProxyError(Kind.UNREACHABLE, f"{self._host}:{self._port}: {error}") from error
+                raise ProxyError(Kind.UNREACHABLE, f"{self._host}:{self._port}: {reason_of(error)}") from error
             transport = protocol.transport  # type: ignore[attr-defined]
             set_tcp_options(transport)
             return protocol

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.errors import Kind, ProxyError, reason_of
 from nitroproxy.http1.messages import UNTIL_CLOSE, Headers, Limits, Response
 from nitroproxy.http1.reader import ResponseReader
 from nitroproxy.http1.writer import request_head
@@ -79,8 +79,8 @@ class HopEndpoint:
         self._tried(failure)
         if not failure.check(ConnectError, OSError):
             return failure
-        reason = failure.getErrorMessage() or (failure.type.__name__ if failure.type else "unknown failure")
-        return Failure(ProxyError(self._kind, f"{self._name}: {reason}"))
+        assert failure.value is not None
+        return Failure(ProxyError(self._kind, f"{self._name}: {reason_of(failure.value)}"))
 
 
 @implementer(IStreamClientEndpoint)

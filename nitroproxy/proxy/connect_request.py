@@ -53,14 +53,13 @@ class ConnectRequest:
         self._finish()
         try:
             self._client.check_tunnel(protocol.transport.getPeer())
-        except ProxyError as error:
+            self._record.opened_by = self._record.request_id
+            self._client.answering(200)
+            self._client.response.connected()
+            self._client.become_tunnel(protocol.transport, protocol.join, b"")
+        except Exception:  # A refusal, or a defect, after which nothing else would end the two connections.
             protocol.transport.abortConnection()
-            self._client.send_problem(error, False)
-            return
-        self._record.opened_by = self._record.request_id
-        self._client.answering(200)
-        self._client.response.connected()
-        self._client.become_tunnel(protocol.transport, protocol.join, b"")
+            self._client.fail(as_proxy_error(Failure()), False)
 
     def _failed(self, failure: Failure) -> None:
         if not self._over:

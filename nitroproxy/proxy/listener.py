@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -30,6 +31,8 @@ _log: Final = Logger()
 _MOST_TURNED_AWAY: Final = 256
 #: Seconds between two looks for clients that have gone unseen.
 _HANGUP_INTERVAL: Final = 0.5
+#: Seconds between two requests to the peers to close what they keep in reserve.
+_RELEASE_INTERVAL: Final = 1.0
 #: Seconds between the decision to drain and the end of idle connections.
 _GRACE: Final = 0.1
 
@@ -45,6 +48,8 @@ class DownstreamFactory(Factory):
     :ivar spare: descriptors for what the process accepts when it has no others.
     :ivar connections: all that are open and not being turned away, those in the reserve too.
     :ivar router: may be replaced while running, for the next requests; see `end_refused_tunnels` for what there is.
+    :ivar release: called when the listener begins to drain, and each second while connections are left: asks the peers
+        to close those that they keep in reserve, which cannot be told from here.
     :ivar settings: may be replaced while running; connections that are open take it over with their next request.
     """
 
@@ -68,6 +73,7 @@ class DownstreamFactory(Factory):
         self.observer: Observer = observer or Observer()
         self.via_name = ViaName(hop, os.urandom(16))
         self.draining = False
+        self.release: Callable[[], object] = lambda: None
         self.connections: set[AcceptedConnection] = set()
         self.spare = SpareDescriptors()
         self._share = Share(places or Places())
@@ -197,9 +203,15 @@ class DownstreamFactory(Factory):
             drained.callback(self._complete)
             return drained
         self._drained = drained
+        self._ask_for_release()
         deadline = self.deadlines.after(timeout, self._abort_rest)
         drained.addCallback(lambda complete: self._forget_deadline(deadline, complete))
         return drained
+
+    def _ask_for_release(self) -> None:
+        if self._drained is not None:
+            self.release()
+            self.deadlines.after(_RELEASE_INTERVAL, self._ask_for_release)
 
     def _drain_connections(self) -> None:
         for connection in list(self.connections):

@@ -60,7 +60,7 @@ class PoolSettings:
 
     limits: Limits = field(default_factory=Limits)
     connect_timeout: float = 10.0
-    idle_timeout: float = 20.0
+    idle_timeout: float = 30.0
     most: int = 4000
     most_idle: int = 128
 

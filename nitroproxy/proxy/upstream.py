@@ -383,6 +383,10 @@ class Pool:
     def retire(self) -> None:
         """End the connections that no exchange uses, and from now on each one when its exchange is over."""
         self._retired = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """End the connections that no exchange uses; not the pinned ones, which their clients count on."""
         while self._drop_one_idle(at_once=False):
             pass
 

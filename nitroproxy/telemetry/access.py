@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -13,10 +14,22 @@ from nitroproxy.proxy.record import End, Observer, Record
 from nitroproxy.telemetry.logs import EventLog
 
 _PHASES: Final = ("connect", "answer")
+#: Refused connections that are logged in a second, for each reason: there may be thousands. The metrics count them all.
+_REFUSALS: Final = 10
 #: Characters of a failure's detail in the text; the field has all of it (`errors.DETAIL_BYTES`).
 _LONGEST_DETAIL: Final = 300
 #: Ends about which ``error`` says all, or about which there is nothing to say.
 _NAMED_BY_ERROR: Final = frozenset({End.COMPLETE, End.FAILED, End.CLIENT_GONE})
+
+
+class _Refusals:
+    """Refused connections of one reason: when the second began that is being counted, how many lines it has, and how
+    many connections have none."""
+
+    def __init__(self) -> None:
+        self.since = -math.inf
+        self.logged = 0
+        self.left_out = 0
 
 
 class AccessLog(Observer):
@@ -24,17 +37,32 @@ class AccessLog(Observer):
 
     :param hop: the role's name.
     :param log: takes the events directly: `twisted.logger` costs too much for an event a request.
+    :param seconds: gives the time.
     """
 
-    def __init__(self, hop: str, log: EventLog) -> None:
+    def __init__(self, hop: str, log: EventLog, seconds: Callable[[], float]) -> None:
         self._hop = hop
         self._log = log
+        self._seconds = seconds
+        self._refusals: dict[Kind, _Refusals] = {}
 
     def refused(self, kind: Kind, peer: IAddress) -> None:
-        """Log a connection that was refused."""
+        """Log a connection that was refused, or count it for the next line about one."""
+        refusals = self._refusals.setdefault(kind, _Refusals())
+        now = self._seconds()
+        if now - refusals.since >= 1.0:
+            refusals.since, refusals.logged = now, 0
+        if refusals.logged >= _REFUSALS:
+            refusals.left_out += 1
+            return
+        refusals.logged += 1
         shown, reason = _shown(peer), kind.public_name
+        fields: dict[str, Any] = {"hop": self._hop, "peer": shown, "reason": reason}
         text = f"{self._hop}: turned a connection from {shown} away: {reason}"
-        self._log.emit("warn", "connection_refused", text, {"hop": self._hop, "peer": shown, "reason": reason})
+        if refusals.left_out:
+            text += f" (and {refusals.left_out} more since the line before)"
+            fields["left_out"], refusals.left_out = refusals.left_out, 0
+        self._log.emit("warn", "connection_refused", text, fields)
 
     def switched(self, record: Record) -> None:
         """Log that a tunnel was opened: it may last, and its access event comes only when it ends."""

@@ -28,7 +28,7 @@ class Instruments:
     :param form: of log lines, ``text`` or ``json``.
     :param access: whether each exchange is logged.
     :param output: the descriptor to log to.
-    :param worker: which of the daemon's processes this is: see `Metrics`. A numbered one marks its log lines.
+    :param worker: which of the daemon's processes this is: see `Metrics`. A worker marks its log lines.
     :param takers: given the fields of each log event, besides the process's own output.
     """
 
@@ -42,10 +42,10 @@ class Instruments:
         form: str,
         access: bool,
         output: int,
-        worker: str = "",
+        worker: int | None = None,
         takers: Sequence[Callable[[Mapping[str, Any]], object]] = (),
     ) -> None:
-        marks = {"worker": int(worker)} if worker.isdecimal() else {}
+        marks = {"worker": worker} if worker else {}
         priorities = journal_reads(output, os.environ.get("JOURNAL_STREAM"))
         self.lines = Lines(form, output, priorities=priorities, marks=marks)
         self.log = EventLog(level, [self.lines.take, *takers], marks)
@@ -55,12 +55,13 @@ class Instruments:
         dropped = one_counter("log_lines_dropped", "Log lines lost before they left.", lambda: self.lines.sink.dropped)
         self.metrics.sources += [self.lag.collect, dropped]
         self._access = access
+        self._seconds = clock.seconds
 
     def observer(self, hop: str) -> Observer:
         """An observer for the listeners of *hop*, which counts and logs their exchanges. Once for each hop."""
         counts = HopMetrics(hop)
         self.metrics.sources.append(counts.collect)
-        return Observers(counts, AccessLog(hop, self.log)) if self._access else counts
+        return Observers(counts, AccessLog(hop, self.log, self._seconds)) if self._access else counts
 
     def watch_connects(self, peer: str) -> Callable[[Failure | None], object]:
         """A counter of the connections to *peer*, for a `HopEndpoint`. Once for each peer."""

@@ -54,6 +54,9 @@ LABELS: Final = frozenset(
     | {"rule", "peer", "errno", "result", "resumed", "pool", "state", "version", "outcome", "layer", "status"}
 )
 
+#: The number, among a daemon's processes, of the one that supervises the others.
+SUPERVISOR: Final = 0
+
 #: Gives metric families when asked.
 Source = Callable[[], Iterable[Metric]]
 
@@ -302,16 +305,18 @@ class Metrics:
     """All that one process of a daemon counts.
 
     :param role: ``host`` or ``enclave``: a label on every sample.
-    :param worker: which of the daemon's processes this is, ``supervisor``, ``1``, ``2``, …: a label on every sample, so
-        that the series of several processes stand beside each other and the reader adds them up; empty: the daemon is
-        one process and there is no such label.
+    :param worker: which of the daemon's processes this is, by number, or `SUPERVISOR`: a label on every sample, so that
+        the series of several processes stand beside each other and the reader adds them up; None: the daemon is one
+        process and there is no such label.
     :ivar role: the role.
     :ivar sources: asked at each scrape; the composition root adds what it builds.
     """
 
-    def __init__(self, role: str, version: str, worker: str = "") -> None:
+    def __init__(self, role: str, version: str, worker: int | None = None) -> None:
         self.role = role
-        self._labels = {"role": role, **({"worker": worker} if worker else {})}
+        self._labels = {"role": role}
+        if worker is not None:
+            self._labels["worker"] = str(worker) if worker else "supervisor"
         self._version = version
         self.sources: list[Source] = [self._build, process_metrics()]
 

@@ -21,6 +21,10 @@ from twisted.python.failure import Failure
 
 _log: Final = Logger()
 
+#: Bytes of a message, at most. The longest is a configuration, which has about as many as its file: twice the most that
+#: one may have (`nitroproxy.config.jsonc`).
+LONGEST: Final = 1 << 24
+
 #: Given the argument of a question; gives its answer. Both are plain values.
 Answerer = Callable[[Any], Awaitable[Any]]
 
@@ -56,7 +60,7 @@ class Channel(Int32StringReceiver):
     :param lost: called once when the channel is closed, by either end.
     """
 
-    MAX_LENGTH = 1 << 26
+    MAX_LENGTH = LONGEST
 
     def __init__(self, clock: IReactorTime, answerers: Mapping[str, Answerer], lost: Callable[[], object]) -> None:
         self._clock = clock
@@ -78,6 +82,9 @@ class Channel(Int32StringReceiver):
         if not self._open:
             return fail(NoAnswer("the process has gone"))
         number = next(self._numbers)
+        question = _encode(_Question(number, what, about))
+        if len(question) > LONGEST:
+            return fail(NoAnswer(f"the question has over {LONGEST} bytes"))
         answer: Deferred[Any] = Deferred()
         self._waiting[number] = answer
         answer.addTimeout(timeout, self._clock, lambda _, seconds: Failure(NoAnswer(f"none within {seconds:g} s")))
@@ -87,7 +94,7 @@ class Channel(Int32StringReceiver):
             return outcome
 
         answer.addBoth(forget)
-        self.sendString(_encode(_Question(number, what, about)))
+        self.sendString(question)
         return answer
 
     def hang_up(self) -> None:
@@ -114,12 +121,15 @@ class Channel(Int32StringReceiver):
 
     async def _answer(self, question: _Question) -> None:
         try:
-            answer = _Answer(question.number, await self._answerers[question.what](question.about))
+            answer = _encode(_Answer(question.number, await self._answerers[question.what](question.about)))
+            if len(answer) > LONGEST:
+                # The other end would close the channel, and with it this process would end.
+                raise ValueError(f"the answer has over {LONGEST} bytes")
         except Exception as error:
             _log.failure("answering {what} failed", event="callback_failed", what=question.what)
-            answer = _Answer(question.number, None, f"{type(error).__name__}: {error}")
+            answer = _encode(_Answer(question.number, None, f"{type(error).__name__}: {error}"))
         if self._open:
-            self.sendString(_encode(answer))
+            self.sendString(answer)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._open = False
@@ -136,6 +146,8 @@ def first_string(descriptor: int) -> bytes:
     with socket.socket(fileno=descriptor) as end:
         try:
             (size,) = struct.unpack("!I", _exactly(end, 4))
+            if size > LONGEST:
+                raise EOFError(f"the first message has over {LONGEST} bytes")
             return _exactly(end, size)
         finally:
             end.detach()

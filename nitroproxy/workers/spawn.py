@@ -3,9 +3,11 @@ of a socket pair as descriptors."""
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.application.reactors import getReactorTypes
@@ -26,6 +28,8 @@ Ended = str
 Spawn = Callable[[int, WorkerStart, Mapping[str, Answerer], Callable[[Ended], object]], Channel]
 
 _TWISTD: Final = "from twisted.scripts.twistd import run; run()"
+#: The last descriptor of those that every process has.
+_STANDARD: Final = 2
 #: Addressed by systemd to the supervisor alone.
 _SYSTEMD: Final = {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 
@@ -75,6 +79,7 @@ class Spawner:
         return channel
 
     def _spawn(self, process: _Process, number: int, descriptors: dict[int, int]) -> None:
+        _pass_nothing_on()
         with signals.blocked():
             self._reactor.spawnProcess(
                 process, sys.executable, self._command(number), self._environ, childFDs=descriptors
@@ -87,6 +92,16 @@ class Spawner:
         command = [sys.executable, "-P", "-c", _TWISTD, "-n", "--pidfile="]
         command += [f"--reactor={name}" for name in reactors[:1]]
         return [*command, self._plugin, "--worker", str(number)]
+
+
+def _pass_nothing_on() -> None:
+    """Let no process that is started from here inherit what this one has inherited and does not know. Twisted would
+    have the kernel close it, which fails for a descriptor above the limit (RLIMIT_NOFILE)."""
+    with suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > _STANDARD:
+                with suppress(OSError):  # The one that listed them is closed by now.
+                    os.set_inheritable(int(name), False)
 
 
 class _Process(ProcessProtocol):

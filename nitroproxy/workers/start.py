@@ -51,8 +51,10 @@ class ProcessOptions(DaemonOptions):
                 self.worker = WorkerStart.read(first_string(CHANNEL))
             except WrongVersion as error:
                 exit_with(f"{self.name}: worker {number}: {error}")
-            except (OSError, EOFError) as error:
-                exit_with(f"{self.name}: --worker is internal to the daemon: {error}")
+            except EOFError as error:
+                exit_with(f"{self.name}: worker {number}: {error}")
+            except OSError:
+                exit_with(f"{self.name}: --worker is internal to the daemon: it has no supervisor")
         try:
             return configuration_of(self.worker.configuration)
         except msgspec.DecodeError as error:

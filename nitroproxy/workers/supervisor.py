@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from nitroproxy.daemon.role import CLOSE_IDLE
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import Metrics, merge
 from nitroproxy.telemetry.packing import pack, unpack
@@ -78,6 +79,7 @@ class Supervisor:
             **answerers,
             "metrics": self._tell_metrics,
             "workers": self._tell_workers,
+            CLOSE_IDLE: self._have_close_idle,
         }
         self._workers = [WorkerProcess(clock, number, self._spawn_one, self) for number in range(1, count + 1)]
         #: Fires when all are up; None before `start` and once it has fired.
@@ -159,6 +161,9 @@ class Supervisor:
 
     # What workers ask, for the pages that they serve.
 
+    async def _have_close_idle(self, about: Any) -> Any:
+        await self._ask_all(CLOSE_IDLE, None, _METRICS)
+
     async def _tell_metrics(self, about: Any) -> Any:
         return await self.metrics()
 
@@ -209,21 +214,19 @@ class Supervisor:
         :returns: what was wrong, a line for each worker that cannot use it: then it is in force nowhere.
         """
         asked = [(worker, worker.channel) for worker in self._workers if worker.up and worker.channel is not None]
-        preparing = [Deferred.fromCoroutine(self._prepare(*one, configuration)) for one in asked]
-        answers = await gatherResults(preparing)
-        prepared = {channel for (_, channel), answer in zip(asked, answers, strict=True) if answer == ""}
-        problems = [
-            f"worker {worker.number}: {answer}" for (worker, _), answer in zip(asked, answers, strict=True) if answer
-        ]
+        outcomes = await gatherResults([Deferred.fromCoroutine(self._prepare(*one, configuration)) for one in asked])
+        answers = {channel: outcome for (_, channel), outcome in zip(asked, outcomes, strict=True)}
+        problems = [f"worker {worker.number}: {answers[channel]}" for worker, channel in asked if answers[channel]]
         if problems:
-            for channel in prepared:
+            for channel in answers:
                 channel.ask("prepare", None, HUNG).addErrback(lambda failure: failure.trap(NoAnswer))
             return problems
         commit()
         committing = [
-            Deferred.fromCoroutine(self._commit(worker, worker.channel, prepared, configuration))
+            Deferred.fromCoroutine(self._commit(worker, worker.channel, answers, configuration))
             for worker in self._workers
-            if worker.channel is not None  # Otherwise it begins with it when it is started again.
+            # Otherwise it begins with it when it is started again.
+            if worker.channel is not None and answers.get(worker.channel, "") is not None
         ]
         await gatherResults(committing)
         return []

@@ -17,6 +17,7 @@ from nitroproxy.daemon.reload import Reloader
 from nitroproxy.daemon.role import Commit, Role, Stages, prepare_all
 from nitroproxy.daemon.service import Daemon
 from nitroproxy.daemon.systemd import Notifier
+from nitroproxy.telemetry.metrics import SUPERVISOR
 from nitroproxy.workers.balance import SharedCounts
 from nitroproxy.workers.shared_place import SharedPlace
 from nitroproxy.workers.shared_socket import SharedSocket
@@ -33,7 +34,7 @@ class SupervisorDaemon:
 
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
-        process = role.process(reactor, settings, output, "supervisor")
+        process = role.process(reactor, settings, output, SUPERVISOR)
         once = role.once(process, settings, Supervised(lambda: self._supervisor))
         self._parts = once, process
         self._reloader = Reloader(options.configuration, options.load, self._prepare, time.time)

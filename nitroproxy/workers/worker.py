@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from nitroproxy import __version__
-from nitroproxy.config.load import ConfigurationError
 from nitroproxy.daemon.place import Place
+from nitroproxy.daemon.reload import Unloadable
+from nitroproxy.daemon.role import CLOSE_IDLE
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import Metrics, merge
 from nitroproxy.telemetry.packing import pack, unpack
@@ -93,7 +94,8 @@ class Worker:
 
     :param own: gives what this process counts.
     :param prepare: builds what a configuration, in JSON, needs, and gives what puts it in force, which cannot fail;
-        raises `ConfigurationError`.
+        raises `Unloadable`.
+    :param close_idle: see `nitroproxy.daemon.role.Serving`.
     :param end: ends the process; nothing is asked after it.
     """
 
@@ -102,11 +104,13 @@ class Worker:
         places: Sequence[Place],
         own: Callable[[], list[Metric]],
         prepare: Callable[[bytes], Callable[[], object]],
+        close_idle: Callable[[], object],
         end: Callable[[], object],
     ) -> None:
         self._places = places
         self._own = own
         self._prepare = prepare
+        self._close_idle = close_idle
         self._end = end
         self._prepared: Callable[[], object] | None = None
 
@@ -118,6 +122,7 @@ class Worker:
             "metrics": self._tell_metrics,
             "prepare": self._do_prepare,
             "commit": self._do_commit,
+            CLOSE_IDLE: self._do_close_idle,
             "stop": self._do_stop,
             "abort": self._do_abort,
             "end": self._do_end,
@@ -136,14 +141,17 @@ class Worker:
         if about is not None:
             try:
                 self._prepared = self._prepare(about)
-            except ConfigurationError as error:
-                return "; ".join(error.problems)
+            except Unloadable as error:
+                return str(error)
         return ""
 
     async def _do_commit(self, about: Any) -> Any:
         commit, self._prepared = self._prepared, None
         assert commit is not None
         commit()
+
+    async def _do_close_idle(self, about: Any) -> Any:
+        self._close_idle()
 
     async def _do_stop(self, about: Any) -> Any:
         index, timeout = about

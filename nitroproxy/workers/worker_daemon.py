@@ -13,11 +13,11 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from nitroproxy.config.load import Configuration
+from nitroproxy.config.load import Configuration, ConfigurationError
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import ListeningPlace
-from nitroproxy.daemon.reload import Reloader
+from nitroproxy.daemon.reload import Reloader, Unloadable
 from nitroproxy.daemon.role import Commit, Role, prepare_all
 from nitroproxy.daemon.service import Daemon
 from nitroproxy.daemon.systemd import Notifier
@@ -54,7 +54,7 @@ class WorkerDaemon:
         self._newest = options.configuration
         self._ending = False
         settings = self._newest.settings
-        process = role.process(reactor, settings, options.open_log(), str(number))
+        process = role.process(reactor, settings, options.open_log(), number)
         self._instruments = process.instruments
         metrics = process.instruments.metrics
         whole = AllWorkers(self._ask, metrics)
@@ -63,7 +63,7 @@ class WorkerDaemon:
         self._reloader = Reloader(self._newest, lambda: self._newest, self._prepare, time.time)
         metrics.sources.append(self._reloader.collect)
         places = [_place(reactor, start, number, *indexed) for indexed in enumerate(serving.factories)]
-        worker = Worker(places, metrics.collect, self._prepare_reload, self._end)
+        worker = Worker(places, metrics.collect, self._prepare_reload, serving.close_idle, self._end)
         self._channel = Channel(reactor, worker.answerers, self._supervisor_gone)
         os.set_blocking(CHANNEL, False)
         reactor.adoptStreamConnection(CHANNEL, socket.AF_UNIX, factory_of(lambda: self._channel))
@@ -87,7 +87,10 @@ class WorkerDaemon:
 
     def _prepare_reload(self, data: bytes) -> Callable[[], None]:
         self._newest = configuration_of(data)
-        return self._reloader.prepare().commit
+        try:
+            return self._reloader.prepare().commit
+        except ConfigurationError as error:
+            raise Unloadable("; ".join(error.problems)) from error
 
     def _end(self) -> None:
         self._ending = True

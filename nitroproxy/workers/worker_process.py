@@ -121,9 +121,9 @@ class WorkerProcess:
             self.start()
 
     def stop(self) -> None:
-        """From now on it is not started again, nor killed because it accepts nothing: it is going to end. One that hangs
-        is killed all the same: it has the listening sockets, and the daemon would wait for it as long as it may drain.
-        """
+        """From now on it is not started again, nor killed because it accepts nothing: it is going to end. One that
+        hangs is killed all the same: it has the listening sockets, and the daemon would wait for it as long as it may
+        drain."""
         self._stopping = True
 
     def kill(self, why: str) -> None:
