@@ -39,9 +39,11 @@ from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.opening import http
 from nitroproxy.proxy.passage import PassageRouter
 from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.settings import ListenerSettings
+from nitroproxy.proxy.socks import http_or_socks
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.memory import machine_memory
@@ -99,8 +101,8 @@ class EnclaveProxy:
         self._built = built = self._build(settings)
         observer, places = instruments.observer(HOP), Places()
         self._from_parent, self._from_enclave = (
-            DownstreamFactory(HOP, built.router, each, process.deadlines, observer, places)
-            for each in _listeners(settings)
+            DownstreamFactory(HOP, built.router, each, process.deadlines, observer, places, opening)
+            for each, opening in zip(_listeners(settings), (http, http_or_socks), strict=True)
         )
         instruments.metrics.sources += [
             self._handshakes.collect,

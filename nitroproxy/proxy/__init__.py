@@ -1,10 +1,10 @@
 """The engine that the gateway, the enclave proxy and the relay share.
 
-A client's side: `listener` makes the connections that it accepts, `opening` is how they begin, `places` limits how
-many are served, `reserve` holds those above the limit, which get pages of our own only. `downstream` is one of them,
-`head_timeout` bounds the wait for a request's head, `backpressure` paces the client in both directions, `response`
-writes what it is answered, and `closing` ends its connection. `trace` identifies a request, `record` notes what
-happened to it.
+A client's side: `listener` makes the connections that it accepts, `opening` is how they begin, with `socks` for those
+that may do so in two ways. `places` limits how many are served, `reserve` holds those above the limit, which get pages
+of our own only. `downstream` is one of them, `head_timeout` bounds the wait for a request's head, `backpressure` paces
+the client in both directions, `response` writes what it is answered, and `closing` ends its connection. `trace`
+identifies a request, `record` notes what happened to it.
 
 From a request to its answer: `browser` refuses what a browser sends for another site, `route` is what a role decides,
 `dispatch` picks what carries the request out: `exchange` forwards it over an `upstream` connection, `connect_request`

@@ -18,9 +18,11 @@ clients='
 curl                curl.sh                    https
 curl-path           curl_path.sh               https
 curl-absolute       curl_absolute.sh           https
+curl-socks          curl_socks.sh              https
 wget                wget.sh                    https
 openssl             openssl.sh                 https
 requests            python_requests.py         https
+requests-socks      python_socks.py            https
 httpx               python_httpx.py            https
 aiohttp             python_aiohttp.py          https
 urllib              python_urllib.py           https
