@@ -105,6 +105,7 @@ class Kind(enum.Enum):
     RELAY_UNAVAILABLE = (503, "destination_unavailable", "The egress relay on the host cannot be reached")
     CONNECTION_LIMIT_REACHED = (503, "connection_limit_reached", "The proxy is at its connection limit")
     DRAINING = (503, "destination_unavailable", "The proxy is shutting down")
+    ATTESTATION_UNAVAILABLE = (503, "proxy_internal_error", "The enclave cannot attest at present")
     INTERNAL_ERROR = (500, "proxy_internal_error", "The proxy failed")
 
     def __init__(self, status: int, proxy_status: str, title: str) -> None:
@@ -129,6 +130,7 @@ RETRY_AFTER_SECONDS = {
     Kind.RELAY_UNAVAILABLE: 1,
     Kind.CONNECTION_LIMIT_REACHED: 1,
     Kind.DRAINING: 1,
+    Kind.ATTESTATION_UNAVAILABLE: 1,
 }
 
 

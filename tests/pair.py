@@ -90,10 +90,11 @@ class FakeWorker:
         self.refuses = ""
         self.prepared = 0
         self.idle_closed = 0
+        self.taken: list[bytes] = []
         self.count = 0
         self.ended = False
         self.supervisor_gone = False
-        self.worker = worker = Worker(self.places, self.own, self.prepare, self.close_idle, self.end)
+        self.worker = worker = Worker(self.places, self.own, self.prepare, self.close_idle, self.taken.append, self.end)
         self.supervisors = Channel(clock, answerers, lambda: None)
         self.mine = Channel(clock, worker.answerers, self.lost)
         self.pair = Pair(self.supervisors, self.mine)

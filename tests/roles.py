@@ -84,6 +84,9 @@ class FakeParts:
         self.factories = factories
         self.places: Sequence[Place] = [FakePlace()] if name == "once" else []
         self.at_end: Sequence[Callable[[], object]] = [lambda: done.append(f"{name} ends")]
+        self.shared = b"first"
+        self.taken: list[bytes] = []
+        self.tell: Callable[[bytes], Deferred[Any]] | None = None
         self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {"double": self._double}
 
     async def _double(self, about: Any) -> Any:
@@ -93,6 +96,14 @@ class FakeParts:
         """See `Serving`."""
         self.done.append(f"{self.name} closes what is idle")
 
+    def take(self, shared: bytes) -> None:
+        """See `Serving`."""
+        self.taken.append(shared)
+
+    def watch(self, tell: Callable[[bytes], Deferred[Any]]) -> None:
+        """See `Once`."""
+        self.tell = tell
+
     def prepare(self, settings: Settings) -> Commit:
         """See `Part`."""
         if self.refuses:
@@ -100,7 +111,7 @@ class FakeParts:
         return lambda: self.done.append(f"{self.name} has {settings.limits.connections}")
 
 
-def ask_nothing(what: str, about: Any) -> Deferred[Any]:
+def ask_nothing(what: str, about: Any, timeout: float = 0.7) -> Deferred[Any]:
     """Stands for `nitroproxy.daemon.role.AskOnce` when the process that has it does not answer."""
     return succeed(None)
 

@@ -57,6 +57,14 @@ class AloneTests(SynchronousTestCase):
         """What serves asks what the daemon has once, which is here."""
         self.assertEqual(self.successResultOf(self.role.ask_once("double", 21)), 42)
 
+    def test_shared(self) -> None:
+        """What serves is given what the daemon shares at the start, and when it has changed."""
+        once, serving = self.role.parts["once"], self.role.parts["serving"]
+        self.assertEqual(serving.taken, [b"first"])
+        assert once.tell is not None
+        self.successResultOf(once.tell(b"second"))
+        self.assertEqual(serving.taken, [b"first", b"second"])
+
     def test_end(self) -> None:
         """The servers stop in their order, what the daemon has once after them, and then what served ends, before what
         the process has."""

@@ -48,6 +48,9 @@ class FakeServing(FakePart):
             DownstreamFactory(f"hop-{number}", hop, hop.factory.settings, hop.deadlines) for number in range(count)
         ]
 
+    def take(self, shared: bytes) -> None:
+        """See `Serving`."""
+
     def close_idle(self) -> None:
         """See `Serving`."""
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Enclave, Limits, Logging, Settings, Tls, Transport
+from nitroproxy.config.schema import Attestation, Enclave, Limits, Logging, Settings, Tls, Transport
+from nitroproxy.daemon.place import Unable
 from nitroproxy.daemon.reload import Unloadable
+from nitroproxy.enclave import gates
 from nitroproxy.enclave.components import EnclaveRole
 from nitroproxy.telemetry.metrics import SUPERVISOR
+from tests.attestation.fake_nsm import FakeNsm
 from tests.roles import FakeReactor, ask_nothing
 
 
@@ -69,6 +77,55 @@ class EnclaveRoleTests(SynchronousTestCase):
         self.assertEqual([factory.settings.connections for factory in serving.factories], [7, 7])
         self.assertNotIn(serving.factories[1].router, routers)
         self.assertEqual(len(retired), 1)
+
+    def test_attestation(self) -> None:
+        """With an NSM the daemon has an identity, which those that serve are given, and pages for it: on the host's
+        listener one, on that for applications in the enclave all."""
+        self.patch(fcntl, "ioctl", FakeNsm(time.time).ioctl)
+        clocks = Path(self.mktemp())
+        clocks.mkdir()
+        for name in ("current", "available"):
+            (clocks / f"{name}_clocksource").write_text("tsc")
+        self.patch(gates, "CLOCKS", clocks)
+        settings = self.changed(attestation=Attestation(device=os.devnull, emulated=True))
+        process = self.process("supervisor")
+        once = self.role.once(process, settings, None)
+        self.addCleanup(lambda: [end() for end in once.at_end])
+        self.assertEqual(len(once.answerers), 4)
+        self.assertIn("nitroproxy_nsm_seconds", {family.name for family in process.instruments.metrics.collect()})
+        serving = self.role.serving(self.process("1"), settings, None, ask_nothing)
+        self.assertIsNone(serving._check_identity())
+        serving.take(once.shared)
+        check = serving._check_identity()
+        assert check is not None
+        self.assertEqual(check.status, "warn")
+        self.assertIn("EMULATED", check.output)
+        factories: Any = serving.factories
+        pages = [
+            set(factory.router._site.resource.getStaticEntity(b"enclave").listStaticNames()) for factory in factories
+        ]
+        self.assertEqual(pages, [{b"attestation"}, {b"attestation", b"random"}])
+
+    def test_no_attestation(self) -> None:
+        """Without an NSM there is nothing of it."""
+        once = self.role.once(self.process(), self.settings, None)
+        serving = self.role.serving(self.process(), self.settings, None, ask_nothing)
+        serving.take(once.shared)
+        self.assertEqual((once.shared, dict(once.answerers), list(once.at_end)), (b"", {}, []))
+        self.assertIsNone(serving._check_identity())
+        factories: Any = serving.factories
+        for factory in factories:
+            self.assertIsNone(factory.router._site.resource.getStaticEntity(b"enclave"))
+
+    def test_gate_fails(self) -> None:
+        """A gate that fails ends the daemon with one line that names it."""
+        settings = self.changed(attestation=Attestation(device="/no/such/device"))
+        output = io.StringIO()
+        self.patch(sys, "__stderr__", output)
+        error = self.assertRaises(Unable, self.role.once, self.process(), settings, None)
+        self.assertEqual(error.code, 1)
+        [line] = output.getvalue().splitlines()
+        self.assertIn("nitroproxy-enclave: attestation: the gate 'nsm' has failed: /no/such/device: No such", line)
 
     def test_trust_roots(self) -> None:
         """Authorities that cannot be loaded are an error at the start and at a reload, also in the first of several

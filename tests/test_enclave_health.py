@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.enclave.health import HealthOfEnclave
+from nitroproxy.enclave.health import HealthOfEnclave, attestation_check
+from nitroproxy.enclave.identity import IdentityState
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.settings import PoolSettings
 from nitroproxy.telemetry.health import Check, Health
@@ -52,6 +54,30 @@ class HealthOfEnclaveTests(SynchronousTestCase):
         """A document that is none, or does not say how the relay is, fails the layer."""
         for answer in (None, Health("relay", "1"), Health("relay", "1", {"dns": Check("pass")})):
             self.assertEqual(self.examine(answer).checks["egress"].status, "fail")
+
+    def test_attestation(self) -> None:
+        """With an identity it says how that is."""
+        theirs = Health("relay", "1", {"egress": Check("pass")})
+        self.assertNotIn("attestation", self.examine(theirs).checks)
+        check = self.examine(theirs, attestation=lambda: Check("warn", "DEBUG")).checks["attestation"]
+        self.assertEqual(check, Check("warn", "DEBUG"))
+
+    def test_attestation_check(self) -> None:
+        """An identity is well while its certificate is renewed; it warns of whatever clients may refuse, and fails when
+        they do."""
+        good = IdentityState(b"", b"", 1000.0, 0.5, debug=False, emulated=False)
+        for changes, now, status, output in (
+            ({}, 1001.0, "pass", "the certificate is 1 s old"),
+            ({}, 990.0, "pass", "0 s old"),
+            ({"skew": -7.0}, 1001.0, "warn", "differs from the NSM's by -7 s"),
+            ({"emulated": True}, 1001.0, "warn", "EMULATED"),
+            ({"debug": True}, 1001.0, "warn", "DEBUG"),
+            ({}, 3500.0, "warn", "should have been renewed"),
+            ({"debug": True}, 4600.0, "fail", "clients refuse it"),
+        ):
+            check = attestation_check(msgspec.structs.replace(good, **changes), now)
+            self.assertEqual(check.status, status)
+            self.assertIn(output, check.output)
 
     def test_workers(self) -> None:
         """With several processes it says whether all answer."""

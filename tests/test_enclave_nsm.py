@@ -110,10 +110,50 @@ class NsmTests(SynchronousTestCase):
         self.assertEqual([len(self.successResultOf(result)) for result in results], [256] * 18)
         self.assertFalse(self.thread.busy)
 
+    def test_places(self) -> None:
+        """A call that may take fewer places of the queue is refused while the others still find one."""
+        results = [self.nsm.random() for _ in range(9)]
+        failure = self.failureResultOf(self.nsm.attestation(places=8), NsmBusy)
+        self.assertIn("8 calls wait", failure.getErrorMessage())
+        results.append(self.nsm.random())
+        self.thread.finish()
+        self.thread.finish()
+        accepted = self.nsm.attestation(places=9)
+        while self.thread.busy:
+            self.thread.finish()
+        self.successResultOf(accepted)
+
+    def test_urgent(self) -> None:
+        """An urgent call waits for the one that is under way and for no other, however many wait."""
+        results = [self.nsm.random() for _ in range(MOST_WAITING + 1)]
+        urgent = self.nsm.attestation(nonce=b"u", urgent=True)
+        self.thread.finish()
+        self.assertNoResult(urgent)
+        self.thread.finish()
+        self.successResultOf(urgent)
+        self.assertNoResult(results[1])
+        while self.thread.busy:
+            self.thread.finish()
+        self.assertEqual([len(self.successResultOf(result)) for result in results], [256] * len(results))
+
+    def test_close(self) -> None:
+        """Closed, it fails what waits and what comes; the device is closed after the call that is under way."""
+        closed: list[None] = []
+        self.patch(self.nsm._device, "close", lambda: closed.append(None))
+        under_way, waiting = self.nsm.random(), self.nsm.random()
+        self.nsm.close()
+        self.failureResultOf(waiting, NsmError)
+        self.failureResultOf(self.nsm.random(), NsmError)
+        self.assertEqual(closed, [])
+        self.thread.finish()
+        self.successResultOf(under_way)
+        self.assertEqual(closed, [None])
+
     def test_lengths(self) -> None:
         """Fields that verifiers would refuse are refused before the NSM is asked."""
         for name, size in (("nonce", 513), ("user_data", 513), ("public_key", 1025), ("public_key", 0)):
-            self.failureResultOf(self.nsm.attestation(**{name: bytes(size)}), ValueError)
+            fields: dict[str, Any] = {name: bytes(size)}
+            self.failureResultOf(self.nsm.attestation(**fields), ValueError)
         self.assertFalse(self.thread.busy)
 
     def test_cancelled_while_waiting(self) -> None:

@@ -53,6 +53,8 @@ class EnclaveRouterTests(SynchronousTestCase):
         """It forwards to the destination itself, in origin form, within policy."""
         router = self.router(allow_plaintext=False)
         self.assertEqual(router.route(request(b"GET", b"/health"), record()), Local(self.site))
+        pages = Local(self.site, query=True)
+        self.assertEqual(router.route(request(b"GET", b"/enclave/attestation?nonce=00"), record()), pages)
         for target in (b"https://a.example/x?y", b"/https://a.example/x?y"):
             expected = Forward(self.pool, Origin("https", "a.example", 443), b"/x?y", b"a.example")
             self.assertEqual(router.route(request(b"GET", target), record()), expected)

@@ -26,6 +26,18 @@ class GatewayTests(SynchronousTestCase):
         self.assertEqual(router.route(request(b"GET", b"/https://bad.example/x?y"), noted), expected)
         self.assertEqual(router.route(request(b"POST", b"https://bad.example/x?y"), record()), expected)
         self.assertEqual((noted.host, noted.port), ("bad.example", 443))
+        target = b"/enclave/attestation?nonce=00"
+        page = Forward(pool, ENCLAVE, target, b"localhost", ours=True)
+        self.assertEqual(router.route(request(b"GET", target), record()), page)
+        for method, local in (
+            (b"POST", target),
+            (b"PUT", b"/enclave/attestation/user-data"),
+            (b"GET", b"/enclave/attestation/user-data"),
+            (b"GET", b"/enclave/random"),
+            (b"GET", b"/enclave/"),
+            (b"GET", b"//enclave/attestation"),
+        ):
+            self.assertEqual(router.route(request(method, local), record()), Local(site), local)
         route = router.route(request(b"CONNECT", b"a.example:443"), record())
         assert isinstance(route, Dial)
         self.assertIsInstance(route.endpoint_for([]), ConnectEndpoint)

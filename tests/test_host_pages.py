@@ -11,9 +11,10 @@ from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
 from zope.interface import implementer
 
-from nitroproxy.enclave.router import enclave_site
+from nitroproxy.enclave.router import enclave_root
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.egress import relay_site
 from nitroproxy.host.enclave_end import FORGET, WORDS
@@ -187,7 +188,7 @@ class EnclaveTests(SynchronousTestCase):
         ended = "at noon the enclave said: \\x1b[2J"
         answers: dict[str, str | None] = {WORDS: ended}
 
-        def ask(what: str, about: Any) -> Deferred[Any]:
+        def ask(what: str, about: Any, timeout: float = 0.7) -> Deferred[Any]:
             asked.append((what, about))
             return succeed(answers.get(what))
 
@@ -311,7 +312,7 @@ class OddRequestTests(SynchronousTestCase):
         resolver: Any = type("Resolver", (), {"trouble": None})
         sites = [
             gateway_site(health, both, "1"),
-            enclave_site(examine, collect, list),
+            Site(enclave_root(examine, collect, list)),
             relay_site(resolver, Policy(["*:*"], []), "1"),
         ]
         router = LogRouter(LogIntake(16, lambda fields: None))
@@ -375,7 +376,8 @@ class OddRequestTests(SynchronousTestCase):
         async def fail() -> Health:
             raise ZeroDivisionError
 
-        client = OneHop(lambda request: Local(enclave_site(fail, fail, list))).client()  # type: ignore[arg-type]
+        site = Site(enclave_root(fail, fail, list))  # type: ignore[arg-type]
+        client = OneHop(lambda request: Local(site)).client()
         for path in (b"/health", b"/metrics"):
             client.receive(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
             start, headers, body = split_head(client.take())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -74,6 +75,25 @@ class LocalTests(SynchronousTestCase):
 
     def route(self, request: Request) -> Route:
         return Local(self.site)
+
+    def test_query(self) -> None:
+        """A page is given the query only where it has one, and together with the path that is bounded."""
+        asked: list[tuple[bytes, object]] = []
+
+        class Asked(LocalRoot):
+            def getChild(self, path: bytes, request: WebRequest) -> Resource:
+                asked.append((request.uri, dict(request.args)))
+                return super().getChild(path, request)
+
+        site = Site(Asked("nitroproxy-test"))
+        for query, uri, args in ((False, b"/a", {}), (True, b"/a?b=c", {b"b": [b"c"]})):
+            route = Local(site, query=query)
+            client = OneHop(partial(lambda route, request: route, route)).client()
+            client.receive(b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.assertEqual(asked.pop(), (uri, args))
+            client.receive(b"GET /a?%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 300))
+            self.assertEqual(len(asked), 0 if query else 1)
+            asked.clear()
 
     def ask(self, request: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
         self.client.receive(request)

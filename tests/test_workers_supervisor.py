@@ -410,6 +410,23 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual((self.told("worker_killed"), self.reloaded()), ([], [[], []]))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_share(self) -> None:
+        """What the daemon shares goes to all workers; one that does not take it is replaced by a process that begins
+        with it."""
+        self.up()
+        self.done(self.supervisor.share(b"one"))
+        self.assertEqual([self.worker(number).taken for number in (1, 2)], [[b"one"], [b"one"]])
+        self.worker(2).pair.stuck = True
+        sharing = self.supervisor.share(b"two")
+        self.pass_time(9)
+        self.assertNoResult(sharing)
+        self.pass_time(2)
+        self.successResultOf(sharing)
+        self.assertEqual(self.told("worker_killed"), [2])
+        self.spawn.die(2)
+        self.done(self.supervisor.share(b"three"))
+        self.assertEqual(self.worker(1).taken, [b"one", b"two", b"three"])
+
     def test_stop(self) -> None:
         """A place stops in all workers, and is complete when it is in all; no worker is started after that."""
         self.up()

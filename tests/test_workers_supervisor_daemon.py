@@ -88,6 +88,21 @@ class SupervisorDaemonTests(SynchronousTestCase):
         self.spawn.carry()
         self.assertEqual(self.successResultOf(asking), 42)
 
+    def test_shared(self) -> None:
+        """What the daemon has once gives each worker something at its start, and what has changed to all of them."""
+        self.start()
+        self.assertEqual([worker.start.shared for worker in self.spawn.workers.values()], [b"first"] * 2)
+        once = self.role.parts["once"]
+        once.shared = b"second"
+        assert once.tell is not None
+        telling = once.tell(b"second")
+        self.spawn.carry()
+        self.successResultOf(telling)
+        self.assertEqual([worker.taken for worker in self.spawn.workers.values()], [[b"second"]] * 2)
+        self.spawn.die(1)
+        self.reactor.advance(0.2)
+        self.assertEqual(self.spawn.workers[1].start.shared, b"second")
+
     def test_inherited(self) -> None:
         """The workers inherit the memory of their shares and then the sockets, by the number of the place."""
         self.start()

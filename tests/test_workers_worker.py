@@ -28,6 +28,12 @@ class WorkerStartTests(SynchronousTestCase):
         """What is sent is what is read."""
         self.assertEqual(WorkerStart.read(START.to_bytes()), START)
 
+    def test_secret(self) -> None:
+        """What is shared may be secret: it is not in the message's text, which a traceback may show."""
+        start = WorkerStart(b"{}", 1, [], b"key", b"a secret")
+        self.assertEqual(WorkerStart.read(start.to_bytes()).shared, b"a secret")
+        self.assertNotIn("secret", f"{start!r} {start}")
+
     def test_other_version(self) -> None:
         """A supervisor of another version, whatever its first message looks like, is an error that says what to do
         (K6)."""
@@ -63,7 +69,9 @@ class WorkerTests(SynchronousTestCase):
         """It stops and aborts a place, and ends."""
         self.assertTrue(self.ask("stop", [1, 9.0]))
         self.ask("abort", 0)
+        self.ask("take", b"shared")
         self.ask("end")
+        self.assertEqual(self.worker.taken, [b"shared"])
         self.assertEqual([place.done for place in self.worker.places], [["abort"], [9.0]])
         self.assertTrue(self.worker.ended)
 

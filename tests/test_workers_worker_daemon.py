@@ -42,7 +42,7 @@ class WorkerDaemonTests(SynchronousTestCase):
         self.configuration = load(None, environ={}, options=[])
         options = DaemonOptions({})
         options.configuration = self.configuration
-        start = WorkerStart(msgspec.json.encode(self.configuration), 2, ["first", "second"], KEY)
+        start = WorkerStart(msgspec.json.encode(self.configuration), 2, ["first", "second"], KEY, b"shared")
         self.daemon = WorkerDaemon(self.role, self.reactor, options, 2, start).daemon
         self.asked: list[str] = []
         self.supervisor = Channel(Clock(), {"workers": self.workers, "double": self.double}, lambda: None)
@@ -84,6 +84,13 @@ class WorkerDaemonTests(SynchronousTestCase):
         """What serves closes what is idle when the supervisor asks for that, which its own pages have asked."""
         self.ask("close_idle")
         self.assertEqual(self.role.done, ["serving closes what is idle"])
+
+    def test_shared(self) -> None:
+        """What serves is given what the daemon shares before anything is accepted, and again when it has changed."""
+        serving = self.role.parts["serving"]
+        self.assertEqual(serving.taken, [b"shared"])
+        self.ask("take", b"changed")
+        self.assertEqual(serving.taken, [b"shared", b"changed"])
 
     def test_state(self) -> None:
         """It has a place for each socket of the daemon."""

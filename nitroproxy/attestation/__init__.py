@@ -11,7 +11,8 @@ whole interface for most callers::
 
 `verification` runs the checks in order: `document` reads the envelope and the payload with the decoder of `cbor`,
 `certificate` and `chain` judge the certificates up to a root of `roots`, and `policy` says which images are accepted.
-`policy_file` reads a policy from a file. `refusal` is the one exception.
+`policy_file` reads a policy from a file. `evidence` binds a document to a TLS connection. `refusal` is the one
+exception.
 """
 
 from nitroproxy.attestation.policy import Entry, Policy, PolicyError

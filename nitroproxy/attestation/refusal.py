@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 #: The rules, roughly in the order of the checks. ``nonce``: its length or its value. ``validity``: a certificate was
-#: not valid when the document was signed, or has ended since. ``internal``: the verifier itself failed.
+#: not valid when the document was signed, or has ended since. ``extension`` and ``binding`` are of a TLS certificate
+#: that carries a document: it carries none, or one that is not for its key. ``internal``: the verifier itself failed.
 Rule = Literal[
     "size",
     "cbor",
@@ -30,6 +31,8 @@ Rule = Literal[
     "age",
     "debug",
     "policy",
+    "extension",
+    "binding",
     "internal",
 ]
 

@@ -55,6 +55,9 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
             keys = ("transport.directory", "transport.kind", "enclave.port", "egress.port", "ingress.forwards")
             yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
     yield from _of_ingress(settings)
+    if settings.attestation.emulated and settings.attestation.device is None:
+        emulated = ("attestation.emulated", "attestation.device")
+        yield Contradiction(emulated, "false, as attestation.device is null")
     if not settings.tls.verify_certificates and not debug_mode:
         yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
 

@@ -19,6 +19,7 @@ import msgspec
 from nitroproxy.config.contradictions import contradictions
 from nitroproxy.config.jsonc import Members, UnreadableError, read
 from nitroproxy.config.schema import (
+    Attestation,
     Egress,
     Enclave,
     HostProxy,
@@ -33,6 +34,7 @@ from nitroproxy.config.values import BOOLEANS, plain, show, takes_list, understa
 
 __all__ = [
     "DEFAULT_PATH",
+    "Attestation",
     "Configuration",
     "ConfigurationError",
     "Egress",

@@ -429,6 +429,25 @@ class Logging(Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
 
 
+class Attestation(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the enclave proves what it is."""
+
+    device: Annotated[
+        _AbsolutePath | None,
+        Meta(
+            description="The Nitro Security Module in the enclave, /dev/nsm. The enclave's daemon does not start if it "
+            "does not answer, gives no entropy, or the clock is not the hypervisor's. null: nothing is attested."
+        ),
+    ] = None
+    emulated: Annotated[
+        bool,
+        Meta(
+            description="Whether the enclave is an emulated one, which has no clock of a Nitro hypervisor. Refused "
+            "where there is one."
+        ),
+    ] = False
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The configuration of nitroproxy. The same file serves the daemon on the host and the one in the enclave."""
 
@@ -440,6 +459,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     tls: Tls = Tls()
     limits: Limits = Limits()
     logging: Logging = Logging()
+    attestation: Attestation = Attestation()
 
 
 def json_schema() -> str:

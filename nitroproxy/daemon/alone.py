@@ -6,6 +6,8 @@ import os
 import time
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.reload import Reloader
@@ -28,6 +30,13 @@ class Alone:
         process = role.process(reactor, settings, output, None)
         once = role.once(process, settings, None)
         serving = role.serving(process, settings, None, asked_here(once.answerers))
+        serving.take(once.shared)
+
+        def take(shared: bytes) -> Deferred[None]:
+            serving.take(shared)
+            return succeed(None)
+
+        once.watch(take)
         self._parts = serving, once, process
         reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(reloader.collect)

@@ -30,9 +30,19 @@ Commit = Callable[[], None]
 #: The question that has every process do what `Serving.close_idle` does. Answered by the supervisor, if there is one.
 CLOSE_IDLE: Final = "close_idle"
 
-#: Asks what the daemon has once, in whichever process it is: given one of `Once.answerers` and its argument. Fires with
-#: the answer, or with None when that process does not answer; never fails.
-AskOnce = Callable[[str, Any], Deferred[Any]]
+#: Seconds that an answer is waited for where nothing else is said: a page has no more.
+ASK: Final = 0.7
+
+
+class AskOnce(Protocol):
+    """Asks what the daemon has once, in whichever process it is."""
+
+    def __call__(self, what: str, about: Any, timeout: float = ASK) -> Deferred[Any]:
+        """Ask one of `Once.answerers`.
+
+        :param timeout: seconds for the answer, where another process gives it.
+        :returns: fires with the answer, or with None when there is none; never fails.
+        """
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,11 @@ class Server:
 
 def asked_here(answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]) -> AskOnce:
     """Asks *answerers*, which this process has itself."""
-    return lambda what, about: Deferred.fromCoroutine(answerers[what](about))
+
+    def ask(what: str, about: Any, timeout: float = ASK) -> Deferred[Any]:
+        return Deferred.fromCoroutine(answerers[what](about))
+
+    return ask
 
 
 #: The daemon's servers in the order in which they stop: those of one stage together, and each stage only when the
@@ -87,12 +101,16 @@ class Serving(Part, Protocol):
     def close_idle(self) -> None:
         """Close the connections to the next hop, or to destinations, that no request uses."""
 
+    def take(self, shared: bytes) -> None:
+        """Use what `Once` shares. Called before anything is accepted, and again with each change."""
+
 
 class Once(Part, Protocol):
     """What a daemon has once, however many processes it has.
 
     :ivar places: where it listens besides its `Server`; they stop last.
     :ivar answerers: what the processes that serve can ask it, by name. Arguments and answers are plain values.
+    :ivar shared: what it gives to each of these processes; see `Serving.take`.
     :ivar at_end: as `Serving.at_end`; after those.
     """
 
@@ -101,7 +119,13 @@ class Once(Part, Protocol):
     @property
     def answerers(self) -> Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]: ...
     @property
+    def shared(self) -> bytes: ...
+    @property
     def at_end(self) -> Sequence[Callable[[], object]]: ...
+
+    def watch(self, tell: Callable[[bytes], Deferred[Any]]) -> None:
+        """Call *tell* with what is shared when that has changed; its result fires when every process has taken it, and
+        never fails."""
 
 
 class AllProcesses(Protocol):

@@ -1,8 +1,11 @@
 """The enclave daemon: the proxy whose TLS starts inside the enclave.
 
 `service` is its plugin and `components` what the composition roots run. `router` decides where a request goes, `dialer`
-connects to a destination through the relay and starts TLS, `application` connects to the application's ports. `nsm`
-asks the Nitro Security Module and `nsm_device` is its device, `health` examines the relay and what lies beyond it.
+connects to a destination through the relay and starts TLS, `application` connects to the application's ports, `health`
+examines the relay and what lies beyond it.
+
+To attest, the daemon passes the `gates` at its start and has an `identity` from then on. `attestor` holds that and the
+Nitro Security Module, which `nsm` asks and `nsm_device` talks to; `pages` ask the attestor.
 
 `init_root` is the composition root of the enclave's entry point: it joins `init`, which decides what runs, with
 `init_children`, which starts, reads and reaps processes, `init_output`, which makes lines of what they print,

@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
+from twisted.web.server import Site
+
 from nitroproxy import __version__
 from nitroproxy.config.options import tls_settings
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.ingress import IngressListeners, Way, inside_servers
-from nitroproxy.daemon.place import Place
+from nitroproxy.daemon.place import Place, exit_with
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.daemon.role import CLOSE_IDLE, AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
@@ -31,9 +35,13 @@ from nitroproxy.daemon.wiring import (
     tcp_server,
 )
 from nitroproxy.enclave.application import LOOPBACK, ApplicationEndpoint, ingress_check
+from nitroproxy.enclave.attestor import Attestor, open_attestor
 from nitroproxy.enclave.dialer import Dialer
-from nitroproxy.enclave.health import HealthOfEnclave
-from nitroproxy.enclave.router import EnclaveRouter, enclave_site
+from nitroproxy.enclave.gates import GateFailed
+from nitroproxy.enclave.health import HealthOfEnclave, attestation_check
+from nitroproxy.enclave.identity import IdentityState
+from nitroproxy.enclave.pages import Attesting, add_pages, nothing_exported
+from nitroproxy.enclave.router import EnclaveRouter, enclave_root
 from nitroproxy.errors import Kind
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
@@ -46,6 +54,7 @@ from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.socks import http_or_socks
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.memory import machine_memory
 from nitroproxy.telemetry.metrics import ConnectMetrics, TLSMetrics, limit_metrics, one_counter, pool_metrics
 from nitroproxy.telemetry.shipping import LogShipper, post_to
@@ -61,7 +70,8 @@ class _Built:
     """What the configuration makes, and a reload makes anew."""
 
     pool: Pool
-    router: EnclaveRouter
+    for_parent: EnclaveRouter
+    for_enclave: EnclaveRouter
 
 
 class ShippedLog:
@@ -95,14 +105,18 @@ class EnclaveProxy:
         self._process = process
         self._whole = whole
         self._ask_once = ask_once
+        self._attesting = Attesting(ask_once) if settings.attestation.device is not None else None
+        self._identity: IdentityState | None = None
         instruments = process.instruments
         self._connects = instruments.watch_connects("relay")
         self._handshakes = TLSMetrics()
         self._built = built = self._build(settings)
         observer, places = instruments.observer(HOP), Places()
         self._from_parent, self._from_enclave = (
-            DownstreamFactory(HOP, built.router, each, process.deadlines, observer, places, opening)
-            for each, opening in zip(_listeners(settings), (http, http_or_socks), strict=True)
+            DownstreamFactory(HOP, router, each, process.deadlines, observer, places, opening)
+            for router, each, opening in zip(
+                (built.for_parent, built.for_enclave), _listeners(settings), (http, http_or_socks), strict=True
+            )
         )
         instruments.metrics.sources += [
             self._handshakes.collect,
@@ -153,11 +167,25 @@ class EnclaveProxy:
             verifies=settings.tls.verify_certificates,
             workers=whole.check if whole is not None else None,
             ingress=partial(ingress_check, ports) if ports else None,
+            attestation=self._check_identity,
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         close_idle = partial(self._ask_once, CLOSE_IDLE, None) if whole is not None else self.close_idle
-        site = enclave_site(health, collect, close_idle)
-        return _Built(pool, EnclaveRouter(policy, pool, dialer, site, allow_plaintext=settings.tls.allow_plaintext))
+
+        def router(*, own: bool) -> EnclaveRouter:
+            root = enclave_root(health, collect, close_idle)
+            if self._attesting is not None:
+                add_pages(root, HOP, self._attesting, nothing_exported, own=own)
+            return EnclaveRouter(policy, pool, dialer, Site(root), allow_plaintext=settings.tls.allow_plaintext)
+
+        return _Built(pool, router(own=False), router(own=True))
+
+    def take(self, shared: bytes) -> None:
+        """See `nitroproxy.daemon.role.Serving`: the enclave's identity."""
+        self._identity = IdentityState.read(shared) if shared else None
+
+    def _check_identity(self) -> Check | None:
+        return attestation_check(self._identity, time.time()) if self._identity is not None else None
 
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`. Requests that have begun keep their settings."""
@@ -166,7 +194,7 @@ class EnclaveProxy:
         def commit() -> None:
             ingress()
             old, self._built = self._built, built
-            self._from_parent.router = self._from_enclave.router = built.router
+            self._from_parent.router, self._from_enclave.router = built.for_parent, built.for_enclave
             self._from_parent.settings, self._from_enclave.settings = _listeners(settings)
             old.pool.retire()
             for factory in (self._from_parent, self._from_enclave):
@@ -200,16 +228,41 @@ def _listeners(settings: Settings) -> tuple[ListenerSettings, ListenerSettings]:
     )
 
 
-class TLSFiles:
-    """Examines the files that the section tls names, so that the first process of several refuses one that the workers
-    could not use. See `nitroproxy.daemon.role.Once`."""
+class EnclaveOnce:
+    """What the daemon has once: the NSM and the identity, if it attests. See `nitroproxy.daemon.role.Once`.
+
+    It also examines the files that the section tls names, so that the first process of several refuses one that the
+    workers could not use.
+    """
 
     places: Sequence[Place] = ()
-    at_end: Sequence[Callable[[], object]] = ()
     answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = MappingProxyType({})
+    at_end: Sequence[Callable[[], object]] = ()
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, process: Process, settings: Settings) -> None:
         self.prepare(settings)
+        self._attestor: Attestor | None = None
+        attestation = settings.attestation
+        if attestation.device is None:
+            return
+        try:
+            attestor = open_attestor(process.reactor, attestation.device, emulated=attestation.emulated)
+        except GateFailed as error:
+            exit_with(f"{HOP}: {error}")
+        self._attestor = attestor
+        self.answerers = attestor.answerers
+        self.at_end = [attestor.stop]
+        process.instruments.metrics.sources.append(attestor.metrics.collect)
+
+    @property
+    def shared(self) -> bytes:
+        """See `nitroproxy.daemon.role.Once`."""
+        return self._attestor.shared if self._attestor is not None else b""
+
+    def watch(self, tell: Callable[[bytes], Deferred[Any]]) -> None:
+        """See `nitroproxy.daemon.role.Once`."""
+        if self._attestor is not None:
+            self._attestor.watch(tell)
 
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`."""
@@ -263,6 +316,6 @@ class EnclaveRole:
         """See `Role`."""
         return EnclaveProxy(process, settings, whole, ask_once)
 
-    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> TLSFiles:
+    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> EnclaveOnce:
         """See `Role`."""
-        return TLSFiles(settings)
+        return EnclaveOnce(process, settings)

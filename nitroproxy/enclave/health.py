@@ -9,6 +9,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from nitroproxy.enclave.gates import DOCUMENT_SECONDS
+from nitroproxy.enclave.identity import OVERDUE, TOO_OLD, IdentityState
 from nitroproxy.errors import ProxyError
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.deadlines import Deadlines
@@ -23,11 +25,31 @@ _RELAY_TIMEOUT: Final = 0.6
 _RELAY_LAYERS: Final = ("egress", "dns", "policy")
 
 
+def attestation_check(state: IdentityState, now: float) -> Check:
+    """The check that says whether clients accept the enclave's certificate.
+
+    :param now: the time, in seconds since the epoch.
+    """
+    age = now - state.signed
+    if age >= TOO_OLD:
+        return Check("fail", f"the certificate is {age:.0f} s old: it could not be renewed, and clients refuse it")
+    if state.debug:
+        return Check("warn", "DEBUG: the enclave runs in debug mode, and clients refuse its documents")
+    if state.emulated:
+        return Check("warn", "EMULATED: attestation.emulated is on; this is no Nitro enclave")
+    if abs(state.skew) > DOCUMENT_SECONDS:
+        return Check("warn", f"the system's time differs from the NSM's by {state.skew:+.0f} s")
+    if age >= OVERDUE:
+        return Check("warn", f"the certificate is {age:.0f} s old: it should have been renewed")
+    return Check("pass", f"the certificate is {max(age, 0):.0f} s old")
+
+
 class HealthOfEnclave:
     """Examines the enclave daemon and the relay beyond it.
 
     :param workers: examines the daemon's processes, if it has several.
     :param ingress: examines the application's ports, if it is reached from outside.
+    :param attestation: gives the state of the enclave's identity, if it has one.
     """
 
     def __init__(
@@ -41,6 +63,7 @@ class HealthOfEnclave:
         verifies: bool,
         workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
         ingress: Callable[[], Coroutine[Any, Any, Check]] | None = None,
+        attestation: Callable[[], Check | None] = lambda: None,
     ) -> None:
         self._policy = policy
         self._deadlines = deadlines
@@ -48,6 +71,7 @@ class HealthOfEnclave:
         self._verifies = verifies
         self._workers = workers
         self._ingress = ingress
+        self._attestation = attestation
         self._pool = Pool(
             lambda key, identity: relay,
             deadlines,
@@ -72,6 +96,9 @@ class HealthOfEnclave:
         health.checks["tls_verification"] = tls_verification(self._verifies)
         if self._ingress is not None:
             health.checks["ingress"] = await self._ingress()
+        attestation = self._attestation()
+        if attestation is not None:
+            health.checks["attestation"] = attestation
         if examining is not None:
             health.checks["workers"] = await examining
         return health

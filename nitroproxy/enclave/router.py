@@ -11,6 +11,7 @@ from twisted.web.server import Request as WebRequest
 from twisted.web.server import Site
 
 from nitroproxy.enclave.dialer import Dialer
+from nitroproxy.enclave.pages import PREFIX
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Request
 from nitroproxy.policy import Policy
@@ -38,12 +39,12 @@ class _CloseIdle(LocalRoot):
         return b""
 
 
-def enclave_site(
+def enclave_root(
     examine: Callable[[], Awaitable[Health]],
     collect: Callable[[], Awaitable[Sequence[Metric]]],
     close_idle: Callable[[], object],
-) -> Site:
-    """The enclave daemon's own pages.
+) -> LocalRoot:
+    """The enclave daemon's own pages, but for those about attestation.
 
     :param close_idle: has all its processes close the connections that no request uses.
     """
@@ -52,7 +53,7 @@ def enclave_site(
     root.putChild(b"close-idle", _CloseIdle(hop, close_idle))
     root.putChild(b"health", HealthResource(hop, examine))
     root.putChild(b"metrics", MetricsResource(hop, collect))
-    return Site(root)
+    return root
 
 
 class EnclaveRouter:
@@ -72,7 +73,7 @@ class EnclaveRouter:
         """See `nitroproxy.proxy.route.Router.route`."""
         target = parse_target(request.method, request.target)
         if target is None:
-            return Local(self._site)
+            return Local(self._site, query=request.target.startswith(PREFIX))
         origin = target.origin
         record.scheme, record.host, record.port = origin.scheme, origin.host, origin.port
         self._check(record)

@@ -92,6 +92,9 @@ class HostProxy:
         self.factories: Sequence[DownstreamFactory] = [self._gateway, *self._ingress.factories, self._relay]
         self.at_end: Sequence[Callable[[], object]] = [self._retire]
 
+    def take(self, shared: bytes) -> None:
+        """See `nitroproxy.daemon.role.Serving`: the host daemon shares nothing."""
+
     def _build(self, settings: Settings) -> _Built:
         """The parts that depend on the configuration."""
         deadlines, limits = self._process.deadlines, settings.limits

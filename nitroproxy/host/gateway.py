@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.web.server import Site
@@ -13,6 +14,9 @@ from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Dial, Forward, Local, Route
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.target import parse_target
+
+#: A page of the enclave's, which the gateway passes on: the enclave's document for a client's nonce.
+ATTESTATION: Final = b"/enclave/attestation"
 
 #: The only next hop of the gateway: the pool's key.
 ENCLAVE = "enclave"
@@ -30,6 +34,8 @@ class GatewayRouter:
         """See `nitroproxy.proxy.route.Router.route`."""
         target = parse_target(request.method, request.target)
         if target is None:
+            if request.target.partition(b"?")[0] == ATTESTATION and request.method in (b"GET", b"HEAD"):
+                return Forward(self._pool, ENCLAVE, request.target, b"localhost", ours=True)
             return Local(self._site)
         origin = target.origin
         record.host, record.port = origin.host, origin.port

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
+
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import ListeningPlace
@@ -98,6 +100,7 @@ class HostOnce:
         instruments = process.instruments
         self.log = EnclaveLog(process, settings)
         self.answerers = self.log.answerers
+        self.shared = b""
         self._built = built = self._build(settings)
         self.monitor = Monitor(self._examine, process.deadlines)
         instruments.metrics.sources.append(self.monitor.states.collect)
@@ -144,6 +147,9 @@ class HostOnce:
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
         return _Built(pool, health, HealthRouter(health_site(health, metrics)))
+
+    def watch(self, tell: Callable[[bytes], Deferred[Any]]) -> None:
+        """See `nitroproxy.daemon.role.Once`: nothing is shared."""
 
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`."""

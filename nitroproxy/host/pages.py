@@ -45,7 +45,16 @@ _ENCLAVE_TIMEOUT = 0.85
 
 #: What the enclave has something to say about, in the order a request passes it; its own `workers` are shown as
 #: `enclave_workers`. Every other layer is the host's to examine.
-_ENCLAVE_LAYERS: Final = ("enclave", "workers", "egress", "dns", "policy", "tls_verification", "ingress")
+_ENCLAVE_LAYERS: Final = (
+    "enclave",
+    "workers",
+    "egress",
+    "dns",
+    "policy",
+    "tls_verification",
+    "attestation",
+    "ingress",
+)
 
 #: Failures before there was a connection to the enclave.
 _NO_CONNECTION: Final = frozenset({Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_TIMEOUT})

@@ -36,7 +36,7 @@ class LocalExchange:
     `isSecure`: all that Twisted 26.10 calls, except when it parses forms, which is switched off.
 
     twisted.web makes many times a target's bytes of its path and query, and keeps that until the page is made. So it is
-    given neither a query, which no page has, nor a long path.
+    given no long path, and a query only where the page has one.
 
     :param timeout: seconds for the request's body to arrive.
     :raises ProxyError: `Kind.NOT_FOUND` for a path longer than any page's.
@@ -50,7 +50,7 @@ class LocalExchange:
         self._client = client
         self._request = request
         self._record = record
-        self._path = request.target.partition(b"?")[0]
+        self._path = request.target if route.query else request.target.partition(b"?")[0]
         if len(self._path) > _LONGEST_PATH:
             raise ProxyError(Kind.NOT_FOUND, f"no page of this proxy has a path of over {_LONGEST_PATH} bytes")
         self._longest_body = route.longest_body

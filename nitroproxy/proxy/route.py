@@ -50,10 +50,12 @@ class Local:
     """Answer from the resource tree of *site*.
 
     :ivar longest_body: bytes of a request's body that the resource is given; a longer one is refused.
+    :ivar query: the resource is given the target's query, which with the path may be as long as a path.
     """
 
     site: Site
     longest_body: int = 65536
+    query: bool = False
 
 
 Route = Forward | Dial | Local

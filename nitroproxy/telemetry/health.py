@@ -117,7 +117,8 @@ class LocalRoot(Resource):
     def render(self, request: Request) -> bytes | int:
         """Render, if the method is one that the page has."""
         # twisted.web has render_HEAD for every page, by way of its render_GET.
-        allowed = [name for name in ("GET", "HEAD", "POST") if hasattr(self, f"render_{name.replace('HEAD', 'GET')}")]
+        names = ("GET", "HEAD", "POST", "PUT")
+        allowed = [name for name in names if hasattr(self, f"render_{name.replace('HEAD', 'GET')}")]
         if request.method.decode("ascii", "replace") in allowed:
             page: bytes | int = super().render(request)
             return page

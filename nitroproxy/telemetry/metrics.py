@@ -53,7 +53,7 @@ _GUARDED: Final = frozenset({"nitroproxy-enclave", "nitroproxy-relay", "nitropro
 #: The names of all labels, but for a histogram's ``le``. `role` and `worker` say which process counted; see `Metrics`.
 LABELS: Final = frozenset(
     {"role", "worker", "hop", "method", "code", "reason", "direction", "kind", "error", "proxy_status", "found_by"}
-    | {"rule", "peer", "errno", "result", "resumed", "pool", "state", "version", "outcome", "layer", "status"}
+    | {"rule", "peer", "errno", "result", "resumed", "pool", "state", "version", "outcome", "layer", "status", "use"}
 )
 
 #: The number, among a daemon's processes, of the one that supervises the others.

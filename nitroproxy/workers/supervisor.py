@@ -259,6 +259,24 @@ class Supervisor:
             if worker.channel is channel:
                 worker.kill(f"did not reload ({error})")
 
+    async def _share_with(self, worker: WorkerProcess, shared: bytes) -> None:
+        channel = worker.channel
+        if channel is None:
+            return  # It begins with it when it is started again.
+        try:
+            await channel.ask("take", shared, HUNG if worker.up else START)
+        except NoAnswer as error:
+            if worker.channel is channel:
+                worker.kill(f"did not take what the daemon shares ({error})")
+
+    def share(self, shared: bytes) -> Deferred[Any]:
+        """Give *shared* to every worker; `start` must give it already. A worker that does not take it is killed and
+        starts again with it: none keeps another.
+
+        :returns: fires when all have it.
+        """
+        return gatherResults([Deferred.fromCoroutine(self._share_with(worker, shared)) for worker in self._workers])
+
     def accepting(self, place: int) -> bool:
         """Whether a worker is up that accepts at *place*; one that does not is replaced."""
         return any(worker.state is not None and worker.state.accepting[place] for worker in self._workers)

@@ -35,7 +35,7 @@ class SupervisorDaemon:
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
         process = role.process(reactor, settings, output, SUPERVISOR)
-        once = role.once(process, settings, Supervised(lambda: self._supervisor))
+        once = self._once = role.once(process, settings, Supervised(lambda: self._supervisor))
         self._parts = once, process
         self._reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(self._reloader.collect)
@@ -56,6 +56,7 @@ class SupervisorDaemon:
             self._give_up,
             once.answerers,
         )
+        once.watch(self._supervisor.share)
         numbered = {socket: number for number, socket in enumerate(self._sockets)}
         shared = [[SharedPlace(socket, self._supervisor, numbered[socket]) for socket in stage] for stage in stages]
         self.daemon = Daemon(
@@ -76,8 +77,8 @@ class SupervisorDaemon:
         return [self._counts.descriptor, *(socket.descriptor for socket in self._sockets)]
 
     def _start(self) -> WorkerStart:
-        configuration = _encode(self._reloader.configuration)
-        return WorkerStart(configuration, self._count, [socket.name for socket in self._sockets], self._via_key)
+        configuration, names = _encode(self._reloader.configuration), [socket.name for socket in self._sockets]
+        return WorkerStart(configuration, self._count, names, self._via_key, self._once.shared)
 
     def _prepare(self, settings: Settings) -> Commit:
         return prepare_all(self._parts, settings)

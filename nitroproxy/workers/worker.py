@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from nitroproxy import __version__
 from nitroproxy.daemon.place import Place
 from nitroproxy.daemon.reload import Unloadable
-from nitroproxy.daemon.role import CLOSE_IDLE
+from nitroproxy.daemon.role import ASK, CLOSE_IDLE
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import Metrics, merge
 from nitroproxy.telemetry.packing import pack, unpack
@@ -27,9 +27,6 @@ from nitroproxy.workers.channel import Answerer, NoAnswer
 CHANNEL: Final = 3
 MEMORY: Final = 4
 FIRST_SOCKET: Final = 5
-
-#: Seconds that the supervisor may take to answer for all workers: somewhat more than it waits for them.
-_TIMEOUT: Final = 0.7
 
 
 class WrongVersion(Exception):
@@ -44,6 +41,7 @@ class WorkerStart(msgspec.Struct, frozen=True):
     :ivar places: the names of the sockets that it accepts from.
     :ivar via_key: the key of `nitroproxy.proxy.trace.ViaName`, the same in all workers: each recognizes a request that
         another has forwarded.
+    :ivar shared: see `nitroproxy.daemon.role.Serving.take`. It may be secret.
     :ivar version: the supervisor's.
     """
 
@@ -51,7 +49,12 @@ class WorkerStart(msgspec.Struct, frozen=True):
     count: int
     places: list[str]
     via_key: bytes
+    shared: bytes = b""
     version: str = __version__
+
+    def __repr__(self) -> str:
+        """Without what is secret."""
+        return f"<WorkerStart of {self.version}>"
 
     @classmethod
     def read(cls, data: bytes) -> WorkerStart:
@@ -96,6 +99,7 @@ class Worker:
     :param prepare: builds what a configuration, in JSON, needs, and gives what puts it in force, which cannot fail;
         raises `Unloadable`.
     :param close_idle: see `nitroproxy.daemon.role.Serving`.
+    :param take: takes what the daemon shares: see `nitroproxy.daemon.role.Serving`.
     :param end: ends the process; nothing is asked after it.
     """
 
@@ -105,12 +109,14 @@ class Worker:
         own: Callable[[], list[Metric]],
         prepare: Callable[[bytes], Callable[[], object]],
         close_idle: Callable[[], object],
+        take: Callable[[bytes], object],
         end: Callable[[], object],
     ) -> None:
         self._places = places
         self._own = own
         self._prepare = prepare
         self._close_idle = close_idle
+        self._take = take
         self._end = end
         self._prepared: Callable[[], object] | None = None
 
@@ -123,6 +129,7 @@ class Worker:
             "prepare": self._do_prepare,
             "commit": self._do_commit,
             CLOSE_IDLE: self._do_close_idle,
+            "take": self._do_take,
             "stop": self._do_stop,
             "abort": self._do_abort,
             "end": self._do_end,
@@ -152,6 +159,9 @@ class Worker:
 
     async def _do_close_idle(self, about: Any) -> Any:
         self._close_idle()
+
+    async def _do_take(self, about: Any) -> Any:
+        self._take(about)
 
     async def _do_stop(self, about: Any) -> Any:
         index, timeout = about
@@ -201,23 +211,23 @@ class AllWorkers:
     async def metrics(self) -> Sequence[Metric]:
         """What all processes of the daemon count; this one alone when the supervisor does not answer."""
         try:
-            answers: list[bytes] = await self._ask("metrics", None, _TIMEOUT)
+            answers: list[bytes] = await self._ask("metrics", None, ASK)
         except NoAnswer:
             return [*self._metrics.collect(), worker_up(self._metrics.role, {"supervisor": False})]
         return merge(family for answer in answers for family in unpack(answer))
 
-    def ask_once(self, what: str, about: Any) -> Deferred[Any]:
+    def ask_once(self, what: str, about: Any, timeout: float = ASK) -> Deferred[Any]:
         """Ask what the supervisor has for the whole daemon: see `nitroproxy.daemon.role.AskOnce`."""
 
         def no_answer(failure: Failure) -> None:
             failure.trap(NoAnswer)
 
-        return self._ask(what, about, _TIMEOUT).addErrback(no_answer)
+        return self._ask(what, about, timeout).addErrback(no_answer)
 
     async def check(self) -> Check:
         """Whether all workers answer."""
         try:
-            up: dict[str, bool] = await self._ask("workers", None, _TIMEOUT)
+            up: dict[str, bool] = await self._ask("workers", None, ASK)
         except NoAnswer as error:
             return Check("warn", f"the supervisor does not answer: {error}")
         return check_of(up)

@@ -59,11 +59,12 @@ class WorkerDaemon:
         metrics = process.instruments.metrics
         whole = AllWorkers(self._ask, metrics)
         serving = role.serving(process, settings, whole, whole.ask_once)
+        serving.take(start.shared)
         self._parts = serving, process
         self._reloader = Reloader(self._newest, lambda: self._newest, self._prepare, time.time)
         metrics.sources.append(self._reloader.collect)
         places = [_place(reactor, start, number, *indexed) for indexed in enumerate(serving.factories)]
-        worker = Worker(places, metrics.collect, self._prepare_reload, serving.close_idle, self._end)
+        worker = Worker(places, metrics.collect, self._prepare_reload, serving.close_idle, serving.take, self._end)
         self._channel = Channel(reactor, worker.answerers, self._supervisor_gone)
         os.set_blocking(CHANNEL, False)
         reactor.adoptStreamConnection(CHANNEL, socket.AF_UNIX, factory_of(lambda: self._channel))

@@ -6,7 +6,8 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import cbor2
@@ -24,12 +25,17 @@ class FakeNsm:
 
     To use it, patch `fcntl.ioctl` with `ioctl`; the file descriptor may be that of any file.
 
+    :param now: the time, in seconds since the epoch; None: always a minute after `pki.T0`.
     :ivar requests: what it was asked, decoded, in order.
     :ivar instead: if set, the answer to every request; an OSError is raised.
+    :ivar chain: may be replaced.
+    :ivar debug: show zeros for PCR0, 1 and 2.
     """
 
-    def __init__(self) -> None:
-        self.chain = pki.pki()
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
+        self._now = now
+        self.chain = pki.pki() if now is None else pki.pki_at(datetime.fromtimestamp(now(), UTC))
+        self.debug = False
         self.requests: list[Any] = []
         self.instead: bytes | OSError | None = None
         self._pcrs = {index: bytes([index + 1]) * 48 if index < 5 else bytes(48) for index in range(32)}
@@ -70,7 +76,12 @@ class FakeNsm:
             case "GetRandom":
                 return {name: {"random": os.urandom(256)}}
             case "Attestation":
-                shown = {index: value for index, value in self._pcrs.items() if index in self._locked}
+                shown = {index: self._shown(index) for index in self._pcrs if index in self._locked}
                 payload = {**pki.fields(self.chain), "module_id": MODULE_ID, "pcrs": shown, **fields}
+                if self._now is not None:
+                    payload["timestamp"] = round(self._now() * 1000)
                 return {name: {"document": pki.document(self.chain, payload)}}
         return {"Error": "InvalidOperation"}
+
+    def _shown(self, index: int) -> bytes:
+        return bytes(48) if self.debug and index < 3 else self._pcrs[index]

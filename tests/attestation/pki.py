@@ -127,6 +127,15 @@ def pki(**changes: Mapping[str, Any]) -> Pki:
     return Pki(tuple(cas), leaf, key("leaf"))
 
 
+def pki_at(moment: datetime) -> Pki:
+    """A chain whose leaf becomes valid a minute before *moment*."""
+    shift = (moment - T0) / timedelta(days=1) - 1 / 1440
+    days = {"root": (-900, 900), "leaf": (0, 0.125)}
+    names = ("root", "region", "zone", "instance", "leaf")
+    spans = {name: days.get(name, (-1, 20)) for name in names}
+    return pki(**{name: {"days": (first + shift, last + shift)} for name, (first, last) in spans.items()})
+
+
 def fields(chain: Pki) -> dict[str, Any]:
     """The payload of a document that keeps every rule."""
     return {
