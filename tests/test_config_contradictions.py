@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.contradictions import contradictions
 from nitroproxy.config.schema import (
+    Attestation,
     Egress,
     Enclave,
     HostProxy,
@@ -94,6 +95,26 @@ class ContradictionTests(SynchronousTestCase):
                 "a vsock port for each forward, and 5002 has two",
             ],
         )
+
+    def test_attestation(self) -> None:
+        """What belongs to the attested listener needs one; its ports are its own."""
+        device = Attestation(device="/dev/nsm")
+        attested = Settings(attestation=device, ingress=Ingress(application=8000, client_ca_file="/a", tcp_port=8443))
+        self.assertEqual(self.first_keys(attested), [])
+        for settings, keys in (
+            (Settings(attestation=Attestation(emulated=True)), ["attestation.emulated"]),
+            (Settings(ingress=Ingress(application=8000)), ["ingress.application"]),
+            (Settings(ingress=Ingress(client_ca_file="/a")), ["ingress.client_ca_file"]),
+            (Settings(attestation=device, ingress=Ingress(application=8000, port=0)), ["ingress.application"]),
+            (Settings(attestation=device, ingress=Ingress(application=8080)), ["ingress.application"]),
+            (Settings(ingress=Ingress(tcp_port=8443)), []),
+            (Settings(ingress=Ingress(tcp_port=8443, port=0)), ["ingress.tcp_port"]),
+            (Settings(ingress=Ingress(tcp_port=8080)), ["ingress.tcp_port"]),
+            (Settings(ingress=Ingress(port=5000)), ["ingress.port"]),
+            (Settings(ingress=Ingress((IngressForward("0.0.0.0:443", 5443, 443),))), ["ingress.forwards"]),
+            (Settings(ingress=Ingress((IngressForward("0.0.0.0:1", 5444, 443),), tcp_port=1)), ["ingress.forwards"]),
+        ):
+            self.assertEqual(self.first_keys(settings), keys, settings)
 
     def test_socket_path(self) -> None:
         """The directory of UNIX sockets leaves room for their names; with vsock there are none."""

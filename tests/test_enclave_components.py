@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Attestation, Enclave, Limits, Logging, Settings, Tls, Transport
+from nitroproxy.config.schema import Attestation, Enclave, Ingress, Limits, Logging, Settings, Tls, Transport
 from nitroproxy.daemon.place import Unable
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.enclave import gates
 from nitroproxy.enclave.components import EnclaveRole
 from nitroproxy.telemetry.metrics import SUPERVISOR
+from nitroproxy.vsock.address import VsockAddress
 from tests.attestation.fake_nsm import FakeNsm
 from tests.roles import FakeReactor, ask_nothing
 
@@ -88,12 +89,12 @@ class EnclaveRoleTests(SynchronousTestCase):
             (clocks / f"{name}_clocksource").write_text("tsc")
         self.patch(gates, "CLOCKS", clocks)
         settings = self.changed(attestation=Attestation(device=os.devnull, emulated=True))
-        process = self.process("supervisor")
+        process = self.process(SUPERVISOR)
         once = self.role.once(process, settings, None)
         self.addCleanup(lambda: [end() for end in once.at_end])
         self.assertEqual(len(once.answerers), 4)
         self.assertIn("nitroproxy_nsm_seconds", {family.name for family in process.instruments.metrics.collect()})
-        serving = self.role.serving(self.process("1"), settings, None, ask_nothing)
+        serving = self.role.serving(self.process(1), settings, None, ask_nothing)
         self.assertIsNone(serving._check_identity())
         serving.take(once.shared)
         check = serving._check_identity()
@@ -104,7 +105,41 @@ class EnclaveRoleTests(SynchronousTestCase):
         pages = [
             set(factory.router._site.resource.getStaticEntity(b"enclave").listStaticNames()) for factory in factories
         ]
-        self.assertEqual(pages, [{b"attestation"}, {b"attestation", b"random"}])
+        self.assertEqual(pages, [{b"attestation"}, {b"attestation"}, {b"attestation", b"random"}])
+        attested: Any = serving._attested
+        served = attested._context
+        self.assertIsNotNone(served)
+        serving.take(once.shared)
+        self.assertIsNot(attested._context, served, "new connections get the new certificate")
+
+    def test_attested_listener(self) -> None:
+        """It stops before the others, is there with the NSM and a port only, and its limits follow a reload."""
+        attestation = Attestation(device=os.devnull)
+        for port, expected in ((5443, [1, 2]), (0, [2])):
+            settings = self.changed(attestation=attestation, ingress=Ingress(port=port))
+            stages = self.role.servers(self.reactor, settings)
+            self.assertEqual([len(stage) for stage in stages], expected)
+            serving = self.role.serving(self.process(), settings, None, ask_nothing)
+            self.assertEqual(len(serving.factories), sum(expected))
+        settings = self.changed(attestation=attestation)
+        serving = self.role.serving(self.process(), settings, None, ask_nothing)
+        outside, inside = serving.factories[0], serving.factories[1]
+        self.assertIsNot(outside.outer, outside)
+        self.assertIs(inside.outer, inside)
+        serving.prepare(msgspec.structs.replace(settings, limits=Limits(connections=7)))()
+        self.assertEqual(outside.settings.connections, 7)
+        self.assertFalse(outside.settings.accepts(VsockAddress(4, 1)))
+        self.assertTrue(outside.settings.accepts(VsockAddress(3, 1)))
+
+    def test_client_authorities(self) -> None:
+        """A file of clients' authorities that cannot be used is an error in the first process too."""
+        ingress = Ingress(client_ca_file="/no/such/file.pem")
+        bad = self.changed(attestation=Attestation(device=os.devnull), ingress=ingress)
+        for make in (
+            lambda: self.role.serving(self.process(), bad, None, ask_nothing),
+            lambda: self.role.once(self.process(), bad, None),
+        ):
+            self.assertIn("ingress.client_ca_file: /no/such/file.pem", str(self.assertRaises(Unloadable, make)))
 
     def test_no_attestation(self) -> None:
         """Without an NSM there is nothing of it."""

@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from nitroproxy.enclave.dialer import Dialer
-from nitroproxy.enclave.router import EnclaveRouter, enclave_site
+from nitroproxy.enclave.router import EnclaveRouter, enclave_root
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import ConnectEndpoint
@@ -29,7 +29,7 @@ class CloseIdleTests(SynchronousTestCase):
         """It is passed on and answered 204; any other method does nothing."""
         asked: list[None] = []
         nothing: Any = None
-        site = enclave_site(nothing, nothing, lambda: asked.append(None))
+        site = Site(enclave_root(nothing, nothing, lambda: asked.append(None)))
         client = OneHop(lambda request: Local(site)).client()
         for method, status, count in ((b"GET", b"405", 0), (b"POST", b"204", 1)):
             client.receive(method + b" /close-idle HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")

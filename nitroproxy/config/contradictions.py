@@ -48,16 +48,16 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
     if gateway.health_port == gateway.port and _overlap(gateway.interface, gateway.health_interface):
         yield Contradiction(("host_proxy.health_port", "host_proxy.port"), "another port than host_proxy.port")
     if transport.kind != "vsock":
-        port = max(enclave.port, egress.port, *(forward.vsock for forward in settings.ingress.forwards))
+        ingress = settings.ingress
+        port = max(enclave.port, egress.port, ingress.port, *(forward.vsock for forward in ingress.forwards))
         longest = f"/enclave/{port}.sock" if transport.kind == "unix" else f"/vsock.sock_{port}"
         room = _UNIX_PATH_BYTES - len(longest)
         if len(transport.directory.encode()) > room:
-            keys = ("transport.directory", "transport.kind", "enclave.port", "egress.port", "ingress.forwards")
+            ports = ("enclave.port", "egress.port", "ingress.port", "ingress.forwards")
+            keys = ("transport.directory", "transport.kind", *ports)
             yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
-    yield from _of_ingress(settings)
-    if settings.attestation.emulated and settings.attestation.device is None:
-        emulated = ("attestation.emulated", "attestation.device")
-        yield Contradiction(emulated, "false, as attestation.device is null")
+    yield from _of_forwards(settings)
+    yield from _of_attestation(settings)
     if not settings.tls.verify_certificates and not debug_mode:
         yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
 
@@ -68,17 +68,20 @@ def _overlap(one: str, other: str) -> bool:
     return addresses[0] == addresses[1] or any(address.is_unspecified for address in addresses)
 
 
-def _of_ingress(settings: Settings) -> Iterator[Contradiction]:
+def _of_forwards(settings: Settings) -> Iterator[Contradiction]:
     """What is wrong between the ingress forwards, and between them and our own ports."""
     enclave, host, forwards = settings.enclave, settings.host_proxy, settings.ingress.forwards
     own_vsock = {
         enclave.port: "enclave.port",
         settings.egress.port: "egress.port",
         settings.logging.port: "logging.port",
+        settings.ingress.port: "ingress.port",
     }
     own_listen = [(host.interface, host.port, "host_proxy.port")]
     if host.health_port:
         own_listen.append((host.health_interface, host.health_port, "host_proxy.health_port"))
+    if settings.ingress.tcp_port:
+        own_listen.append((settings.ingress.interface, settings.ingress.tcp_port, "ingress.tcp_port"))
     seen_vsock: set[int] = set()
     seen_listen: set[tuple[str, int]] = set()
     for forward in forwards:
@@ -104,3 +107,29 @@ def _of_ingress(settings: Settings) -> Iterator[Contradiction]:
 
 def _in_ingress(expected: str, *others: str) -> Contradiction:
     return Contradiction(("ingress.forwards", *others), expected)
+
+
+def _of_attestation(settings: Settings) -> Iterator[Contradiction]:
+    """What is wrong with the attested listener."""
+    attestation, ingress, enclave, host = settings.attestation, settings.ingress, settings.enclave, settings.host_proxy
+    if attestation.emulated and attestation.device is None:
+        keys = ("attestation.emulated", "attestation.device")
+        yield Contradiction(keys, "false, as attestation.device is null")
+    if ingress.port == enclave.port:
+        yield Contradiction(("ingress.port", "enclave.port"), "another port than enclave.port")
+    if ingress.application is not None and ingress.application == enclave.proxy_port:
+        why = "through the proxy's own port whoever reaches the host would use it as the enclave does"
+        yield Contradiction(("ingress.application", "enclave.proxy_port"), "another port than enclave.proxy_port", why)
+    for key in ("application", "client_ca_file"):
+        if getattr(ingress, key) is not None and (attestation.device is None or not ingress.port):
+            involved = (f"ingress.{key}", "attestation.device", "ingress.port")
+            yield Contradiction(involved, "null, as there is no attested listener (attestation.device, ingress.port)")
+    if ingress.tcp_port and not ingress.port:
+        yield Contradiction(("ingress.tcp_port", "ingress.port"), "0, as ingress.port is 0")
+    for name, interface, port in (
+        ("port", host.interface, host.port),
+        ("health_port", host.health_interface, host.health_port),
+    ):
+        if ingress.tcp_port and ingress.tcp_port == port and _overlap(ingress.interface, interface):
+            key = f"host_proxy.{name}"
+            yield Contradiction(("ingress.tcp_port", key), f"another port than {key}")

@@ -300,6 +300,40 @@ class Ingress(Struct, frozen=True, forbid_unknown_fields=True):
             "enclave daemon vsock and to.",
         ),
     ] = ()
+    tcp_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="The TCP port of the host that leads to the enclave's attested listener, whose TLS ends in the "
+            "enclave; 0: none.",
+        ),
+    ] = 0
+    interface: Annotated[_Interface, Meta(description="The address that the host daemon listens on for tcp_port.")] = (
+        "0.0.0.0"  # noqa: S104  # it is for clients from outside
+    )
+    port: Annotated[
+        _VsockPort,
+        Meta(
+            ge=0,
+            description="The vsock port of the enclave's attested listener, if attestation.device is set; 0: there is "
+            "none.",
+        ),
+    ] = 5443
+    application: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)] | None,
+        Meta(
+            description="The port on 127.0.0.1 where the application in the enclave serves HTTP, to which requests at "
+            "the attested listener go; null: none.",
+        ),
+    ] = None
+    client_ca_file: Annotated[
+        _AbsolutePath | None,
+        Meta(
+            description="A PEM file, in the enclave's image, of the authorities of client certificates: a client that "
+            "has one may use the attested listener as a proxy. null: nobody may."
+        ),
+    ] = None
 
 
 class ClientCertificate(Struct, frozen=True, forbid_unknown_fields=True):

@@ -92,13 +92,17 @@ class IngressListeners:
 
 
 def outside_servers(reactor: Any, settings: Settings) -> list[Server]:
-    """Where the host daemon listens for each forward: at systemd's socket if it holds one for it, which ports below
-    1024 need."""
+    """Where the host daemon listens for each forward, then for the attested listener: at systemd's socket if it holds
+    one for it, which ports below 1024 need."""
     servers = []
     for forward in settings.ingress.forwards:
         host, port = address_and_port(forward.listen)
         given = activated(reactor, f"ingress-{forward.vsock}")
         servers.append(Server(*(given or tcp_server(reactor, host, port)), HOP))
+    ingress = settings.ingress
+    if ingress.tcp_port:
+        given = activated(reactor, f"ingress-{ingress.port}")
+        servers.append(Server(*(given or tcp_server(reactor, ingress.interface, ingress.tcp_port)), HOP))
     return servers
 
 

@@ -74,7 +74,7 @@ class ListeningPlace:
 
     def listen(self) -> None:
         """See `Place` and `listen`."""
-        self._port = listen(self._endpoint, self._factory, self._factory.hop, self.name)
+        self._port = listen(self._endpoint, self._factory.outer, self._factory.hop, self.name)
         SparingSocket(self._port, self._factory.spare, self._factory.make_way)
         _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.name)
 

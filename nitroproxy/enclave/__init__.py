@@ -5,7 +5,8 @@ connects to a destination through the relay and starts TLS, `application` connec
 examines the relay and what lies beyond it.
 
 To attest, the daemon passes the `gates` at its start and has an `identity` from then on. `attestor` holds that and the
-Nitro Security Module, which `nsm` asks and `nsm_device` talks to; `pages` ask the attestor.
+Nitro Security Module, which `nsm` asks and `nsm_device` talks to; `pages` ask the attestor. `ingress` routes what
+comes from outside to the attested listener.
 
 `init_root` is the composition root of the enclave's entry point: it joins `init`, which decides what runs, with
 `init_children`, which starts, reads and reaps processes, `init_output`, which makes lines of what they print,

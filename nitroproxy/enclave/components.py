@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.web.server import Site
+from twisted.web.server import Request, Site
 
 from nitroproxy import __version__
 from nitroproxy.config.options import tls_settings
@@ -40,6 +40,7 @@ from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.gates import GateFailed
 from nitroproxy.enclave.health import HealthOfEnclave, attestation_check
 from nitroproxy.enclave.identity import IdentityState
+from nitroproxy.enclave.ingress import Application, IngressRouter
 from nitroproxy.enclave.pages import Attesting, add_pages, nothing_exported
 from nitroproxy.enclave.router import EnclaveRouter, enclave_root
 from nitroproxy.errors import Kind
@@ -53,12 +54,14 @@ from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.socks import http_or_socks
 from nitroproxy.proxy.upstream import Pool
+from nitroproxy.telemetry.attestation import HandshakeMetrics
 from nitroproxy.telemetry.exposition import own_metrics
-from nitroproxy.telemetry.health import Check
+from nitroproxy.telemetry.health import Check, LocalRoot
 from nitroproxy.telemetry.memory import machine_memory
 from nitroproxy.telemetry.metrics import ConnectMetrics, TLSMetrics, limit_metrics, one_counter, pool_metrics
 from nitroproxy.telemetry.shipping import LogShipper, post_to
 from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.server import TLSServer, exported_of
 from nitroproxy.tls.settings import TLSFileError
 
 #: The name of the proxy in the enclave.
@@ -72,6 +75,8 @@ class _Built:
     pool: Pool
     for_parent: EnclaveRouter
     for_enclave: EnclaveRouter
+    for_outside: IngressRouter
+    application: Pool
 
 
 class ShippedLog:
@@ -118,6 +123,7 @@ class EnclaveProxy:
                 (built.for_parent, built.for_enclave), _listeners(settings), (http, http_or_socks), strict=True
             )
         )
+        self._from_outside = DownstreamFactory(HOP, built.for_outside, _outside(settings), process.deadlines, observer)
         instruments.metrics.sources += [
             self._handshakes.collect,
             pool_metrics("destinations", lambda: self._built.pool),
@@ -126,8 +132,20 @@ class EnclaveProxy:
         self._ingress = IngressListeners(
             process, settings, self._ways(settings), OnlyFrom(lambda: settings.transport.parent_cid)
         )
+        self._attested = _attested_server(settings)
+        outside = []
+        if self._attested is not None:
+            counts = HandshakeMetrics()
+            self._attested.shook_hands = counts.shook_hands
+            pool = pool_metrics("application", lambda: self._built.application)
+            instruments.metrics.sources += [counts.collect, pool]
+            self._from_outside.outer = self._attested.around(self._from_outside)
+            outside = [self._from_outside]
         loopback = [self._from_enclave] if settings.enclave.proxy_port else []
-        self.factories: Sequence[DownstreamFactory] = [*self._ingress.factories, self._from_parent, *loopback]
+        self.factories: Sequence[DownstreamFactory] = [
+            *(*self._ingress.factories, *outside),
+            *(self._from_parent, *loopback),
+        ]
         self.at_end: Sequence[Callable[[], object]] = [self._retire]
 
     def _ways(self, settings: Settings) -> list[Way]:
@@ -158,6 +176,8 @@ class EnclaveProxy:
         policy = Policy(settings.egress.allow, settings.egress.deny)
         whole = self._whole
         ports = [forward.to for forward in settings.ingress.forwards]
+        if settings.ingress.application is not None:
+            ports.append(settings.ingress.application)
         health = HealthOfEnclave(
             relay,
             policy,
@@ -178,11 +198,35 @@ class EnclaveProxy:
                 add_pages(root, HOP, self._attesting, nothing_exported, own=own)
             return EnclaveRouter(policy, pool, dialer, Site(root), allow_plaintext=settings.tls.allow_plaintext)
 
-        return _Built(pool, router(own=False), router(own=True))
+        for_parent, for_enclave = router(own=False), router(own=True)
+        application = self._application_pool(settings)
+        outside = self._outside_router(settings, application, for_parent)
+        return _Built(pool, for_parent, for_enclave, outside, application)
+
+    def _application_pool(self, settings: Settings) -> Pool:
+        """Connections to the application in the enclave."""
+        limits, port = settings.limits, settings.ingress.application or 0
+        endpoint = ApplicationEndpoint(self._process.reactor, port, limits.connect_timeout)
+        return Pool(
+            lambda key, identity: endpoint,
+            self._process.deadlines,
+            pool_settings(limits),
+            end_is_proof=lambda key: True,  # Nobody can cut a connection on the enclave's loopback.
+        )
+
+    def _outside_router(self, settings: Settings, pool: Pool, proxy: EnclaveRouter) -> IngressRouter:
+        ingress = settings.ingress
+        root = LocalRoot(HOP)
+        if self._attesting is not None:
+            add_pages(root, HOP, self._attesting, _exported, own=False)
+        application = Application(pool, (LOOPBACK, ingress.application)) if ingress.application is not None else None
+        return IngressRouter(Site(root), application, proxy if ingress.client_ca_file is not None else None)
 
     def take(self, shared: bytes) -> None:
         """See `nitroproxy.daemon.role.Serving`: the enclave's identity."""
-        self._identity = IdentityState.read(shared) if shared else None
+        identity = self._identity = IdentityState.read(shared) if shared else None
+        if identity is not None and self._attested is not None:
+            self._attested.use(identity.key, identity.certificate)
 
     def _check_identity(self) -> Check | None:
         return attestation_check(self._identity, time.time()) if self._identity is not None else None
@@ -196,8 +240,10 @@ class EnclaveProxy:
             old, self._built = self._built, built
             self._from_parent.router, self._from_enclave.router = built.for_parent, built.for_enclave
             self._from_parent.settings, self._from_enclave.settings = _listeners(settings)
+            self._from_outside.router, self._from_outside.settings = built.for_outside, _outside(settings)
             old.pool.retire()
-            for factory in (self._from_parent, self._from_enclave):
+            old.application.retire()
+            for factory in (self._from_parent, self._from_enclave, self._from_outside):
                 factory.end_refused_tunnels()
 
         return commit
@@ -207,8 +253,9 @@ class EnclaveProxy:
         self._built.pool.close_idle()
 
     def _retire(self) -> None:
-        """Close the connections to destinations."""
+        """Close the connections to destinations and to the application."""
         self._built.pool.retire()
+        self._built.application.retire()
 
 
 def _tls_of(settings: Settings, handshakes: TLSMetrics) -> TLSClient:
@@ -226,6 +273,29 @@ def _listeners(settings: Settings) -> tuple[ListenerSettings, ListenerSettings]:
         replace(listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE), together=together),
         replace(listener_settings(settings), together=together),
     )
+
+
+def _outside(settings: Settings) -> ListenerSettings:
+    """What the attested listener allows. Its places are its own: clients from outside take none of the enclave's."""
+    return replace(listener_settings(settings, OnlyFrom(lambda: settings.transport.parent_cid)), peers_are_proxies=True)
+
+
+def _attested_server(settings: Settings) -> TLSServer | None:
+    """TLS for the attested listener; None: there is none.
+
+    :raises Unloadable: when the file of clients' authorities cannot be used.
+    """
+    if settings.attestation.device is None or not settings.ingress.port:
+        return None
+    try:
+        return TLSServer(settings.ingress.client_ca_file)
+    except ValueError as error:
+        raise Unloadable(f"ingress.client_ca_file: {error}") from error
+
+
+def _exported(request: Request) -> bytes | None:
+    """What identifies the connection of a request for one of our own pages."""
+    return exported_of(request.channel.transport)
 
 
 class EnclaveOnce:
@@ -267,6 +337,7 @@ class EnclaveOnce:
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`."""
         _tls_of(settings, TLSMetrics())
+        _attested_server(settings)
         return lambda: None
 
 
@@ -301,13 +372,15 @@ class EnclaveRole:
         return Process(reactor, settings, deadlines, instruments, limits_descriptors=not worker, at_end=at_end)
 
     def servers(self, reactor: Any, settings: Settings) -> Stages:
-        """See `Role`: where the host and where applications in the enclave find the proxy; and where the host brings
-        what comes from outside, which stops first: to answer it the application may need the proxy."""
-        enclave = settings.enclave
+        """See `Role`: where the host brings what comes from outside, which stops first, since to answer it the
+        application may need the proxy; where the host and where applications in the enclave find the proxy."""
+        enclave, port = settings.enclave, settings.ingress.port
         servers = [Server(*hop_server(reactor, settings, "enclave", enclave.port), HOP)]
         if enclave.proxy_port:
             servers.append(Server(*tcp_server(reactor, enclave.proxy_interface, enclave.proxy_port), HOP))
         ingress = inside_servers(reactor, settings)
+        if settings.attestation.device is not None and port:
+            ingress.append(Server(*hop_server(reactor, settings, "enclave", port), HOP))
         return [ingress, servers] if ingress else [servers]
 
     def serving(

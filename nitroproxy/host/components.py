@@ -119,8 +119,9 @@ class HostProxy:
         return _Built(pool, gateway, self._build_relay(settings))
 
     def _ways(self, settings: Settings) -> list[Way]:
-        """Where connections from outside lead: to the enclave, each to the vsock port of its forward."""
-        return [
+        """Where connections from outside lead: to the enclave, each to the vsock port of its forward, the last to the
+        attested listener. The order is that of `outside_servers`."""
+        ways = [
             Way(
                 PassageRouter(
                     self._enclave_at(settings, forward.vsock),
@@ -132,6 +133,11 @@ class HostProxy:
             )
             for forward in settings.ingress.forwards
         ]
+        if settings.ingress.tcp_port:
+            port = settings.ingress.port
+            attested = PassageRouter(self._enclave_at(settings, port), ("enclave", port))
+            ways.append(Way(attested, requires_header=False, peers_are_proxies=False))
+        return ways
 
     def _enclave_at(self, settings: Settings, port: int) -> HopEndpoint:
         """The enclave's vsock port *port*."""

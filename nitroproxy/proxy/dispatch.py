@@ -27,8 +27,11 @@ def dispatch(
         raise ProxyError(Kind.PROXY_LOOP_DETECTED, "the Via field says that this request has been here before")
     if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
         return OptionsAnswer(client, request)
+    record.certified = getattr(client.transport, "certified", False)
     route = listener.router.route(request, record)
-    if request.target.startswith(b"/"):
+    if isinstance(route, Forward) and route.application:
+        client.response.leave_as_is()
+    elif request.target.startswith(b"/"):
         page = isinstance(route, Local) and request.method in (b"GET", b"HEAD")
         check_origin(request, page=page, names=settings.names)
     if not isinstance(route, Local):

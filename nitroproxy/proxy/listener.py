@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
@@ -45,6 +45,7 @@ class DownstreamFactory(Factory):
     :param opening: how its connections begin.
     :ivar via_name: its name in the Via of requests. A request may pass two gateways, but never one of them twice;
         the processes of one daemon are one gateway, so the composition root gives them one key.
+    :ivar outer: what the listening socket is given: this, or what puts TLS around its connections.
     :ivar spare: descriptors for what the process accepts when it has no others.
     :ivar connections: all that are open and not being turned away, those in the reserve too.
     :ivar router: may be replaced while running, for the next requests; see `end_refused_tunnels` for what there is.
@@ -76,6 +77,7 @@ class DownstreamFactory(Factory):
         self.release: Callable[[], object] = lambda: None
         self.connections: set[AcceptedConnection] = set()
         self.spare = SpareDescriptors()
+        self.outer: IProtocolFactory = self
         self._share = Share(places or Places())
         self._reserve = Reserve(deadlines, self._turn_away)
         #: Those that are being answered 503, in order of age.

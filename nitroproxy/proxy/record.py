@@ -50,6 +50,7 @@ class Record:
     :ivar request_id: the id that travels from hop to hop.
     :ivar traceparent: the W3C trace context that came with the request or was made here, empty if there is none.
     :ivar peer: the client's address.
+    :ivar certified: the client has proven itself with a certificate that the listener's TLS accepts.
     :ivar scheme: ``https`` or ``http``, of where it went; of a CONNECT, as of what names nothing, ``https``.
     :ivar host: where it went, with *port*; empty for the proxy's own pages and for requests that named nothing usable.
     :ivar status: of the response that the client got; 0 when it left before.
@@ -66,6 +67,7 @@ class Record:
 
     __slots__ = (
         "answered",
+        "certified",
         "client_gone",
         "connected",
         "detail",
@@ -94,6 +96,7 @@ class Record:
         self.method = method
         self.traceparent = b""
         self.peer: IAddress | None = None
+        self.certified = False
         self.scheme = "https"
         self.host = ""
         self.port = 0

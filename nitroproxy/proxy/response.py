@@ -69,6 +69,11 @@ class ResponseWriter:
             if not request.keep_alive:
                 self.close_after = True
 
+    def leave_as_is(self) -> None:
+        """The response at hand comes from the application that the listener serves: it leads where it says."""
+        self._sandbox = []
+        self.rewrite_location = False
+
     def interim(self, response: Response) -> None:
         """Pass a 1xx on (RFC 9110 section 15.2), unless the client would not understand it."""
         if self._request is not None and not self._request.http10:

@@ -26,6 +26,8 @@ class Forward:
     :ivar target: the request-target for the next hop.
     :ivar host: the Host field for the next hop.
     :ivar ours: the next hop is one of ours: its Proxy-Status is trusted and noted; a destination's is not.
+    :ivar application: the listener serves an application, and the request is for it: what browsers send to it, its
+        redirects and its pages are its own business.
     """
 
     pool: Pool
@@ -33,6 +35,7 @@ class Forward:
     target: bytes
     host: bytes
     ours: bool = False
+    application: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,25 @@ OUTCOMES: Final = ("signed", "failed", "busy")
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 
 
+class HandshakeMetrics:
+    """Counts handshakes with clients from outside."""
+
+    def __init__(self) -> None:
+        self._handshakes = Counter({"ok": 0, "failed": 0})
+
+    def shook_hands(self, succeeded: bool) -> None:
+        """Count a handshake that is over."""
+        self._handshakes["ok" if succeeded else "failed"] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """The family."""
+        text = "Handshakes at the attested listener."
+        family = CounterMetricFamily("nitroproxy_attested_handshakes", text, labels=["result"])
+        for result, count in self._handshakes.items():
+            family.add_metric([result], count)
+        yield family
+
+
 class AttestationMetrics:
     """Counts for the process that has the NSM.
 

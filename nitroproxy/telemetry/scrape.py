@@ -47,6 +47,7 @@ _OURS: Final = frozenset(
         "nitroproxy_attestation_documents",
         "nitroproxy_nsm_seconds",
         "nitroproxy_attested_certificate_age_seconds",
+        "nitroproxy_attested_handshakes",
         "nitroproxy_pool_connections",
         "nitroproxy_reactor_lag_seconds",
         "nitroproxy_memory_bytes",

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from nitroproxy.errors import Kind
 from nitroproxy.tls.anchors import load_anchors
 from nitroproxy.tls.contexts import Contexts
-from nitroproxy.tls.handshake import Handshake
+from nitroproxy.tls.handshake import Handshake, OneProtocol
 from nitroproxy.tls.names import is_address
 from nitroproxy.tls.reasons import refusal
 from nitroproxy.tls.sessions import Sessions
@@ -174,25 +174,6 @@ class _TLSEndpoint:
 
         result: Deferred[IProtocol] = Deferred(cancel)
         handshake = Handshake(self._client, self._host, self._port, protocolFactory, result)
-        connecting = self._endpoint.connect(_HandshakeFactory(self._client.wrapping, handshake))
+        connecting = self._endpoint.connect(OneProtocol(lambda: self._client.wrapping.around(handshake)))
         connecting.addErrback(lambda failure: None if result.called else result.errback(failure))
         return result
-
-
-@implementer(IProtocolFactory)
-class _HandshakeFactory:
-    """Makes the TLS protocol around the one handshake."""
-
-    def __init__(self, wrapping: _Wrapping, handshake: Handshake) -> None:
-        self._wrapping = wrapping
-        self._handshake = handshake
-
-    def buildProtocol(self, addr: object) -> TLSMemoryBIOProtocol:
-        """See `IProtocolFactory`."""
-        return self._wrapping.around(self._handshake)
-
-    def doStart(self) -> None:
-        """See `IProtocolFactory`."""
-
-    def doStop(self) -> None:
-        """See `IProtocolFactory`."""

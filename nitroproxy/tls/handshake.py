@@ -5,6 +5,7 @@ Until then nothing can be written, and whatever goes wrong fails the connection 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from typing import Protocol as Interface
@@ -139,3 +140,25 @@ class Handshake(Protocol):
         if not self._result.called:
             self._client.shook_hands(error.kind if isinstance(error, ProxyError) else Kind.INTERNAL_ERROR, False)
             self._result.errback(Failure(error))
+
+
+@implementer(IProtocolFactory)
+class OneProtocol:
+    """A factory for one connection that starts TLS: a factory of Twisted's would make itself the protocol's, whose own
+    is the one that knows TLS.
+
+    :param make: makes the protocol.
+    """
+
+    def __init__(self, make: Callable[[], IProtocol]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: object) -> IProtocol:
+        """See `IProtocolFactory`."""
+        return self._make()
+
+    def doStart(self) -> None:
+        """See `IProtocolFactory`."""
+
+    def doStop(self) -> None:
+        """See `IProtocolFactory`."""
