@@ -41,8 +41,9 @@ off is broken off towards the client too, never completed. Every failure is a ki
 `proxy.problem`.
 
 A login that counts for a connection (NTLM) pins the connection to its client: `proxy.pinned`. A client that has gone
-holds nothing: `sockets.hangup`. An application in the enclave enters at step 4 through the enclave's loopback. With
-CONNECT, or an upgrade answered by 101, the exchange becomes a tunnel on every hop.
+holds nothing: `sockets.hangup`. An application in the enclave enters at step 4 through the enclave's loopback, or, if
+it knows no proxy, by a connection that `transparent` leads there (`proxy.opening`). With CONNECT, or an upgrade
+answered by 101, the exchange becomes a tunnel on every hop.
 
 `attestation` verifies what an enclave says it is, `kms` opens what AWS KMS encrypts for an enclave, `image` reads,
 builds and measures its images. Around it: `config`

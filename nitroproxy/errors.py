@@ -72,6 +72,7 @@ class Kind(enum.Enum):
     DESTINATION_DENIED = (403, "http_request_denied", "The policy denies this destination")
     DESTINATION_NOT_ALLOWED = (403, "http_request_denied", "No rule of the policy allows this destination")
     ADDRESS_DENIED = (403, "destination_ip_prohibited", "The destination's address is not allowed")
+    UNKNOWN_NAME = (403, "destination_ip_prohibited", "The address stands for a name that is not known")
     CROSS_SITE_REQUEST = (403, "http_request_denied", "A browser sent this request for another site")
     PEER_DENIED = (403, "http_request_denied", "This peer may not use this listener")
 

@@ -54,8 +54,9 @@ class _Rule:
     any_depth: bool
 
     def matches(self, host: str, address: _Address | None, port: int) -> bool:
-        if not self.first_port <= port <= self.last_port:
-            return False
+        return self.first_port <= port <= self.last_port and self.matches_host(host, address)
+
+    def matches_host(self, host: str, address: _Address | None) -> bool:
         if self.network is not None:
             return address is not None and address.version == self.network.version and address in self.network
         if not self.labels:
@@ -228,6 +229,26 @@ class Policy:
         if decision.rule is None:
             raise ProxyError(Kind.DESTINATION_NOT_ALLOWED, f"{host}:{port} matches no rule of egress.allow")
         raise ProxyError(Kind.DESTINATION_DENIED, f"{host}:{port} matches {decision.rule!r} of egress.deny")
+
+    def reason_against(self, host: str) -> str:
+        """Why no port of *host* (in the form of `normalize_host`) is allowed; empty if one is.
+
+        The lowest allowed port, if there is one, is the first of an allow rule or the one after a deny rule's last.
+        """
+        address = _as_address(host)
+        firsts = {rule.first_port for rule in self._allow if rule.matches_host(host, address)}
+        denied = [rule for rule in self._deny if rule.matches_host(host, address)]
+        ports = firsts | {min(rule.last_port + 1, _HIGHEST_PORT) for rule in denied}
+        if any(self._decide(host, port).allowed for port in ports):
+            return ""
+        if not firsts:
+            return f"{host} matches no rule of egress.allow, with any port"
+        return f"{host} matches {denied[0].text!r} of egress.deny"
+
+    def spells(self, host: str) -> bool:
+        """Whether an allow rule gives this very host, not by a wildcard."""
+        labels = tuple(host.split("."))
+        return any(rule.labels == labels and not rule.any_depth for rule in self._allow)
 
     @property
     def fingerprint(self) -> str:

@@ -15,6 +15,7 @@ from nitroproxy.config.schema import (
     Logging,
     Settings,
     Tls,
+    Transparent,
     Transport,
 )
 
@@ -126,3 +127,20 @@ class ContradictionTests(SynchronousTestCase):
         for directory, expected in ((longest, []), (longest + "d", ["transport.directory"])):
             hybrid = Transport(kind="hybrid", directory=directory)
             self.assertEqual(self.first_keys(Settings(transport=hybrid)), expected)
+
+    def test_transparent(self) -> None:
+        """Where addresses stand for names, none of them may be dialled; and DNS has its port."""
+        on = Enclave(transparent=Transparent(enabled=True))
+        for networks, right in (
+            (("198.18.0.0/16",), False),
+            (("198.16.0.0/12",), False),
+            (("fd00::/8",), False),
+            (("10.0.0.0/8", "198.20.0.0/16", "fd00:1::/64"), True),
+        ):
+            settings = Settings(enclave=on, egress=Egress(allow_addresses=networks))
+            self.assertEqual(self.first_keys(settings), [] if right else ["egress.allow_addresses"], networks)
+            self.assertEqual(self.first_keys(Settings(egress=settings.egress)), [])
+        port = Enclave(proxy_port=53, transparent=Transparent(enabled=True))
+        self.assertEqual(self.first_keys(Settings(enclave=port)), ["enclave.proxy_port"])
+        port = Enclave(proxy_port=53, transparent=Transparent(enabled=True, dns=False))
+        self.assertEqual(self.first_keys(Settings(enclave=port)), [])

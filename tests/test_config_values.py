@@ -333,6 +333,33 @@ class ForwardTests(SynchronousTestCase):
         self.assertTrue(told.startswith("expected a list of at most 64 objects, got "), told)
 
 
+class StructTests(SynchronousTestCase):
+    """An object with keys of its own: enclave.transparent."""
+
+    WANTED = wanted(Enclave, "transparent")
+
+    def wrong(self, value: object) -> list[str]:
+        """What is wrong with *value* as a source gives it."""
+        return list(violations(plain(value, self.WANTED), self.WANTED))
+
+    def test_right(self) -> None:
+        """All of its keys, some, or none; from JSON in the environment too."""
+        for value in (Members([("enabled", True), ("dns", False)]), Members([("dns", True)]), Members()):
+            self.assertEqual(self.wrong(value), [])
+        self.assertEqual(plain(understand('{"enabled": true}', self.WANTED), self.WANTED), {"enabled": True})
+
+    def test_wrong(self) -> None:
+        """Each wrong key is named: unknown, twice, of another type; and what is no object is refused as a whole."""
+        for value, expected in (
+            (Members([("enabeld", True)]), "expected enabled and dns, got 'enabeld'"),
+            (Members([("dns", True), ("dns", True)]), "expected each name once, got 'dns' more than once"),
+            (Members([("dns", "yes")]), "dns: expected true or false, got 'yes'"),
+            (True, "expected an object of enabled and dns, got true"),
+            (None, "expected an object of enabled and dns, got null"),
+        ):
+            self.assertEqual(self.wrong(value), [expected])
+
+
 class ShowTests(SynchronousTestCase):
     """How values are shown."""
 

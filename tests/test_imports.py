@@ -116,6 +116,7 @@ class ImportTests(SynchronousTestCase):
             "nitroproxy.host.components",
             "nitroproxy.host.once",
             "nitroproxy.enclave.components",
+            "nitroproxy.enclave.once",
             "nitroproxy.daemon.role",
             "nitroproxy.daemon.alone",
             "nitroproxy.daemon.wiring",

@@ -100,6 +100,37 @@ class PolicyTests(SynchronousTestCase):
         self.assertIs(error.kind, Kind.DESTINATION_NOT_ALLOWED)
         self.assertIn("egress.allow", error.detail)
 
+    @settings(deadline=None, derandomize=True, max_examples=300)
+    @given(
+        st.lists(st.tuples(st.sampled_from(["a.example", "*"]), PORTS, st.integers(0, 9)), max_size=4),
+        st.lists(st.tuples(st.sampled_from(["a.example", "*"]), PORTS, st.integers(0, 9)), max_size=4),
+    )
+    def test_any_port(self, allow: list[tuple[str, int, int]], deny: list[tuple[str, int, int]]) -> None:
+        """There is no reason against a host if, and only if, one of its ports is allowed."""
+
+        def rules(given: list[tuple[str, int, int]]) -> list[str]:
+            # Near each other, so that they overlap.
+            return [f"{host}:{port % 30 + 1}-{port % 30 + 1 + more}" for host, port, more in given]
+
+        policy = Policy(rules(allow), rules(deny))
+        allowed = any(policy.decide("a.example", port).allowed for port in range(1, 50))
+        self.assertEqual(policy.reason_against("a.example") == "", allowed)
+
+    def test_reasons(self) -> None:
+        """The reason names the rule that denies, or says that none allows; the highest port counts, too."""
+        policy = Policy(["a.example:1-65535", "*:443"], ["a.example:*", "b.example:400-500", "c.example:1-65534"])
+        self.assertIn("'a.example:*' of egress.deny", policy.reason_against("a.example"))
+        self.assertIn("'b.example:400-500' of egress.deny", policy.reason_against("b.example"))
+        self.assertIn("no rule of egress.allow", Policy(["x.example:*"]).reason_against("a.example"))
+        self.assertEqual(Policy(["*:*"], ["c.example:1-65534"]).reason_against("c.example"), "")
+        self.assertEqual(policy.reason_against("192.0.2.1"), "")
+
+    def test_spelled(self) -> None:
+        """Only a rule with the very name gives it, not a wildcard."""
+        policy = Policy(["Intern:80", "*:443", "**.deep:*", "*.wild:*"])
+        found = [host for host in ("intern", "other", "deep", "x.deep", "a.wild") if policy.spells(host)]
+        self.assertEqual(found, ["intern"])
+
     def test_fingerprint(self) -> None:
         """Equal rules have equal fingerprints, in any order and spelling; different rules have different ones."""
         one = Policy(["*:443", "A.example:80"], [])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from nitroproxy.config.schema import Settings, address_and_port
+from nitroproxy.transparent.ranges import RANGE_V4, RANGE_V6
 
 #: Who has the vsock CIDs below 4 (vsock(7); 3 is Nitro's own): for the error that refuses one of them for an enclave.
 _RESERVED_CIDS: Final = {
@@ -18,6 +19,7 @@ _RESERVED_CIDS: Final = {
 }
 #: The longest path of a UNIX socket in bytes (sun_path, less its final NUL; unix(7)).
 _UNIX_PATH_BYTES: Final = 107
+_DNS_PORT: Final = 53
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
             yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
     yield from _of_forwards(settings)
     yield from _of_attestation(settings)
+    yield from _of_transparent(settings)
     if not settings.tls.verify_certificates and not debug_mode:
         yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
 
@@ -133,3 +136,21 @@ def _of_attestation(settings: Settings) -> Iterator[Contradiction]:
         if ingress.tcp_port and ingress.tcp_port == port and _overlap(ingress.interface, interface):
             key = f"host_proxy.{name}"
             yield Contradiction(("ingress.tcp_port", key), f"another port than {key}")
+
+
+def _of_transparent(settings: Settings) -> Iterator[Contradiction]:
+    enclave = settings.enclave
+    if not enclave.transparent.enabled:
+        return
+    for text in settings.egress.allow_addresses:
+        network = ip_network(text)
+        for ours in (RANGE_V4, RANGE_V6):
+            if network.version == ours.version and network.overlaps(ours):
+                yield Contradiction(
+                    ("egress.allow_addresses", "enclave.transparent"),
+                    f"networks that do not overlap {ours}",
+                    f"with enclave.transparent its addresses stand for names, and {text} overlaps it",
+                )
+    if enclave.transparent.dns and enclave.proxy_port == _DNS_PORT:
+        reason = "with enclave.transparent DNS is served there"
+        yield Contradiction(("enclave.proxy_port", "enclave.transparent"), f"another port than {_DNS_PORT}", reason)

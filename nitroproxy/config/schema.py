@@ -141,6 +141,25 @@ class Transport(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 3
 
 
+class Transparent(Struct, frozen=True, forbid_unknown_fields=True):
+    """Applications in the enclave that know no proxy: they look a name up and connect."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Whether every TCP connection of an application in the enclave comes to the proxy, for any "
+            "port and protocol. `nitroproxy enclave-init` makes the network so."
+        ),
+    ] = False
+    dns: Annotated[
+        bool,
+        Meta(
+            description="Whether applications in the enclave can look up the names that egress.allow allows: they get "
+            "addresses that stand for the names, and nothing is looked up outside."
+        ),
+    ] = True
+
+
 class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
     """The enclave and the proxy in it."""
 
@@ -175,6 +194,10 @@ class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
     proxy_port: Annotated[
         int, Meta(ge=0, le=65535, description="The TCP port for applications in the enclave; 0: no such listener.")
     ] = 8080
+    transparent: Annotated[
+        Transparent,
+        Meta(description="Proxying for applications in the enclave that know no proxy."),
+    ] = Transparent()
 
 
 class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,10 +45,11 @@ def understand(text: str, wanted: Any) -> object:
 
 
 def plain(value: object, wanted: Any) -> object:
-    """*value*, with dictionaries for its objects if the type *wanted* takes any. An object in which a name is there
-    more than once stays as it is: `violations` refuses it."""
+    """*value*, with dictionaries for its objects if the type *wanted* takes, or is, any. An object in which a name is
+    there more than once stays as it is: `violations` refuses it."""
     kind, _ = _taken_apart(inspect.type_info(wanted))
-    return value if _part(kind, inspect.DictType) is None and _struct_of_items(kind) is None else _deeply(value)
+    takes_objects = any(_part(kind, wanted) for wanted in (inspect.DictType, inspect.StructType))
+    return _deeply(value) if takes_objects or _struct_of_items(kind) is not None else value
 
 
 def _struct_of_items(kind: inspect.Type) -> type[msgspec.Struct] | None:
@@ -100,26 +101,28 @@ def _fields_wrong(value: object, struct: type[msgspec.Struct]) -> Iterator[str]:
         yield from (f"{name} is missing" for name, field in fields.items() if field.required and name not in value)
 
 
-def violations(value: object, wanted: Any) -> Iterator[str]:
-    """The ways in which *value* is not of the type *wanted*: ``expected …, got …``."""
-    kind, rule = _taken_apart(inspect.type_info(wanted))
+def _wrong_inside(value: object, kind: inspect.Type, wanted: Any) -> Iterator[str]:
+    """What is wrong with the members of an object, or with the objects of a list, of the type *kind* of *wanted*."""
+    if isinstance(kind, inspect.StructType):
+        yield from _fields_wrong(value, kind.cls)
     struct = _struct_of_items(kind)
     if struct is not None and isinstance(value, list):
-        wrong = [
-            f"entry {number}: {text}" for number, item in enumerate(value, 1) for text in _fields_wrong(item, struct)
-        ]
-        if wrong:
-            yield from wrong
-            return
+        for number, item in enumerate(value, 1):
+            yield from (f"entry {number}: {text}" for text in _fields_wrong(item, struct))
     of_objects = _part(kind, inspect.DictType)
     if of_objects is not None and isinstance(value, Members):
         yield from (f"expected each name once, got {show(name)} more than once" for name in _repeated(value))
+    elif isinstance(of_objects, inspect.DictType) and isinstance(value, dict):
+        yield from _members_wrong(value, of_objects, wanted)
+
+
+def violations(value: object, wanted: Any) -> Iterator[str]:
+    """The ways in which *value* is not of the type *wanted*: ``expected …, got …``."""
+    kind, rule = _taken_apart(inspect.type_info(wanted))
+    inside = list(_wrong_inside(value, kind, wanted))
+    if inside:
+        yield from inside
         return
-    if isinstance(of_objects, inspect.DictType) and isinstance(value, dict):
-        wrong = list(_members_wrong(value, of_objects, wanted))
-        if wrong:
-            yield from wrong
-            return
     try:
         msgspec.convert(value, wanted)
     except msgspec.ValidationError:

@@ -151,16 +151,29 @@ def gateway_server(reactor: Any, settings: Settings) -> tuple[IStreamServerEndpo
     return given or tcp_server(reactor, settings.host_proxy.interface, settings.host_proxy.port)
 
 
-def activated(reactor: Any, name: str) -> tuple[IStreamServerEndpoint, str] | None:
-    """The TCP socket that systemd holds under *name* (FileDescriptorName=), and its name in messages; None without."""
+def activated(reactor: Any, name: str, whose: str = "systemd's") -> tuple[IStreamServerEndpoint, str] | None:
+    """The TCP socket that was given to the process under *name* (FileDescriptorName=), and its name in messages; None
+    without.
+
+    :param whose: who has given it.
+    """
+    descriptor = activated_socket(reactor, name)
+    if descriptor is None:
+        return None
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        family, place = listening.family, listening.getsockname()
+    return AdoptedStreamServerEndpoint(reactor, descriptor, family), f"{whose} socket {place[0]}:{place[1]}"
+
+
+def activated_socket(reactor: Any, name: str) -> int | None:
+    """The descriptor of the socket that was given to the process under *name*, if one was (sd_listen_fds(3))."""
     try:
         # Through Twisted, which removes LISTEN_PID from the environment when its endpoints are imported.
         given: Any = serverFromString(reactor, f"systemd:domain=INET:name={name}")
     except KeyError:
         return None
-    with socket.socket(fileno=os.dup(given.fileno)) as listening:
-        family, place = listening.family, listening.getsockname()
-    return AdoptedStreamServerEndpoint(reactor, given.fileno, family), f"systemd's socket {place[0]}:{place[1]}"
+    descriptor: int = given.fileno
+    return descriptor
 
 
 def instruments_of(

@@ -6,26 +6,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.web.server import Request, Site
 
 from nitroproxy import __version__
-from nitroproxy.config.options import tls_settings
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.ingress import IngressListeners, Way, inside_servers
-from nitroproxy.daemon.place import Place, exit_with
-from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.daemon.role import CLOSE_IDLE, AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
     OnlyFrom,
+    activated,
     enclave_places,
     hop_client,
     hop_server,
@@ -35,20 +31,27 @@ from nitroproxy.daemon.wiring import (
     tcp_server,
 )
 from nitroproxy.enclave.application import LOOPBACK, ApplicationEndpoint, ingress_check
-from nitroproxy.enclave.attestor import Attestor, open_attestor
 from nitroproxy.enclave.dialer import Dialer
-from nitroproxy.enclave.gates import GateFailed
 from nitroproxy.enclave.health import HealthOfEnclave, attestation_check
 from nitroproxy.enclave.identity import IdentityState
 from nitroproxy.enclave.ingress import Application, IngressRouter
+from nitroproxy.enclave.once import (
+    HOP,
+    EnclaveOnce,
+    attested_server,
+    check_sockets,
+    names_of,
+    policy_of,
+    tls_of,
+    transparent_listeners,
+)
 from nitroproxy.enclave.pages import Attesting, add_pages, nothing_exported
 from nitroproxy.enclave.router import EnclaveRouter, enclave_root
 from nitroproxy.errors import Kind
-from nitroproxy.policy import Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.opening import http
+from nitroproxy.proxy.opening import Opening
 from nitroproxy.proxy.passage import PassageRouter
 from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.settings import ListenerSettings
@@ -60,12 +63,10 @@ from nitroproxy.telemetry.health import Check, LocalRoot
 from nitroproxy.telemetry.memory import machine_memory
 from nitroproxy.telemetry.metrics import ConnectMetrics, TLSMetrics, limit_metrics, one_counter, pool_metrics
 from nitroproxy.telemetry.shipping import LogShipper, post_to
-from nitroproxy.tls.client import TLSClient
-from nitroproxy.tls.server import TLSServer, exported_of
-from nitroproxy.tls.settings import TLSFileError
-
-#: The name of the proxy in the enclave.
-HOP: Final = "nitroproxy-enclave"
+from nitroproxy.tls.server import exported_of
+from nitroproxy.transparent.destination import Destinations
+from nitroproxy.transparent.examination import Examination
+from nitroproxy.transparent.network import LISTENER_V6
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,18 @@ class EnclaveProxy:
         instruments = process.instruments
         self._connects = instruments.watch_connects("relay")
         self._handshakes = TLSMetrics()
+        self._names = names_of(settings) if settings.enclave.transparent.enabled else None
         self._built = built = self._build(settings)
         observer, places = instruments.observer(HOP), Places()
-        self._from_parent, self._from_enclave = (
-            DownstreamFactory(HOP, router, each, process.deadlines, observer, places, opening)
-            for router, each, opening in zip(
-                (built.for_parent, built.for_enclave), _listeners(settings), (http, http_or_socks), strict=True
-            )
-        )
+        from_parent, from_enclave = _listeners(settings)
+        self._from_parent = DownstreamFactory(HOP, built.for_parent, from_parent, process.deadlines, observer, places)
+        openings: list[Opening] = [http_or_socks] if settings.enclave.proxy_port else []
+        if self._names is not None:
+            openings += [Destinations(self._names).opening] * len(transparent_listeners(settings))
+        self._from_enclave = [
+            DownstreamFactory(HOP, built.for_enclave, from_enclave, process.deadlines, observer, places, opening)
+            for opening in openings
+        ]
         self._from_outside = DownstreamFactory(HOP, built.for_outside, _outside(settings), process.deadlines, observer)
         instruments.metrics.sources += [
             self._handshakes.collect,
@@ -132,7 +137,7 @@ class EnclaveProxy:
         self._ingress = IngressListeners(
             process, settings, self._ways(settings), OnlyFrom(lambda: settings.transport.parent_cid)
         )
-        self._attested = _attested_server(settings)
+        self._attested = attested_server(settings)
         outside = []
         if self._attested is not None:
             counts = HandshakeMetrics()
@@ -141,10 +146,9 @@ class EnclaveProxy:
             instruments.metrics.sources += [counts.collect, pool]
             self._from_outside.outer = self._attested.around(self._from_outside)
             outside = [self._from_outside]
-        loopback = [self._from_enclave] if settings.enclave.proxy_port else []
         self.factories: Sequence[DownstreamFactory] = [
             *(*self._ingress.factories, *outside),
-            *(self._from_parent, *loopback),
+            *(self._from_parent, *self._from_enclave),
         ]
         self.at_end: Sequence[Callable[[], object]] = [self._retire]
 
@@ -170,10 +174,10 @@ class EnclaveProxy:
         endpoint, place = hop_client(self._process.reactor, settings, "host", settings.egress.port)
         failure = f"cannot reach the egress relay at {place}"
         relay = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, limits.buffer_bytes, self._connects)
-        dialer = Dialer(relay, _tls_of(settings, self._handshakes))
+        dialer = Dialer(relay, tls_of(settings, self._handshakes))
         limits_of_pool = pool_settings(limits, patience=ENCLAVE_PATIENCE, connections=enclave_places(settings))
         pool = Pool(dialer.endpoint_for, deadlines, limits_of_pool, end_is_proof=dialer.verifies_end)
-        policy = Policy(settings.egress.allow, settings.egress.deny)
+        policy = policy_of(settings)
         whole = self._whole
         ports = [forward.to for forward in settings.ingress.forwards]
         if settings.ingress.application is not None:
@@ -188,6 +192,7 @@ class EnclaveProxy:
             workers=whole.check if whole is not None else None,
             ingress=partial(ingress_check, ports) if ports else None,
             attestation=self._check_identity,
+            transparent=self._examination(settings),
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         close_idle = partial(self._ask_once, CLOSE_IDLE, None) if whole is not None else self.close_idle
@@ -231,6 +236,13 @@ class EnclaveProxy:
     def _check_identity(self) -> Check | None:
         return attestation_check(self._identity, time.time()) if self._identity is not None else None
 
+    def _examination(self, settings: Settings) -> Examination | None:
+        """Examines whether the connections of applications come here, for enclave.transparent."""
+        if self._names is None:
+            return None
+        ipv6 = LISTENER_V6 in transparent_listeners(settings)
+        return Examination(self._process.reactor, self._names, dns=settings.enclave.transparent.dns, ipv6=ipv6)
+
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`. Requests that have begun keep their settings."""
         built, ingress = self._build(settings), self._ingress.prepare(settings)
@@ -238,12 +250,14 @@ class EnclaveProxy:
         def commit() -> None:
             ingress()
             old, self._built = self._built, built
-            self._from_parent.router, self._from_enclave.router = built.for_parent, built.for_enclave
-            self._from_parent.settings, self._from_enclave.settings = _listeners(settings)
+            self._from_parent.router = built.for_parent
+            self._from_parent.settings, from_enclave = _listeners(settings)
+            for factory in self._from_enclave:
+                factory.router, factory.settings = built.for_enclave, from_enclave
             self._from_outside.router, self._from_outside.settings = built.for_outside, _outside(settings)
             old.pool.retire()
             old.application.retire()
-            for factory in (self._from_parent, self._from_enclave, self._from_outside):
+            for factory in (self._from_parent, *self._from_enclave, self._from_outside):
                 factory.end_refused_tunnels()
 
         return commit
@@ -256,13 +270,6 @@ class EnclaveProxy:
         """Close the connections to destinations and to the application."""
         self._built.pool.retire()
         self._built.application.retire()
-
-
-def _tls_of(settings: Settings, handshakes: TLSMetrics) -> TLSClient:
-    try:
-        return TLSClient(tls_settings(settings.tls), shook_hands=handshakes.shook_hands)
-    except TLSFileError as error:
-        raise Unloadable(str(error)) from error
 
 
 def _listeners(settings: Settings) -> tuple[ListenerSettings, ListenerSettings]:
@@ -280,65 +287,9 @@ def _outside(settings: Settings) -> ListenerSettings:
     return replace(listener_settings(settings, OnlyFrom(lambda: settings.transport.parent_cid)), peers_are_proxies=True)
 
 
-def _attested_server(settings: Settings) -> TLSServer | None:
-    """TLS for the attested listener; None: there is none.
-
-    :raises Unloadable: when the file of clients' authorities cannot be used.
-    """
-    if settings.attestation.device is None or not settings.ingress.port:
-        return None
-    try:
-        return TLSServer(settings.ingress.client_ca_file)
-    except ValueError as error:
-        raise Unloadable(f"ingress.client_ca_file: {error}") from error
-
-
 def _exported(request: Request) -> bytes | None:
     """What identifies the connection of a request for one of our own pages."""
     return exported_of(request.channel.transport)
-
-
-class EnclaveOnce:
-    """What the daemon has once: the NSM and the identity, if it attests. See `nitroproxy.daemon.role.Once`.
-
-    It also examines the files that the section tls names, so that the first process of several refuses one that the
-    workers could not use.
-    """
-
-    places: Sequence[Place] = ()
-    answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = MappingProxyType({})
-    at_end: Sequence[Callable[[], object]] = ()
-
-    def __init__(self, process: Process, settings: Settings) -> None:
-        self.prepare(settings)
-        self._attestor: Attestor | None = None
-        attestation = settings.attestation
-        if attestation.device is None:
-            return
-        try:
-            attestor = open_attestor(process.reactor, attestation.device, emulated=attestation.emulated)
-        except GateFailed as error:
-            exit_with(f"{HOP}: {error}")
-        self._attestor = attestor
-        self.answerers = attestor.answerers
-        self.at_end = [attestor.stop]
-        process.instruments.metrics.sources.append(attestor.metrics.collect)
-
-    @property
-    def shared(self) -> bytes:
-        """See `nitroproxy.daemon.role.Once`."""
-        return self._attestor.shared if self._attestor is not None else b""
-
-    def watch(self, tell: Callable[[bytes], Deferred[Any]]) -> None:
-        """See `nitroproxy.daemon.role.Once`."""
-        if self._attestor is not None:
-            self._attestor.watch(tell)
-
-    def prepare(self, settings: Settings) -> Commit:
-        """See `nitroproxy.daemon.role.Part`."""
-        _tls_of(settings, TLSMetrics())
-        _attested_server(settings)
-        return lambda: None
 
 
 class EnclaveRole:
@@ -355,7 +306,8 @@ class EnclaveRole:
         return 0.0
 
     def check(self, settings: Settings) -> None:
-        """See `Role`: nothing."""
+        """See `Role`: the sockets that it has to be given."""
+        check_sockets(settings)
 
     def process(self, reactor: Any, settings: Settings, output: int, worker: int | None) -> Process:
         """See `Role`."""
@@ -378,6 +330,8 @@ class EnclaveRole:
         servers = [Server(*hop_server(reactor, settings, "enclave", enclave.port), HOP)]
         if enclave.proxy_port:
             servers.append(Server(*tcp_server(reactor, enclave.proxy_interface, enclave.proxy_port), HOP))
+        given = [activated(reactor, name, "enclave-init's") for name in transparent_listeners(settings)]
+        servers += [Server(*server, HOP) for server in given if server is not None]
         ingress = inside_servers(reactor, settings)
         if settings.attestation.device is not None and port:
             ingress.append(Server(*hop_server(reactor, settings, "enclave", port), HOP))

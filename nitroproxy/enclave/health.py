@@ -50,6 +50,7 @@ class HealthOfEnclave:
     :param workers: examines the daemon's processes, if it has several.
     :param ingress: examines the application's ports, if it is reached from outside.
     :param attestation: gives the state of the enclave's identity, if it has one.
+    :param transparent: examines the way of applications that know no proxy, if there is one.
     """
 
     def __init__(
@@ -64,13 +65,14 @@ class HealthOfEnclave:
         workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
         ingress: Callable[[], Coroutine[Any, Any, Check]] | None = None,
         attestation: Callable[[], Check | None] = lambda: None,
+        transparent: Callable[[], Coroutine[Any, Any, Check]] | None = None,
     ) -> None:
         self._policy = policy
         self._deadlines = deadlines
         self._version = version
         self._verifies = verifies
-        self._workers = workers
-        self._ingress = ingress
+        #: What is examined beside the relay, by its layer.
+        self._others = {"ingress": ingress, "transparent": transparent, "workers": workers}
         self._attestation = attestation
         self._pool = Pool(
             lambda key, identity: relay,
@@ -82,7 +84,7 @@ class HealthOfEnclave:
     async def __call__(self) -> Health:
         """The health of the enclave daemon, of the egress relay and of what the relay says of DNS."""
         health = Health("nitroproxy-enclave", self._version, {"enclave": Check("pass")})
-        examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
+        others = {name: Deferred.fromCoroutine(examine()) for name, examine in self._others.items() if examine}
         try:
             _, body = await fetch(self._pool, "relay", b"/health", self._deadlines, _RELAY_TIMEOUT, LONGEST_HEALTH)
             theirs = read_health(body, _RELAY_LAYERS)
@@ -94,11 +96,9 @@ class HealthOfEnclave:
         except ValueError as error:
             health.checks["egress"] = Check("fail", f"the egress relay's health cannot be read: {error}")
         health.checks["tls_verification"] = tls_verification(self._verifies)
-        if self._ingress is not None:
-            health.checks["ingress"] = await self._ingress()
         attestation = self._attestation()
         if attestation is not None:
             health.checks["attestation"] = attestation
-        if examining is not None:
-            health.checks["workers"] = await examining
+        for name, examining in others.items():
+            health.checks[name] = await examining
         return health

@@ -46,12 +46,14 @@ class Command:
 
     :ivar account: as whom; None for init's own user.
     :ivar descriptors: the limit of open files; None leaves it.
+    :ivar inherited: descriptors that it has from init, by the same numbers.
     """
 
     words: Sequence[str]
     environ: Mapping[str, str]
     account: Account | None
     descriptors: int | None = None
+    inherited: Sequence[int] = ()
 
 
 class Child(Protocol):
@@ -122,6 +124,7 @@ def _popen(command: Command) -> subprocess.Popen[bytes]:
         group=None if account is None else account.gid,
         extra_groups=None if account is None else [],
         start_new_session=True,
+        pass_fds=command.inherited,
     )
 
 

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from nitroproxy.config.load import Configuration, ConfigurationError, load
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.wiring import hop_client, pool_settings
+from nitroproxy.enclave import init_activation
 from nitroproxy.enclave.init import WATCHDOG_SECONDS, EnclaveInit, Ending, Plan
 from nitroproxy.enclave.init_children import Account, Children, Command, OnLine
 from nitroproxy.enclave.init_clock import DEVICE as CLOCK
@@ -31,6 +32,7 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.logs import EventLog, Lines, timestamp
 from nitroproxy.telemetry.shipping import LogShipper, post_to
+from nitroproxy.transparent.network import NetworkError, set_up
 
 _log: Final = Logger()
 
@@ -143,10 +145,11 @@ class _Root:
         if root and os.path.exists(_NSM):
             self._keep_clock()
         daemon_account, application_account = (_DAEMON_ACCOUNT, account(self._user)) if root else (None, None)
+        sockets = self._make_network(settings, daemon_account) if settings.enclave.transparent.enabled else {}
         with tempfile.TemporaryDirectory(prefix="nitroproxy-init-") as directory:
             os.chmod(directory, 0o711)  # noqa: S103  # the daemon's user passes through it
             place = Path(directory) / "notify"
-            plan = self._plan(settings, place, daemon_account, application_account)
+            plan = self._plan(settings, place, daemon_account, application_account, sockets)
             children = Children(self._reactor)
             init = EnclaveInit(
                 self._reactor, children.start, plan, self._application_line(settings), self._console_line
@@ -161,23 +164,53 @@ class _Root:
             make_readable(CLOCK)
         ClockKeeper(self._reactor, SystemClock(CLOCK)).start()
 
-    def _plan(self, settings: Settings, place: Path, daemon: Account | None, application: Account | None) -> Plan:
+    def _make_network(self, settings: Settings, daemon: Account | None) -> Mapping[str, int]:
+        """Make the network for enclave.transparent; the sockets to which it leads, by name.
+
+        :raises CannotStart: when that is impossible.
+        """
+        try:
+            network = set_up(dns=settings.enclave.transparent.dns, environ=self._environ)
+            directory = Path(settings.transport.directory)
+            if not directory.exists():
+                directory.mkdir(mode=0o700, parents=True)
+                if daemon is not None:
+                    os.chown(directory, daemon.uid, daemon.gid)
+        except NetworkError as error:
+            raise CannotStart(f"enclave.transparent: {error}") from error
+        except OSError as error:
+            raise CannotStart(f"transport.directory: {error.filename}: {error.strerror}") from error
+        for note in network.notes:
+            _log.warn("enclave.transparent: {note}", event="network_note", note=note)
+        _log.info("all connections of applications lead to the daemon", event="network_made")
+        return init_activation.held(network.sockets)
+
+    def _plan(
+        self,
+        settings: Settings,
+        place: Path,
+        daemon: Account | None,
+        application: Account | None,
+        sockets: Mapping[str, int],
+    ) -> Plan:
         """What to run.
 
         :raises CannotStart: a program is missing.
         """
         environ = {name: value for name, value in self._environ.items() if name not in _MANAGERS}
         twistd = find_program(str(Path(sys.executable).parent / "twistd"), environ)
-        words = [twistd, "-n", "--pidfile=", "--reactor=nitroproxy", "nitroproxy-enclave"]
+        arguments = ["-n", "--pidfile=", "--reactor=nitroproxy", "nitroproxy-enclave"]
         if self._config is not None:
-            words += ["--config", self._config]
+            arguments += ["--config", self._config]
+        words = init_activation.words(sockets, arguments) if sockets else [twistd, *arguments]
         daemon_environ = {**environ, **variables(place, WATCHDOG_SECONDS)}
         command = None
         if self._words:
             program = find_program(self._words[0], environ)
             own = {**_proxy_variables(settings), **environ}
             command = Command([program, *self._words[1:]], own, application)
-        return Plan(Command(words, daemon_environ, daemon, _DESCRIPTORS), command, settings.limits.drain_timeout)
+        started = Command(words, daemon_environ, daemon, _DESCRIPTORS, tuple(sockets.values()))
+        return Plan(started, command, settings.limits.drain_timeout)
 
     def _watch_signals(self, children: Children, init: EnclaveInit) -> None:
         """In place of Twisted's handlers: its reaping knows no orphans, and its SIGTERM would end the reactor."""
@@ -225,9 +258,9 @@ class _Root:
 
 
 def _proxy_variables(settings: Settings) -> Mapping[str, str]:
-    """Where the application finds the proxy, for libraries that look for it."""
+    """Where the application finds the proxy, for libraries that look for it and need it."""
     enclave = settings.enclave
-    if not enclave.proxy_port:
+    if not enclave.proxy_port or enclave.transparent.enabled:
         return {}
     host = f"[{enclave.proxy_interface}]" if ":" in enclave.proxy_interface else enclave.proxy_interface
     url = f"http://{host}:{enclave.proxy_port}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
-from nitroproxy.enclave.components import HOP, EnclaveRole
+from nitroproxy.enclave.components import EnclaveRole
+from nitroproxy.enclave.once import HOP
 from nitroproxy.workers.start import ProcessOptions, service_of
 
 

@@ -54,6 +54,7 @@ _ENCLAVE_LAYERS: Final = (
     "tls_verification",
     "attestation",
     "ingress",
+    "transparent",
 )
 
 #: Failures before there was a connection to the enclave.
