@@ -14,21 +14,8 @@ from tests.load.stages import insist, report
 
 async def drain(requests: int, *options: str) -> None:
     """F13: SIGTERM under load loses no request under way; exit status 0 when drained, 1 when the time ran out."""
-    async with Stack("limits.drain_timeout=20", *options) as stack:
-        connections = [await stack.path_form() for _ in range(requests)]
-        asked = [
-            asyncio.create_task(client.get(connection, 10 * 65536, "?framing=chunked&pace=0.1"))
-            for connection in connections
-        ]
-        await asyncio.sleep(0.6)
-        stack.host.send(signal.SIGTERM)
-        verdicts = await asyncio.gather(*asked)
-        status = await stack.host.ended(25)
-        report(under_way=requests, right=verdicts.count(Verdict.RIGHT), exit_status=status)
-        insist(
-            set(verdicts) == {Verdict.RIGHT}, f"every request under way answered; saw {dict(client.names(verdicts))}"
-        )
-        insist(status == 0, "exit status 0")
+    for role in ("host", "enclave"):
+        await _drain_under_way(role, requests, *options)
     await _drain_under_load(*options)
     async with Stack("limits.drain_timeout=1", *options) as stack:
         connection = await stack.path_form()
@@ -39,6 +26,25 @@ async def drain(requests: int, *options: str) -> None:
         verdict = await asking
         report(after_the_timeout=verdict.value, exit_status=status)
         insist((verdict, status) == (Verdict.BROKEN, 1), "what is left at the timeout broken off, and exit status 1")
+
+
+async def _drain_under_way(role: str, requests: int, *options: str) -> None:
+    async with Stack("limits.drain_timeout=20", *options) as stack:
+        daemon = stack.host if role == "host" else stack.enclave
+        connections = [await stack.path_form() for _ in range(requests)]
+        asked = [
+            asyncio.create_task(client.get(connection, 10 * 65536, "?framing=chunked&pace=0.1"))
+            for connection in connections
+        ]
+        await asyncio.sleep(0.6)
+        daemon.send(signal.SIGTERM)
+        verdicts = await asyncio.gather(*asked)
+        status = await daemon.ended(25)
+        report(role=role, under_way=requests, right=verdicts.count(Verdict.RIGHT), exit_status=status)
+        insist(
+            set(verdicts) == {Verdict.RIGHT}, f"every request under way answered; saw {dict(client.names(verdicts))}"
+        )
+        insist(status == 0, "exit status 0")
 
 
 async def _drain_under_load(*options: str) -> None:

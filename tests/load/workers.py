@@ -149,6 +149,8 @@ async def killed(seconds: float) -> None:
             async with asyncio.timeout(30):
                 while started(daemon) < 2 + kills[daemon.role]:
                     await asyncio.sleep(0.05)
+            restarts = sum((await scrape(stack, "worker_restarts_total", daemon.role)).values())
+            insist(restarts == kills[daemon.role], f"the metric to count {kills[daemon.role]}; saw {restarts}")
         await all_right(stack, 50)
         insist(stack.tracebacks() == 0, "no traceback in the logs")
 
@@ -277,29 +279,40 @@ async def interrupted() -> None:
 async def reload() -> None:
     """SIGHUP: a good file takes effect in every worker, a broken one changes nothing; connections stay."""
     async with Stack(*TWO) as stack:
-        lasting = [await stack.path_form() for _ in range(10)]
-        for content, expected, successful in (
-            ("{}", Verdict.RIGHT, 1),
-            ('{"limits": {"header_bytes": 1024}}', Verdict.TOLD, 1),
-            ('{"limits": {"header_bytes": "nonsense"}}', Verdict.TOLD, 0),
-            ("{}", Verdict.RIGHT, 1),
-        ):
-            stack.host.config.write_text(content)
-            told = stack.host.log.read_text().count("reloaded")
-            stack.host.send(signal.SIGHUP)
-            async with asyncio.timeout(10):
-                # One line of the supervisor, and when it is good one of each worker.
-                while stack.host.log.read_text().count("reloaded") < told + (3 if successful else 1):
-                    await asyncio.sleep(0.02)
-            long = "?" + "x" * 2000
-            connections = [await stack.path_form() for _ in range(20)]
-            verdicts = {await client.get(connection, 100, long) for connection in connections}
-            report(file=content, verdicts=[verdict.value for verdict in verdicts])
-            insist(verdicts == {expected}, f"{expected.value} from every worker with {content}")
-            for connection in connections:
-                connection.abort()
-            kept = {await client.get(connection, 100) for connection in lasting}
-            insist(kept == {Verdict.RIGHT}, "connections to last")
-            gauge = await scrape(stack, "config_last_reload_successful", "host")
-            insist(gauge["supervisor"] == successful, f"the metric to say so; saw {gauge}")
-        insist(min(by_worker(stack.host).get(number, 0) for number in "12") > 0, "both to have been asked")
+        await _reload(stack, stack.host, '{"limits": {"header_bytes": 1024}}', Verdict.RIGHT)
+        await _reload(stack, stack.enclave, '{"egress": {"deny": ["localhost:*"]}}', Verdict.TOLD)
+        for daemon in (stack.host, stack.enclave):
+            insist(min(by_worker(daemon).get(number, 0) for number in "12") > 0, "both to have been asked")
+
+
+async def _reload(stack: Stack, daemon: Daemon, stricter: str, for_old: Verdict) -> None:
+    """Reload one daemon.
+
+    :param stricter: a configuration under which new connections are refused.
+    :param for_old: what connections from before then get.
+    """
+    lasting = [await stack.path_form() for _ in range(10)]
+    for content, expected, successful in (
+        ("{}", Verdict.RIGHT, 1),
+        (stricter, Verdict.TOLD, 1),
+        ('{"limits": {"header_bytes": "nonsense"}}', Verdict.TOLD, 0),
+        ("{}", Verdict.RIGHT, 1),
+    ):
+        daemon.config.write_text(content)
+        told = daemon.log.read_text().count("reloaded")
+        daemon.send(signal.SIGHUP)
+        async with asyncio.timeout(30):
+            # One line of the supervisor, and when it is good one of each worker.
+            while daemon.log.read_text().count("reloaded") < told + (3 if successful else 1):
+                await asyncio.sleep(0.02)
+        long = "?" + "x" * 2000
+        connections = [await stack.path_form() for _ in range(20)]
+        verdicts = {await client.get(connection, 100, long) for connection in connections}
+        report(role=daemon.role, file=content, verdicts=[verdict.value for verdict in verdicts])
+        insist(verdicts == {expected}, f"{expected.value} from every worker with {content}")
+        for connection in connections:
+            connection.abort()
+        kept = {await client.get(connection, 100) for connection in lasting}
+        insist(kept == {Verdict.RIGHT if expected is Verdict.RIGHT else for_old}, "connections to last")
+        gauge = await scrape(stack, "config_last_reload_successful", daemon.role)
+        insist(gauge["supervisor"] == successful, f"the metric to say so; saw {gauge}")
