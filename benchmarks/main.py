@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from benchmarks import machine, peers
 from benchmarks.cases import CASES
@@ -22,6 +23,9 @@ from benchmarks.processes import ROOT, raise_descriptor_limit
 from benchmarks.profiles import PROFILES, profile
 from benchmarks.results import Results, document, to_json
 from benchmarks.table import case_table, facts
+
+#: Processes of the enclave that are compared with one.
+_PROCESSES: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise_descriptor_limit()
     directory = Path(tempfile.mkdtemp(prefix="npbench."))
     try:
-        plan = Plan(rounds=1 if options.quick else 5, seconds=1, quick=options.quick, directory=directory)
+        plan = Plan(
+            rounds=1 if options.quick else 5,
+            seconds=1,
+            quick=options.quick,
+            directory=directory,
+            enclave_processes=options.enclave_processes,
+        )
         if options.profile:
             return _profile(options, plan)
         return _measure(options, plan)
@@ -49,6 +59,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"cases to run; all without: {', '.join(CASES)}")
     parser.add_argument("--quick", action="store_true", help="one short round, only to see that everything works")
+    parser.add_argument(
+        "--enclave-processes",
+        type=int,
+        choices=range(2, 65),
+        default=_PROCESSES,
+        metavar="N",
+        help="compare so many with one, in the case enclave-processes (default: %(default)s)",
+    )
     parser.add_argument("--profile", action="store_true", help=f"say where the CPU goes in: {', '.join(PROFILES)}")
     parser.add_argument("--installed", action="store_true", help="install nothing; measure with what is here")
     parser.add_argument("--output", type=Path, help="a directory for results.json, .svg and .md, or profiles.txt")
@@ -72,7 +90,7 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
     stolen, others = disturbance.shares()
     results = Results(
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=" ".join(["python -m benchmarks", *options.names, *(["--quick"] if options.quick else [])]),
+        command=_command(options),
         commit=machine.commit(ROOT),
         machine=about,
         versions=machine.versions(peers.ENVIRONMENT / "bin"),
@@ -90,6 +108,15 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
         (options.output / "results.svg").write_text(chart(results))
         (options.output / "results.md").write_text(document(results))
     return 1 if any(row.unmeasured and len(case.rows) == 1 for case in cases for row in case.rows) else 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["python -m benchmarks", *options.names]
+    if options.quick:
+        words.append("--quick")
+    if options.enclave_processes != _PROCESSES:
+        words.append(f"--enclave-processes {options.enclave_processes}")
+    return " ".join(words)
 
 
 def _attempt(name: str, plan: Plan) -> CaseResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,17 +78,34 @@ def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host", processes:
     environment = ours.environment | {"NITROPROXY_HOST_PROXY_PROCESSES": str(processes)}
     process = crew.launch(name, command("host"), ("127.0.0.1", ours.gateway), environment)
     process.wait_until(lambda: Path(ours.relay_socket).exists())
+    if processes > 1:
+        process.wait_until(lambda: all_serve(ours.gateway, processes))
     return process
 
 
 def start_enclave(
-    crew: Crew, ours: Ours, name: str = "nitroproxy-enclave", environment: Mapping[str, str] | None = None
+    crew: Crew,
+    ours: Ours,
+    name: str = "nitroproxy-enclave",
+    environment: Mapping[str, str] | None = None,
+    processes: int = 1,
 ) -> Process:
-    """Start the enclave daemon, optionally with additions to its environment."""
-    variables = ours.environment | dict(environment or {})
+    """Start the enclave daemon with *processes* processes, optionally with additions to its environment."""
+    variables = ours.environment | {"NITROPROXY_ENCLAVE_PROCESSES": str(processes)} | dict(environment or {})
     process = crew.launch(name, command("enclave"), ("127.0.0.1", ours.loopback), variables)
     process.wait_until(ours.enclave_socket.exists)
+    if processes > 1:
+        process.wait_until(lambda: all_serve(ours.loopback, processes))
     return process
+
+
+def all_serve(port: int, count: int) -> bool:
+    """Whether *count* workers of the daemon that listens at *port* are up, and the process that started them."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        lines = str(answer.read(), "ascii").splitlines()
+    up = [line for line in lines if line.startswith("nitroproxy_worker_up{") and line.endswith(" 1.0")]
+    return len(up) == count + 1
 
 
 def gateway_entry(ours: Ours, host: Process, destination: int) -> Entry:

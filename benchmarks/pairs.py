@@ -20,12 +20,14 @@ class Plan:
     :ivar rounds: how often each pair is run.
     :ivar seconds: the duration of one run, where time bounds it.
     :ivar quick: run only to check that everything works.
+    :ivar enclave_processes: compared with one, in the case of that name.
     """
 
     rounds: int
     seconds: int
     quick: bool
     directory: Path
+    enclave_processes: int = 2
 
 
 def compare(subject: str, runs: Mapping[str, Run | Unmeasured], key: str, rounds: int) -> tuple[Row, ...]:

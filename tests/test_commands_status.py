@@ -69,7 +69,17 @@ class StatusTests(SynchronousTestCase):
 
     def test_no_url(self) -> None:
         """What is no URL of a gateway is refused before anything is asked."""
-        for text in ("nonsense", "ftp://x", "http://", "http://x:0", "http://x:y", "http://x/?a"):
+        for text in (
+            "nonsense",
+            "ftp://x",
+            "http://",
+            "http://x:0",
+            "http://x:y",
+            "http://x/?a",
+            "http://a b",
+            "http://a\tb",
+            "http://me@x",
+        ):
             said = StringIO()
             self.patch(sys, "stderr", said)
             with self.assertRaises(SystemExit) as ended:

@@ -1,82 +1,25 @@
-"""The supervisor: workers started, asked, reloaded, stopped. One of them by itself: `test_workers_worker_process`."""
+"""The supervisor: workers started, asked, stopped. One of them by itself: `test_workers_worker_process`; how they are
+reloaded: `test_workers_supervisor_reload`."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.telemetry.health import Check
-from nitroproxy.telemetry.logs import EventLog
-from nitroproxy.telemetry.metrics import SUPERVISOR, Metrics, merge
+from nitroproxy.telemetry.metrics import merge
 from nitroproxy.telemetry.packing import unpack
-from nitroproxy.workers.channel import NoAnswer
-from nitroproxy.workers.supervisor import CannotStart, Supervised, Supervisor
+from nitroproxy.workers.supervisor import CannotStart, Supervised
 from nitroproxy.workers.worker import WorkerStart
-from tests.pair import FakeSpawn, FakeWorker, values
+from tests.pair import values
+from tests.supervisors import SupervisorCase
 
 
-class SupervisorTests(SynchronousTestCase):
+class SupervisorTests(SupervisorCase):
     """Two workers."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.spawn = FakeSpawn(self.clock)
-        self.metrics = Metrics("host", "1", SUPERVISOR)
-        self.configuration = b"{}"
-        self.forgotten: list[int] = []
-        self.given_up = 0
-        self.obstacle = ""
-        self.supervisor = Supervisor(
-            self.clock,
-            "nitroproxy-test",
-            self.spawn,
-            2,
-            lambda: WorkerStart(self.configuration, 2, ["a", "b"], b"key"),
-            self.metrics,
-            self.forgotten.append,
-            lambda: self.obstacle,
-            self.give_up,
-            {},
-        )
-        self.events: list[Mapping[str, Any]] = []
-        observer = EventLog("INFO", [self.events.append])
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.starting: Deferred[None] = Deferred()
-
-    def give_up(self) -> None:
-        self.given_up += 1
-
-    def up(self) -> None:
-        self.starting = self.supervisor.start()
-        self.spawn.carry()
-        self.successResultOf(self.starting)
-
-    def pass_time(self, seconds: float) -> None:
-        for _ in range(int(seconds * 10)):
-            self.clock.advance(0.1)
-            self.spawn.carry()
-
-    def done(self, answer: Any) -> Any:
-        result = answer if isinstance(answer, Deferred) else Deferred.fromCoroutine(answer)
-        self.spawn.carry()
-        return self.successResultOf(result)
-
-    def scrape(self) -> dict[tuple[str, str], float]:
-        return values(merge(family for answer in self.done(self.supervisor.metrics()) for family in unpack(answer)))
-
-    def worker(self, number: int) -> FakeWorker:
-        return self.spawn.workers[number]
-
-    def told(self, event: str) -> list[object]:
-        return [found["about_worker"] for found in self.events if found["event"] == event]
 
     def test_start(self) -> None:
         """The daemon is ready when the last worker is up; each is given the configuration and the sockets' names."""
@@ -297,118 +240,6 @@ class SupervisorTests(SynchronousTestCase):
         """Those of all workers are added up."""
         self.up()
         self.assertEqual(self.supervisor.connections(0), 6)
-
-    def reload(self, configuration: bytes) -> Deferred[list[str]]:
-        """Begin to put a configuration in force."""
-
-        def commit() -> None:
-            self.configuration = configuration
-
-        return Deferred.fromCoroutine(self.supervisor.reload(configuration, commit))
-
-    def reloaded(self) -> list[list[bytes]]:
-        """What each worker has put in force."""
-        return [self.worker(number).reloaded for number in (1, 2)]
-
-    def test_reload(self) -> None:
-        """A configuration goes to all workers, and is in force nowhere when one of them refuses it."""
-        self.up()
-        reloading = self.reload(b"new")
-        self.spawn.carry()
-        self.assertEqual(self.successResultOf(reloading), [])
-        self.assertEqual(self.reloaded(), [[b"new"], [b"new"]])
-        self.worker(2).refuses = "tls.ca_file: holds no certificate"
-        reloading = self.reload(b"newer")
-        self.spawn.carry()
-        self.assertEqual(self.successResultOf(reloading), ["worker 2: tls.ca_file: holds no certificate"])
-        self.assertEqual((self.reloaded(), self.configuration), ([[b"new"], [b"new"]], b"new"))
-        committing = self.worker(1).supervisors.ask("commit")
-        self.spawn.carry()
-        self.failureResultOf(committing, NoAnswer)
-        self.assertEqual(len(self.flushLoggedErrors(AssertionError)), 1, "it has forgotten what it had prepared")
-        self.spawn.die(2)
-        reloading = self.reload(b"last")
-        self.spawn.carry()
-        self.assertEqual(self.successResultOf(reloading), [], "one that is started again begins with it")
-        self.pass_time(0.2)
-        self.assertEqual(self.worker(2).start.configuration, b"last")
-
-    def test_none_before_all(self) -> None:
-        """No worker puts in force what another has not examined yet."""
-        self.up()
-        reloading = self.reload(b"new")
-        self.worker(1).pair.carry()
-        self.assertEqual((self.worker(1).prepared, self.reloaded(), self.configuration), (1, [[], []], b"{}"))
-        self.spawn.carry()
-        self.assertEqual(self.successResultOf(reloading), [])
-        self.assertEqual((self.reloaded(), self.configuration), ([[b"new"], [b"new"]], b"new"))
-
-    def test_reload_not_answered(self) -> None:
-        """A worker that does not answer a reload is replaced by a process that begins with the new configuration: it
-        never applies it later, and it never keeps the old one (K6)."""
-        self.up()
-        self.worker(2).pair.stuck = True
-        reloading = self.reload(b"new")
-        self.pass_time(9)
-        self.assertNoResult(reloading)
-        self.pass_time(2)
-        self.assertEqual(self.successResultOf(reloading), [])
-        self.assertEqual(self.told("worker_killed"), [2])
-        self.assertTrue(self.worker(2).pair.ends[0].disconnecting)
-        self.spawn.die(2)
-        self.pass_time(0.2)
-        self.assertEqual((self.worker(2).start.configuration, self.worker(2).reloaded), (b"new", []))
-
-    def test_hung_before_commit(self) -> None:
-        """One that hangs when it has prepared the configuration is replaced too."""
-        self.up()
-        reloading = self.reload(b"new")
-        self.worker(2).pair.carry()
-        self.worker(2).pair.stuck = True
-        self.pass_time(12)
-        self.assertEqual(self.successResultOf(reloading), [])
-        self.assertEqual((self.told("worker_killed"), self.reloaded()), ([2], [[b"new"], []]))
-
-    def test_reload_during_a_start(self) -> None:
-        """A worker that is still starting, with the old configuration, delays the others in nothing; it is waited for
-        until it has the new one."""
-        self.up()
-        self.spawn.die(1)
-        self.clock.advance(0.2)  # Started again, but not carried: it has not answered.
-        reloading = self.reload(b"new")
-        self.worker(2).pair.carry()
-        self.assertEqual(self.worker(2).reloaded, [b"new"])
-        self.clock.advance(20)
-        self.worker(2).pair.carry()
-        self.assertNoResult(reloading)
-        self.spawn.carry()
-        self.assertEqual((self.successResultOf(reloading), self.worker(1).reloaded), ([], [b"new"]))
-
-    def test_refused_during_a_start(self) -> None:
-        """One that refuses it while it starts, when the others have it, is started anew: it never serves the old."""
-        self.up()
-        self.spawn.die(1)
-        self.clock.advance(0.2)
-        self.worker(1).refuses = "no"
-        reloading = self.reload(b"new")
-        self.spawn.carry()
-        self.assertEqual(self.successResultOf(reloading), [])
-        self.assertEqual(self.told("worker_killed"), [1])
-
-    def test_reload_that_raises(self) -> None:
-        """A worker in which a defect shows refuses the configuration; it is not killed for it, nor are the others left
-        with another one."""
-        self.up()
-
-        def fail(data: bytes) -> Callable[[], object]:
-            raise ZeroDivisionError
-
-        self.patch(self.worker(1).worker, "_prepare", fail)
-        reloading = self.reload(b"new")
-        self.spawn.carry()
-        self.assertEqual(self.successResultOf(reloading), ["worker 1: ZeroDivisionError: "])
-        self.assertEqual((self.told("worker_killed"), self.reloaded()), ([], [[], []]))
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_share(self) -> None:
         """What the daemon shares goes to all workers; one that does not take it is replaced by a process that begins

@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.cases import (
     bodies,
     chain,
+    enclave_processes,
     gateway,
     handshakes,
     idle,
@@ -37,6 +38,7 @@ CASES: Final[dict[str, Callable[[Plan], CaseResult]]] = {
     "idle": idle.run,
     "scaling": scaling.run,
     "processes": processes.run,
+    "enclave-processes": enclave_processes.run,
     "bodies-1m": bodies.run_1m,
     "bodies-1g": bodies.run_1g,
     "startup": startup.run,

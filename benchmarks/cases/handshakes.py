@@ -42,7 +42,7 @@ def _alone(plan: Plan, kind: Kind) -> CaseResult:
         port = str(origin.tls_full if kind == "full" else origin.tls_resumed)
 
         def client(command: list[str], environment: Mapping[str, str] | None = None) -> Callable[[], Run]:
-            return lambda: lambda: _only(origin, kind, lambda: _client(command, environment or {}))
+            return lambda: lambda: only(origin, kind, lambda: _client(command, environment or {}))
 
         def python(who: str) -> list[str]:
             return [sys.executable, "-m", "benchmarks.handshaker", who, port, str(origin.ca), str(plan.seconds)]
@@ -101,7 +101,7 @@ def _connections(output: str) -> int:
     raise Unmeasured(f"openssl s_time printed no count: {output.strip()[-200:]}")
 
 
-def _only(origin: Origin, kind: Kind, run: Callable[[], Sample]) -> Sample:
+def only(origin: Origin, kind: Kind, run: Callable[[], Sample]) -> Sample:
     """The result of *run*, provided that the server saw handshakes of *kind*."""
     before = origin.handshakes.stat().st_size
     sample = run()
@@ -128,7 +128,7 @@ def run_enclave(plan: Plan) -> CaseResult:
             def once() -> Sample:
                 return drive(entry, load, crew.directory)
 
-            return lambda: once if kind is None else lambda: _only(origin, kind, once)
+            return lambda: once if kind is None else lambda: only(origin, kind, once)
 
         runs = {
             "kept alive": prepare(requests(origin.tls, None)),

@@ -65,10 +65,10 @@ def base_url(text: str, schemes: Sequence[str]) -> str:
     url = text.rstrip("/")
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in schemes and parts.hostname and parts.port != 0
+        valid = parts.scheme in schemes and parts.hostname and parts.port != 0 and parts.username is None
     except ValueError:
         valid = False
-    if not valid or parts.query or parts.fragment:
+    if not valid or parts.query or parts.fragment or " " in url or not url.isprintable():
         raise argparse.ArgumentTypeError(f"{text!r} is not a URL of the form {schemes[0]}://host[:port]")
     return url
 

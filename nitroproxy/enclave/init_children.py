@@ -159,7 +159,8 @@ class _Running:
 
     def kill_left(self) -> None:
         """See `Child.kill_left`."""
-        with suppress(ProcessLookupError):
+        # Not permitted: no process of its is left, and the number is another's by now.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def ended(self, code: int) -> None:
