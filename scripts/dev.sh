@@ -23,7 +23,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   clients [NAME...]
                   start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
   vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak, pair-soak
-  lint            ruff, mypy, shellcheck, systemd-analyze verify
+  lint            ruff, mypy, shellcheck, systemd-analyze verify, hadolint, docker-compose, cfn-lint
   bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for the options
   start           start the stack in the background: upstream, enclave and host daemons
   enclave         start it with the real enclave image in an emulated enclave (Debian 12, root): build.sh makes it first
@@ -303,6 +303,8 @@ cmd_logs() {
 
 cmd_test() {
     deps
+    # Elsewhere its tests are skipped where it is not installed: Debian's package starts a service.
+    [ -z "${CI:-}" ] || need promtool prometheus
     temp=$(mktemp -d "${TMPDIR:-/tmp}/nitroproxy-trial.XXXXXX")
     trap 'rm -rf "$temp"' EXIT
     [ $# -gt 0 ] || set -- --jobs "$(nproc)" tests
@@ -344,8 +346,21 @@ cmd_lint() {
     "$venv/bin/hadolint" docker/Dockerfile
     need docker-compose docker-compose
     docker-compose -f docker/compose.yaml config -q
+    lint_tools
+    "$venv/lint/bin/cfn-lint" etc/aws/instance.yaml etc/aws/key.yaml
     verify_units
     echo "lint: nothing found"
+}
+
+# What checks manifests for others has an environment of its own: the daemons' packages know nothing of it.
+lint_tools() {
+    local locked
+    locked=$(sha256sum scripts/lint.lock)
+    up_to_date "$venv/lint/.locked" "$locked" && return
+    rm -rf "$venv/lint"
+    "$venv/bin/python" -m venv "$venv/lint"
+    "$venv/lint/bin/pip" install --quiet --require-hashes -r scripts/lint.lock >&2
+    printf '%s' "$locked" >"$venv/lint/.locked"
 }
 
 # The units name programs that only an installation has: check them as they would be installed from here.
@@ -361,22 +376,23 @@ cmd_bench() {
     "$venv/bin/python" -m benchmarks "$@"
 }
 
-# compile FILE [OPTION...]: resolves for every Python that setup.cfg allows, from the index that pip uses here.
+# compile SOURCE FILE [OPTION...]: resolves for every Python that setup.cfg allows, from the index that pip uses here.
 compile() {
-    local file=$1 index
-    shift
+    local source=$1 file=$2 index
+    shift 2
     index=$("$venv/bin/pip" config list | sed -n "s/^.*index-url='\(.*\)'$/\1/p" | head -n 1)
     index=${PIP_INDEX_URL:-$index}
     "$venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-        ${index:+--default-index "$index"} "$@" --output-file "$file" setup.cfg >/dev/null
+        ${index:+--default-index "$index"} "$@" --output-file "$file" "$source" >/dev/null
     sed -i '1i # For Python 3.11 or later; made by "scripts/dev.sh lock".' "$file"
 }
 
 # Developing uses the same versions as running the daemons, and more packages.
 cmd_lock() {
     deps
-    compile requirements.lock
-    compile requirements-dev.lock --extra dev --constraint requirements.lock
+    compile setup.cfg requirements.lock
+    compile setup.cfg requirements-dev.lock --extra dev --constraint requirements.lock
+    compile scripts/lint.in scripts/lint.lock
 }
 
 cmd_clean() {
