@@ -9,6 +9,7 @@ from nitroproxy.config.schema import (
     Attestation,
     Egress,
     Enclave,
+    EnclaveForward,
     HostProxy,
     Ingress,
     IngressForward,
@@ -70,6 +71,39 @@ class ContradictionTests(SynchronousTestCase):
             gateway = HostProxy(interface=interface, port=8080, health_interface=health_interface, health_port=8080)
             found = self.first_keys(Settings(host_proxy=gateway))
             self.assertEqual(found, [] if right else ["host_proxy.health_port"], (interface, health_interface))
+
+    def test_forwards(self) -> None:
+        """The enclave's forwards have addresses of their own, and nothing from outside leads to them."""
+        right = (EnclaveForward("127.0.0.1:5432", "a.example:443"), EnclaveForward("127.0.0.2:5432", "b.example:443"))
+        self.assertEqual(self.first_keys(Settings(enclave=Enclave(forwards=right))), [])
+        wrong = (
+            *right,
+            EnclaveForward("127.0.0.1:8080", "a.example:1"),
+            EnclaveForward("127.0.0.2:5432", "c.example:1"),
+        )
+        ingress = Ingress((IngressForward("0.0.0.0:443", 5444, 5432),))
+        told = list(contradictions(Settings(enclave=Enclave(forwards=wrong), ingress=ingress), False))
+        self.assertEqual(
+            [(one.keys[0], one.expected) for one in told],
+            [
+                ("enclave.forwards", "addresses other than ours, and 127.0.0.1:8080 is enclave.proxy_port"),
+                ("enclave.forwards", "an address for each forward, and 127.0.0.2:5432 has two"),
+                (
+                    "ingress.forwards",
+                    "ports of the application, and 5432 is of enclave.forwards: whoever reaches the host would use it "
+                    "as the enclave does",
+                ),
+            ],
+        )
+
+    def test_application(self) -> None:
+        """The attested listener leads to no forward of the enclave's."""
+        settings = Settings(
+            enclave=Enclave(forwards=(EnclaveForward("127.0.0.1:5432", "a.example:443"),)),
+            ingress=Ingress(application=5432),
+            attestation=Attestation(device="/dev/nsm"),
+        )
+        self.assertEqual(self.first_keys(settings), ["ingress.application"])
 
     def test_ingress(self) -> None:
         """Forwards have addresses and vsock ports of their own, and lead to no port of ours: each fault is told."""

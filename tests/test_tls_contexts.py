@@ -25,7 +25,7 @@ class ContextTests(SynchronousTestCase):
 
     def contexts(self, *patterns: str, **settings: Any) -> Contexts:
         certificates = {pattern: self.files() for pattern in patterns}
-        return Contexts(TLSSettings(client_certificates=certificates, **settings), [], lambda *arguments: False)
+        return Contexts(TLSSettings(client_certificates=certificates, **settings), [], lambda *arguments: False, ())
 
     def test_most_specific(self) -> None:
         """Of the patterns that match a destination the most specific one gives the certificate; none gives none."""
@@ -52,7 +52,7 @@ class ContextTests(SynchronousTestCase):
         """Every certificate that cannot be used is named by its pattern."""
         files = ClientCertificateFiles("/no/such/file", "/no/such/key")
         settings = TLSSettings(client_certificates={"a.example:443": files, "b.example:443": files})
-        error = self.assertRaises(TLSFileError, Contexts, settings, [], lambda *arguments: False)
+        error = self.assertRaises(TLSFileError, Contexts, settings, [], lambda *arguments: False, ())
         self.assertEqual(
             error.problems,
             tuple(

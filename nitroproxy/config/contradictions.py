@@ -58,6 +58,7 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
             ports = ("enclave.port", "egress.port", "ingress.port", "ingress.forwards")
             keys = ("transport.directory", "transport.kind", *ports)
             yield Contradiction(keys, f"at most {room} bytes, as a UNIX socket's path is limited")
+    yield from _of_enclave_forwards(settings)
     yield from _of_forwards(settings)
     yield from _of_attestation(settings)
     yield from _of_transparent(settings)
@@ -71,6 +72,20 @@ def _overlap(one: str, other: str) -> bool:
     return addresses[0] == addresses[1] or any(address.is_unspecified for address in addresses)
 
 
+def _of_enclave_forwards(settings: Settings) -> Iterator[Contradiction]:
+    """What is wrong between the enclave's forwards, and between them and the proxy."""
+    enclave = settings.enclave
+    seen: set[tuple[str, int]] = set()
+    for forward in enclave.forwards:
+        listen = address_and_port(forward.listen)
+        if listen[1] == enclave.proxy_port and _overlap(listen[0], enclave.proxy_interface):
+            expected = f"addresses other than ours, and {forward.listen} is enclave.proxy_port"
+            yield Contradiction(("enclave.forwards", "enclave.proxy_port", "enclave.proxy_interface"), expected)
+        if listen in seen:
+            yield Contradiction(("enclave.forwards",), f"an address for each forward, and {forward.listen} has two")
+        seen.add(listen)
+
+
 def _of_forwards(settings: Settings) -> Iterator[Contradiction]:
     """What is wrong between the ingress forwards, and between them and our own ports."""
     enclave, host, forwards = settings.enclave, settings.host_proxy, settings.ingress.forwards
@@ -80,6 +95,8 @@ def _of_forwards(settings: Settings) -> Iterator[Contradiction]:
         settings.logging.port: "logging.port",
         settings.ingress.port: "ingress.port",
     }
+    own_ports = {enclave.proxy_port: "the proxy's own (enclave.proxy_port)"}
+    own_ports |= {address_and_port(forward.listen)[1]: "of enclave.forwards" for forward in enclave.forwards}
     own_listen = [(host.interface, host.port, "host_proxy.port")]
     if host.health_port:
         own_listen.append((host.health_interface, host.health_port, "host_proxy.health_port"))
@@ -98,11 +115,12 @@ def _of_forwards(settings: Settings) -> Iterator[Contradiction]:
                 yield _in_ingress(f"addresses other than ours, and {forward.listen} is {owner}", owner)
         if listen in seen_listen:
             yield _in_ingress(f"an address for each forward, and {forward.listen} has two")
-        if forward.to == enclave.proxy_port:
+        if (owner := own_ports.get(forward.to, "")) != "":
             yield _in_ingress(
-                f"ports of the application, and {forward.to} is the proxy's own (enclave.proxy_port): whoever reaches "
-                "the host would use it as the enclave does",
+                f"ports of the application, and {forward.to} is {owner}: whoever reaches the host would use it as the "
+                "enclave does",
                 "enclave.proxy_port",
+                "enclave.forwards",
             )
         seen_vsock.add(forward.vsock)
         seen_listen.add(listen)
@@ -123,6 +141,9 @@ def _of_attestation(settings: Settings) -> Iterator[Contradiction]:
     if ingress.application is not None and ingress.application == enclave.proxy_port:
         why = "through the proxy's own port whoever reaches the host would use it as the enclave does"
         yield Contradiction(("ingress.application", "enclave.proxy_port"), "another port than enclave.proxy_port", why)
+    if ingress.application in {address_and_port(forward.listen)[1] for forward in enclave.forwards}:
+        keys = ("ingress.application", "enclave.forwards")
+        yield Contradiction(keys, "another port than those of enclave.forwards", "they lead out of the enclave")
     for key in ("application", "client_ca_file"):
         if getattr(ingress, key) is not None and (attestation.device is None or not ingress.port):
             involved = (f"ingress.{key}", "attestation.device", "ingress.port")

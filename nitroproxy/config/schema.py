@@ -66,6 +66,22 @@ def address_and_port(text: str) -> tuple[str, int]:
     return str(ip_address(address)), int(port)
 
 
+def _loopback_and_port(text: str) -> None:
+    if not ip_address(address_and_port(text)[0]).is_loopback:
+        raise ValueError("whoever reaches it uses the forward as the application does")
+
+
+def destination(text: str) -> tuple[str, int]:
+    """The host, in its normal form, and the port of *text*, ``db.example:5432``.
+
+    :raises ValueError: when it is not that.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= 65535:
+        raise ValueError
+    return normalize_host(host), int(port)
+
+
 def _vsock_port(port: int) -> None:
     if port == _HEARTBEAT_PORT:
         raise ValueError(f"nitro-cli uses {_HEARTBEAT_PORT} for the heartbeat of a starting enclave")
@@ -107,6 +123,11 @@ _Interface = Annotated[
 _AddressAndPort = Annotated[
     str, Meta(extra=_rule("an IP address and a port such as 0.0.0.0:443 or [::]:443", address_and_port))
 ]
+_LoopbackAndPort = Annotated[
+    str,
+    Meta(extra=_rule("a loopback address and a port such as 127.0.0.1:5432 or [::1]:5432", _loopback_and_port)),
+]
+_Destination = Annotated[str, Meta(extra=_rule("a host and a port such as db.example:5432", destination))]
 _Patterns = Annotated[tuple[str, ...], Meta(extra=_rule("a host:port pattern", _pattern))]
 _Networks = Annotated[tuple[str, ...], Meta(extra=_rule("a network such as 10.0.0.0/8", ip_network))]
 _Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -160,6 +181,22 @@ class Transparent(Struct, frozen=True, forbid_unknown_fields=True):
     ] = True
 
 
+class EnclaveForward(Struct, frozen=True, forbid_unknown_fields=True):
+    """A port in the enclave that leads to one destination outside, for applications that know no proxy."""
+
+    listen: Annotated[
+        _LoopbackAndPort, Meta(description="Where the enclave daemon listens: a loopback address and a TCP port.")
+    ]
+    to: Annotated[_Destination, Meta(description="The destination, which egress must allow.")]
+    tls: Annotated[
+        bool,
+        Meta(
+            description="true: the enclave daemon starts TLS with the destination and verifies it as for https://, for "
+            "applications without; false: bytes pass as they are."
+        ),
+    ] = False
+
+
 class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
     """The enclave and the proxy in it."""
 
@@ -198,6 +235,10 @@ class Enclave(Struct, frozen=True, forbid_unknown_fields=True):
         Transparent,
         Meta(description="Proxying for applications in the enclave that know no proxy."),
     ] = Transparent()
+    forwards: Annotated[
+        tuple[EnclaveForward, ...],
+        Meta(max_length=64, description="Ports in the enclave that lead to one destination each, byte by byte."),
+    ] = ()
 
 
 class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,8 +1,9 @@
 """The enclave daemon: the proxy whose TLS starts inside the enclave.
 
 `service` is its plugin, `components` what the composition roots run, and `once` what the daemon has once. `router`
-decides where a request goes, `dialer` connects to a destination through the relay and starts TLS, `application`
-connects to the application's ports, `health` examines the relay and what lies beyond it.
+decides where a request goes, `dialer` connects to a destination through the relay and starts TLS, `forwards` are the
+ports that lead to one destination each, `application` connects to the application's ports. `health` examines the relay
+and what lies beyond it, `shipped_log` takes the log to the host.
 
 To attest, the daemon passes the `gates` at its start and has an `identity` from then on. `attestor` holds that and the
 Nitro Security Module, which `nsm` asks and `nsm_device` talks to; `pages` ask the attestor. `ingress` routes what

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.web.server import Request, Site
 
 from nitroproxy import __version__
-from nitroproxy.config.schema import Settings
+from nitroproxy.config.schema import Settings, address_and_port
 from nitroproxy.daemon.ingress import IngressListeners, Way, inside_servers
 from nitroproxy.daemon.role import CLOSE_IDLE, AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
@@ -32,6 +32,7 @@ from nitroproxy.daemon.wiring import (
 )
 from nitroproxy.enclave.application import LOOPBACK, ApplicationEndpoint, ingress_check
 from nitroproxy.enclave.dialer import Dialer
+from nitroproxy.enclave.forwards import ForwardRouter, forward_routers
 from nitroproxy.enclave.health import HealthOfEnclave, attestation_check
 from nitroproxy.enclave.identity import IdentityState
 from nitroproxy.enclave.ingress import Application, IngressRouter
@@ -47,11 +48,12 @@ from nitroproxy.enclave.once import (
 )
 from nitroproxy.enclave.pages import Attesting, add_pages, nothing_exported
 from nitroproxy.enclave.router import EnclaveRouter, enclave_root
+from nitroproxy.enclave.shipped_log import ShippedLog
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.opening import Opening
+from nitroproxy.proxy.opening import Opening, passage
 from nitroproxy.proxy.passage import PassageRouter
 from nitroproxy.proxy.places import Places
 from nitroproxy.proxy.settings import ListenerSettings
@@ -61,8 +63,7 @@ from nitroproxy.telemetry.attestation import HandshakeMetrics
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.health import Check, LocalRoot
 from nitroproxy.telemetry.memory import machine_memory
-from nitroproxy.telemetry.metrics import ConnectMetrics, TLSMetrics, limit_metrics, one_counter, pool_metrics
-from nitroproxy.telemetry.shipping import LogShipper, post_to
+from nitroproxy.telemetry.metrics import TLSMetrics, limit_metrics, pool_metrics
 from nitroproxy.tls.server import exported_of
 from nitroproxy.transparent.destination import Destinations
 from nitroproxy.transparent.examination import Examination
@@ -78,27 +79,7 @@ class _Built:
     for_enclave: EnclaveRouter
     for_outside: IngressRouter
     application: Pool
-
-
-class ShippedLog:
-    """A process's log on its way to the host.
-
-    Each process of the daemon sends its own, in a session of its own, and not through the supervisor: that would have
-    to carry a line for each request of every worker. What a worker that is killed has not sent is lost.
-    """
-
-    def __init__(self, reactor: Any, settings: Settings, deadlines: Deadlines) -> None:
-        endpoint, place = hop_client(reactor, settings, "host", settings.logging.port)
-        self._connects = ConnectMetrics("logs")
-        failure = f"cannot reach the host's log listener at {place}"
-        buffer_bytes = settings.limits.buffer_bytes
-        host = HopEndpoint(endpoint, Kind.RELAY_UNAVAILABLE, failure, buffer_bytes, self._connects.tried)
-        pool = Pool(
-            lambda key, identity: host, deadlines, pool_settings(settings.limits), end_is_proof=lambda key: False
-        )
-        shipper = self.shipper = LogShipper(post_to(pool, deadlines), reactor)
-        lost = one_counter("log_lines_not_shipped", "Log lines lost before the host had them.", lambda: shipper.dropped)
-        self.sources = [self._connects.collect, lost]
+    forwards: Sequence[ForwardRouter]
 
 
 class EnclaveProxy:
@@ -129,6 +110,10 @@ class EnclaveProxy:
             for opening in openings
         ]
         self._from_outside = DownstreamFactory(HOP, built.for_outside, _outside(settings), process.deadlines, observer)
+        self._forwards = [
+            DownstreamFactory(HOP, router, from_enclave, process.deadlines, observer, places, passage())
+            for router in built.forwards
+        ]
         instruments.metrics.sources += [
             self._handshakes.collect,
             pool_metrics("destinations", lambda: self._built.pool),
@@ -148,7 +133,7 @@ class EnclaveProxy:
             outside = [self._from_outside]
         self.factories: Sequence[DownstreamFactory] = [
             *(*self._ingress.factories, *outside),
-            *(self._from_parent, *self._from_enclave),
+            *(self._from_parent, *self._from_enclave, *self._forwards),
         ]
         self.at_end: Sequence[Callable[[], object]] = [self._retire]
 
@@ -206,7 +191,10 @@ class EnclaveProxy:
         for_parent, for_enclave = router(own=False), router(own=True)
         application = self._application_pool(settings)
         outside = self._outside_router(settings, application, for_parent)
-        return _Built(pool, for_parent, for_enclave, outside, application)
+        # What speaks TLS through a forward is no HTTP: it offers no protocol.
+        make_tls = partial(tls_of, settings, self._handshakes, protocols=())
+        forwards = forward_routers(settings.enclave.forwards, policy, dialer, make_tls)
+        return _Built(pool, for_parent, for_enclave, outside, application, forwards)
 
     def _application_pool(self, settings: Settings) -> Pool:
         """Connections to the application in the enclave."""
@@ -254,10 +242,12 @@ class EnclaveProxy:
             self._from_parent.settings, from_enclave = _listeners(settings)
             for factory in self._from_enclave:
                 factory.router, factory.settings = built.for_enclave, from_enclave
+            for factory, forward in zip(self._forwards, built.forwards, strict=True):
+                factory.router, factory.settings = forward, from_enclave
             self._from_outside.router, self._from_outside.settings = built.for_outside, _outside(settings)
             old.pool.retire()
             old.application.retire()
-            for factory in (self._from_parent, *self._from_enclave, self._from_outside):
+            for factory in (self._from_parent, *self._from_enclave, self._from_outside, *self._forwards):
                 factory.end_refused_tunnels()
 
         return commit
@@ -332,6 +322,8 @@ class EnclaveRole:
             servers.append(Server(*tcp_server(reactor, enclave.proxy_interface, enclave.proxy_port), HOP))
         given = [activated(reactor, name, "enclave-init's") for name in transparent_listeners(settings)]
         servers += [Server(*server, HOP) for server in given if server is not None]
+        forwards = [address_and_port(forward.listen) for forward in enclave.forwards]
+        servers += [Server(*tcp_server(reactor, host, port), HOP) for host, port in forwards]
         ingress = inside_servers(reactor, settings)
         if settings.attestation.device is not None and port:
             ingress.append(Server(*hop_server(reactor, settings, "enclave", port), HOP))

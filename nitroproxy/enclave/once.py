@@ -38,13 +38,14 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(settings.egress.allow, settings.egress.deny)
 
 
-def tls_of(settings: Settings, handshakes: TLSMetrics) -> TLSClient:
+def tls_of(settings: Settings, handshakes: TLSMetrics, protocols: Sequence[bytes] = (b"http/1.1",)) -> TLSClient:
     """TLS with destinations.
 
+    :param protocols: those that are offered (ALPN).
     :raises Unloadable: when a file that the section tls names cannot be used.
     """
     try:
-        return TLSClient(tls_settings(settings.tls), shook_hands=handshakes.shook_hands)
+        return TLSClient(tls_settings(settings.tls), protocols=protocols, shook_hands=handshakes.shook_hands)
     except TLSFileError as error:
         raise Unloadable(str(error)) from error
 

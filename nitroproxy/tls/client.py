@@ -4,7 +4,7 @@ have succeeded (`handshake`), so nothing can be written before."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -37,6 +37,7 @@ _T = TypeVar("_T")
 class TLSClient:
     """Makes TLS connections to destinations. A reload of the configuration makes a new one.
 
+    :param protocols: those that are offered to destinations (ALPN); none: the extension is not sent.
     :param shook_hands: called after each handshake with the failure or None, and whether a session was resumed.
     :param now: a monotonic clock, in seconds.
     :param wall: the time of day, in seconds since the epoch.
@@ -49,6 +50,7 @@ class TLSClient:
         self,
         settings: TLSSettings,
         *,
+        protocols: Sequence[bytes] = (b"http/1.1",),
         shook_hands: Callable[[Kind | None, bool], object] = lambda error, resumed: None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -59,7 +61,7 @@ class TLSClient:
         self._clocks = Clocks(now, wall)
         problems: list[tuple[str, str]] = []
         anchors = _collecting(problems, lambda: load_anchors(settings)) or []
-        contexts = _collecting(problems, lambda: Contexts(settings, anchors, _certificate_verified))
+        contexts = _collecting(problems, lambda: Contexts(settings, anchors, _certificate_verified, protocols))
         if contexts is None or problems:
             raise TLSFileError(problems)
         self._contexts = contexts

@@ -21,16 +21,20 @@ class Contexts:
     """The context for each destination.
 
     :param verify: OpenSSL's verify callback (SSL_CTX_set_verify).
+    :param protocols: those that are offered (ALPN, RFC 7301); none: the extension is not sent.
     :raises TLSFileError: naming every file of a client certificate that cannot be used.
     """
 
-    def __init__(self, settings: TLSSettings, anchors: Sequence[Anchor], verify: VerifyCallback) -> None:
+    def __init__(
+        self, settings: TLSSettings, anchors: Sequence[Anchor], verify: VerifyCallback, protocols: Sequence[bytes]
+    ) -> None:
         identities = _load_identities(settings)
         contexts: dict[str, tuple[SSL.Context, Identity | None]] = {
-            one.pattern: (_with_identity(_context(settings, anchors, verify), one), one) for one in identities
+            one.pattern: (_with_identity(_context(settings, anchors, verify, protocols), one), one)
+            for one in identities
         }
         try:
-            self._by_pattern = ByPattern(contexts, (_context(settings, anchors, verify), None))
+            self._by_pattern = ByPattern(contexts, (_context(settings, anchors, verify, protocols), None))
         except PatternError as error:
             raise TLSFileError([("client_certificates", str(error))]) from error
 
@@ -51,11 +55,14 @@ def _load_identities(settings: TLSSettings) -> list[Identity]:
     return identities
 
 
-def _context(settings: TLSSettings, anchors: Sequence[Anchor], verify: VerifyCallback) -> SSL.Context:
+def _context(
+    settings: TLSSettings, anchors: Sequence[Anchor], verify: VerifyCallback, protocols: Sequence[bytes]
+) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.min_version])
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-    context.set_alpn_protos([b"http/1.1"])
+    if protocols:
+        context.set_alpn_protos(list(protocols))
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # An idle connection needs none: 41 KiB each instead of 70.
     if not settings.verify:
         context.set_verify(SSL.VERIFY_NONE)
