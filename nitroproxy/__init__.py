@@ -49,7 +49,8 @@ answered by 101, the exchange becomes a tunnel on every hop.
 builds and measures its images. Around it: `config`
 loads the configuration, `daemon` is the life of a process (`daemon.service`: sockets, signals, watchdog;
 `daemon.reload`), `workers` runs a daemon on several processes, `telemetry` is health, metrics and logs, `sockets` and
-`vsock` are what lies below the engine. `commands` is the ``nitroproxy`` command and `demo` the demonstration.
+`vsock` are what lies below the engine. `commands` is the ``nitroproxy`` command, `demo` the demonstration, and `deploy`
+takes a build to an instance.
 """
 
 __version__ = "0.1.0"

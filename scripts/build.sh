@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the enclave image and the container images. See usage below.
+# Builds the enclave image, the container images, and what is deployed to an instance. See usage below.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -8,6 +8,8 @@ cache=$build/cache
 # Later than 0, which docker/finish.py gives to Twisted's plugins: their cache must be newer than they are.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1} PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
 cd "$root"
+# shellcheck source=scripts/artifacts.sh
+source "$root/scripts/artifacts.sh"
 
 usage() {
     cat <<'TEXT'
@@ -17,6 +19,8 @@ usage: scripts/build.sh [COMMAND [OPTION...]]
   docker     make the container images nitroproxy-enclave, nitroproxy-host and nitroproxy-demo
   enclave    make build/enclave-emulator.eif, or with Nitro's boot files build/enclave.eif; build/measurements.json and
              build/policy.json beside it
+  artifacts  make build/nitroproxy-VERSION: what deploy.sh takes to an instance, the enclave image and all that the host
+             needs; build/deploy.sh leads to it
   base       make the small Debian root anew that enclave uses, with today's packages
   clean      remove build/
   help       this text
@@ -32,13 +36,16 @@ Options of enclave:
   --kernel FILE, --boot DIR, --cmdline FILE
                       a kernel, a boot ramdisk's tree, a command line of your own in the place of the blobs'
   --emulator          make the emulator's image although Nitro's boot files are there
+  --with-nitro-cli    have nitro-cli build-enclave make build/enclave.eif, from the Docker image that --from names
   --role ARN, --instance ID, --public
                       on which instances policy.json accepts the image; fill in the file without one
   -- COMMAND...       the application, started when the proxy listens [none: the enclave is a proxy for its host]; an image
                       or archive that --from names has its own
 
 enclave without --from needs Debian or Ubuntu, and root. The same files and packages give the same bytes.
+
 TEXT
+    artifacts_usage
 }
 
 say() { printf '%s\n' "$*" >&2; }
@@ -124,10 +131,7 @@ machine() { case $(uname -m) in x86_64 | aarch64) uname -m ;; *) die "there are 
 # What the image installs, for its Python and machine and not for those that build.
 make_wheels() {
     say "downloading the locked packages"
-    local arguments=(--only-binary=:all: --implementation cp --python-version 3.11) tag
-    for tag in 2_17 2_28 2_34; do arguments+=(--platform "manylinux_${tag}_$(machine)"); done
-    arguments+=(--platform "manylinux2014_$(machine)")
-    "$python" -m pip download --quiet --require-hashes -r requirements.lock "${arguments[@]}" --dest "$1" >&2
+    download "$1" 3.11 "$(machine)"
 }
 
 # The wheel of this tree, from a copy, so that setuptools leaves nothing in it.
@@ -256,7 +260,8 @@ make_saved() {
 engine_works() { command -v "$1" >/dev/null && "$1" info >/dev/null 2>&1; }
 
 cmd_enclave() {
-    local application='' config=etc/config.json from='' blobs='' kernel='' boot='' cmdline='' emulated='' policy=() command=()
+    local application='' config=etc/config.json from='' blobs='' kernel='' boot='' cmdline='' emulated='' nitro='' policy=()
+    local command=()
     while [ $# -gt 0 ]; do
         case $1 in
             --application | --config | --from | --blobs | --kernel | --boot | --cmdline | --role | --instance) [ $# -ge 2 ] || wrong "$1 needs a value" ;;&
@@ -270,6 +275,7 @@ cmd_enclave() {
             --role | --instance) policy=("$1" "$2") ;;
             --public) policy=(--public) && set -- - "$@" ;;
             --emulator) emulated=yes && set -- - "$@" ;;
+            --with-nitro-cli) nitro=yes && set -- - "$@" ;;
             --)
                 shift
                 command=("$@")
@@ -282,8 +288,15 @@ cmd_enclave() {
     [ -f "$config" ] || die "$config: no such file"
     [ -z "$application" ] || [ -d "$application" ] || die "$application: no such directory"
     [ -z "$from" ] || [ -z "$application" ] || wrong "--from takes the root as it is; put the application into it"
+    [ -z "$nitro" ] || [ -n "$from" ] || wrong "--with-nitro-cli makes an image of the Docker image that --from names"
+    [ -z "$nitro" ] || [ -z "$blobs$kernel$boot$cmdline$emulated$application${command[*]}" ] ||
+        wrong "--with-nitro-cli takes boot files, command and application as nitro-cli and the Docker image have them"
     lock
     tools
+    if [ -n "$nitro" ]; then
+        with_nitro_cli
+        return
+    fi
     local source=$build/root arguments=()
     trap 'rm -rf "$build/root" "$cache"/*.new' EXIT
     root_of "$from"
@@ -293,6 +306,16 @@ cmd_enclave() {
     mkdir -p "$build"
     image build --root "$source" --output "$eif" "${arguments[@]}" --measurements "$build/measurements.json" \
         --policy "$build/policy.json" "${policy[@]}"
+}
+
+# nitro-cli empties its output before it begins: beside the image, then renamed.
+with_nitro_cli() {
+    command -v nitro-cli >/dev/null || die "there is no nitro-cli: dnf install aws-nitro-enclaves-cli aws-nitro-enclaves-cli-devel"
+    eif=$build/enclave.eif
+    trap 'rm -f "$build/enclave.eif.new"' EXIT
+    nitro-cli build-enclave --docker-uri "$from" --output-file "$eif.new" >&2 || die "nitro-cli build-enclave failed"
+    image measure "$eif.new" --measurements "$build/measurements.json" --policy "$build/policy.json" "${policy[@]}"
+    mv "$eif.new" "$eif"
 }
 
 # Sets source, and the entry point in arguments, where the root does not say it.
@@ -433,10 +456,13 @@ cmd_clean() {
     find "$build" -mindepth 1 -maxdepth 1 ! -name '__editable__*' -exec rm -rf {} +
 }
 
+# Another script may use the functions.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
+
 verb=${1:-build}
 [ $# -gt 0 ] && shift
 case $verb in
-    enclave) cmd_enclave "$@" ;;
+    enclave | artifacts) "cmd_$verb" "$@" ;;
     build | docker | base | clean)
         [ $# = 0 ] || wrong "$verb takes no options"
         "cmd_$verb"

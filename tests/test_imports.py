@@ -90,6 +90,10 @@ class ImportTests(SynchronousTestCase):
         forbidden = ("socket", "OpenSSL", *(f"nitroproxy.{name}" for name in ours))
         self.assertEqual(self.offenders(("nitroproxy.proxy",), forbidden), [])
 
+    def test_deploy(self) -> None:
+        """deploy.sh runs on a bare Python: until the wheels are unpacked there is the standard library alone."""
+        self.assertEqual(self.offenders(("nitroproxy.deploy",), ("twisted", "nitroproxy.daemon.wiring")), [])
+
     def test_no_circle(self) -> None:
         """No two modules need each other, be it for types alone: each can be read on what it imports."""
         graph = {name: imported & self.modules.keys() - {name} for name, imported in self.modules.items()}
@@ -129,6 +133,7 @@ class ImportTests(SynchronousTestCase):
             "nitroproxy.workers.worker_daemon",
             "nitroproxy.commands",
             "nitroproxy.config",
+            "nitroproxy.deploy",
         )
         composing = ("nitroproxy.config", "nitroproxy.daemon.wiring", "nitroproxy.daemon.service")
         # A policy file has comments as the configuration has, and is read by the same reader.
