@@ -46,7 +46,7 @@ it knows no proxy, by a connection that `transparent` leads there (`proxy.openin
 answered by 101, the exchange becomes a tunnel on every hop.
 
 `attestation` verifies what an enclave says it is, `kms` opens what AWS KMS encrypts for an enclave, `image` reads,
-builds and measures its images. Around it: `config`
+builds and measures its images, `credentials` is a daemon that gets the instance role's. Around it: `config`
 loads the configuration, `daemon` is the life of a process (`daemon.service`: sockets, signals, watchdog;
 `daemon.reload`), `workers` runs a daemon on several processes, `telemetry` is health, metrics and logs, `sockets` and
 `vsock` are what lies below the engine. `commands` is the ``nitroproxy`` command, `demo` the demonstration, and `deploy`

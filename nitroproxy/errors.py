@@ -17,7 +17,7 @@ DETAIL_BYTES: Final = 512
 #: The hops that can find a failure. A name outside this set, in another hop's answer, is not a hop of ours.
 HOPS: Final = frozenset(
     {"nitroproxy-host", "nitroproxy-enclave", "nitroproxy-relay"}
-    | {"nitroproxy-ingress", "nitroproxy-logs", "nitroproxy-health"}
+    | {"nitroproxy-ingress", "nitroproxy-logs", "nitroproxy-health", "nitroproxy-credentials"}
 )
 
 
@@ -75,6 +75,7 @@ class Kind(enum.Enum):
     UNKNOWN_NAME = (403, "destination_ip_prohibited", "The address stands for a name that is not known")
     CROSS_SITE_REQUEST = (403, "http_request_denied", "A browser sent this request for another site")
     PEER_DENIED = (403, "http_request_denied", "This peer may not use this listener")
+    PAGE_DENIED = (403, "http_request_denied", "This page does not answer such a request")
 
     # The way to the destination.
     DNS_ERROR = (502, "dns_error", "The destination's name could not be resolved")
@@ -107,6 +108,7 @@ class Kind(enum.Enum):
     CONNECTION_LIMIT_REACHED = (503, "connection_limit_reached", "The proxy is at its connection limit")
     DRAINING = (503, "destination_unavailable", "The proxy is shutting down")
     ATTESTATION_UNAVAILABLE = (503, "proxy_internal_error", "The enclave cannot attest at present")
+    CREDENTIALS_UNAVAILABLE = (503, "destination_unavailable", "There are no credentials of the instance's role")
     INTERNAL_ERROR = (500, "proxy_internal_error", "The proxy failed")
 
     def __init__(self, status: int, proxy_status: str, title: str) -> None:
@@ -132,6 +134,7 @@ RETRY_AFTER_SECONDS = {
     Kind.CONNECTION_LIMIT_REACHED: 1,
     Kind.DRAINING: 1,
     Kind.ATTESTATION_UNAVAILABLE: 1,
+    Kind.CREDENTIALS_UNAVAILABLE: 1,
 }
 
 

@@ -1,4 +1,5 @@
-"""Random and mutated bytes for everything that parses: the HTTP readers, the relay's preamble, the configuration.
+"""Random and mutated bytes for everything that parses: the HTTP readers, the relay's preamble, the configuration, what
+KMS encrypts; and for the page that gives credentials to who has the token.
 
 `python -m tests.fuzz [SECONDS] [--seed N]` (``scripts/dev.sh fuzz``) goes on until the time is over or something is
 found; a finding is printed with the bytes and the seed that lead to it. Besides never failing in any way but its own,
@@ -9,6 +10,7 @@ must take for the same request.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import random
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,16 +29,22 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from nitroproxy.config.load import ConfigurationError, load
+from nitroproxy.enclave.credentials import CredentialsPage, CredentialsRequests
 from nitroproxy.errors import ProxyError
 from nitroproxy.host.dial import Resolver
 from nitroproxy.host.egress import EgressRouter
 from nitroproxy.http1.messages import Limits, Request, Response
 from nitroproxy.http1.reader import RequestReader, ResponseReader
+from nitroproxy.kms.envelope import NotOpened
+from nitroproxy.kms.recipient import RecipientKey
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.route import Local
 from nitroproxy.proxy.settings import ListenerSettings
-from tests.wire import Wire
+from nitroproxy.telemetry.health import LocalRoot
+from tests.kms import OWN, REAL, own_key, stored
+from tests.wire import OneHop, Wire
 
 _VECTORS: Final = Path(__file__).parent / "vectors"
 _CONFIGURATIONS: Final = Path(__file__).parent.parent / "etc"
@@ -241,6 +250,39 @@ def fuzz_configuration(chance: random.Random, data: bytes) -> None:
                 raise Finding("refused without a reason") from error
 
 
+def fuzz_kms(chance: random.Random, data: bytes) -> None:
+    """An envelope of KMS: a secret, or the one failure."""
+    with contextlib.suppress(NotOpened):
+        _KEY.open(data)
+
+
+def fuzz_credentials(chance: random.Random, data: bytes) -> None:
+    """The credentials page: whatever it receives, without the token it asks the host for nothing."""
+    relay, requests = OneHop(), CredentialsRequests()
+    root = LocalRoot("nitroproxy-fuzz")
+    token_sha256 = sha256(b"a token that is nowhere else").hexdigest()
+    root.putChild(b"credentials", CredentialsPage(relay.pool, relay.deadlines, token_sha256, requests))
+    hop = OneHop(lambda request: Local(Site(root)))
+    for pieces in cuts(chance, data):
+        wire = hop.client()
+        for piece in pieces:
+            if wire.closed:
+                break
+            wire.receive(piece)
+        hop.pass_time(1.0)
+        wire.settle()
+        wire.lose()
+        if relay.endpoint.waiting:
+            raise Finding("it asks the host")
+
+
+_KEY: Final = RecipientKey(own_key())
+_TOKEN: Final = b"Authorization: 4a3e0ab4a0e3ab4c49c3a9ee0ea4c8b1\r\n"
+_CREDENTIALS_SEEDS: Final = [
+    b"GET /credentials HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n%b\r\n" % fields
+    for fields in (b"", _TOKEN, _TOKEN * 2, b"Authorization:\r\n", b"Via: 1.1 x\r\n" + _TOKEN, b"Origin: null\r\n")
+]
+
 _RELAY_SEEDS: Final = [
     b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (authority, authority)
     for authority in (
@@ -254,6 +296,8 @@ TARGETS: Final[dict[str, tuple[Callable[[random.Random, bytes], None], list[byte
     "requests": (fuzz_requests, seeds("requests_accepted", "requests_refused")),
     "responses": (fuzz_responses, seeds("responses")),
     "relay": (fuzz_relay, [*_RELAY_SEEDS, *seeds("requests_refused")]),
+    "kms": (fuzz_kms, [stored(name) for name in (*REAL, OWN)]),
+    "credentials": (fuzz_credentials, [*_CREDENTIALS_SEEDS, *seeds("requests_refused")]),
     "configuration": (fuzz_configuration, [path.read_bytes() for path in sorted(_CONFIGURATIONS.glob("*.json"))]),
 }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from asn1crypto import algos, cms, core
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_private_key
 
 _DATA: Final = Path(__file__).parent / "data" / "kms"
 
@@ -45,6 +48,29 @@ def changed(change: Change) -> bytes:
     change(info["content"])
     data: bytes = info.dump(force=True)
     return data
+
+
+def envelope_for(
+    public_key: bytes, plaintext: bytes, *, aes_key: bytes | None = None, pad: bytes | None = None
+) -> bytes:
+    """What KMS would answer to a request with the key *public_key*, in DER."""
+    secret, iv = aes_key or os.urandom(32), os.urandom(16)
+    left = 16 - len(plaintext) % 16
+    padded = plaintext + (bytes([left]) * left if pad is None else pad)
+    used = (secret + bytes(32))[:32]
+    encryptor = Cipher(algorithms.AES(used), modes.CBC(iv)).encryptor()
+    ciphertext = encryptor.update(padded) + encryptor.finalize()
+    public = load_der_public_key(public_key)
+    assert isinstance(public, rsa.RSAPublicKey)
+    wrapped = public.encrypt(secret, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None))
+
+    def change(enveloped: object) -> None:
+        content = enveloped["encrypted_content_info"]  # type: ignore[index]
+        content["content_encryption_algorithm"]["parameters"] = iv
+        content["encrypted_content"] = ciphertext
+        enveloped["recipient_infos"][0].chosen["encrypted_key"] = wrapped  # type: ignore[index]
+
+    return changed(change)
 
 
 def broken_rules() -> Iterator[tuple[str, bytes]]:

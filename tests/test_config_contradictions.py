@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.config.contradictions import contradictions
 from nitroproxy.config.schema import (
     Attestation,
+    Credentials,
     Egress,
     Enclave,
     EnclaveForward,
@@ -178,3 +179,19 @@ class ContradictionTests(SynchronousTestCase):
         self.assertEqual(self.first_keys(Settings(enclave=port)), ["enclave.proxy_port"])
         port = Enclave(proxy_port=53, transparent=Transparent(enabled=True, dns=False))
         self.assertEqual(self.first_keys(Settings(enclave=port)), [])
+
+    def test_credentials(self) -> None:
+        """SDKs ask for credentials on the loopback only, where the enclave's proxy must listen."""
+        section = Credentials(role="r")
+        for interface, port, right in (
+            ("127.0.0.1", 8080, True),
+            ("::1", 8080, True),
+            ("0.0.0.0", 8080, True),
+            ("::", 8080, True),
+            ("10.0.0.1", 8080, False),
+            ("127.0.0.1", 0, False),
+        ):
+            enclave = Enclave(proxy_interface=interface, proxy_port=port)
+            settings = Settings(enclave=enclave, credentials=section)
+            self.assertEqual(self.first_keys(settings), [] if right else ["credentials.role"], interface)
+            self.assertEqual(self.first_keys(Settings(enclave=enclave)), [])

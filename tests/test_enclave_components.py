@@ -13,7 +13,17 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Attestation, Enclave, Ingress, Limits, Logging, Settings, Tls, Transport
+from nitroproxy.config.schema import (
+    Attestation,
+    Credentials,
+    Enclave,
+    Ingress,
+    Limits,
+    Logging,
+    Settings,
+    Tls,
+    Transport,
+)
 from nitroproxy.daemon.place import Unable
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.enclave import gates
@@ -92,7 +102,7 @@ class EnclaveRoleTests(SynchronousTestCase):
         process = self.process(SUPERVISOR)
         once = self.role.once(process, settings, None)
         self.addCleanup(lambda: [end() for end in once.at_end])
-        self.assertEqual(len(once.answerers), 4)
+        self.assertEqual(len(once.answerers), 6)
         self.assertIn("nitroproxy_nsm_seconds", {family.name for family in process.instruments.metrics.collect()})
         serving = self.role.serving(self.process(1), settings, None, ask_nothing)
         self.assertIsNone(serving._check_identity())
@@ -105,7 +115,7 @@ class EnclaveRoleTests(SynchronousTestCase):
         pages = [
             set(factory.router._site.resource.getStaticEntity(b"enclave").listStaticNames()) for factory in factories
         ]
-        self.assertEqual(pages, [{b"attestation"}, {b"attestation"}, {b"attestation", b"random"}])
+        self.assertEqual(pages, [{b"attestation"}, {b"attestation"}, {b"attestation", b"random", b"kms"}])
         attested: Any = serving._attested
         served = attested._context
         self.assertIsNotNone(served)
@@ -151,6 +161,26 @@ class EnclaveRoleTests(SynchronousTestCase):
         factories: Any = serving.factories
         for factory in factories:
             self.assertIsNone(factory.router._site.resource.getStaticEntity(b"enclave"))
+
+    def test_credentials(self) -> None:
+        """Applications in the enclave find the credentials' page where there are a role and a token; the host never."""
+        for section, here in (
+            (Credentials(), False),
+            (Credentials(role="r"), False),
+            (Credentials(token_sha256="0" * 64), False),
+            (Credentials(role="r", token_sha256="0" * 64), True),
+        ):
+            settings = self.changed(credentials=section)
+            process = self.process()
+            serving = self.role.serving(process, settings, None, ask_nothing)
+            for _ in range(2):
+                factories: Any = serving.factories
+                parent, own = (factory.router._site.resource.getStaticEntity(b"enclave") for factory in factories)
+                self.assertIsNone(parent)
+                self.assertEqual(own is not None and own.listStaticNames() == [b"credentials"], here)
+                serving.prepare(settings)()
+            counted = {family.name for family in process.instruments.metrics.collect()}
+            self.assertEqual("nitroproxy_credentials_requests" in counted, section.role is not None)
 
     def test_gate_fails(self) -> None:
         """A gate that fails ends the daemon with one line that names it."""

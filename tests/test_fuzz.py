@@ -6,6 +6,7 @@ import random
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.enclave.credentials import CredentialsPage
 from tests import fuzz
 from tests.fuzz import Finding
 
@@ -37,3 +38,10 @@ class FuzzTests(SynchronousTestCase):
             changed = [*mine]
             changed[position] = wrong
             self.assertRaises(Finding, fuzz.agrees, [changed], data)
+
+    def test_credentials_are_found(self) -> None:
+        """A page that asks the host without the token is a finding."""
+        data = b"GET /credentials HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        fuzz.fuzz_credentials(random.Random(1), data)
+        self.patch(CredentialsPage, "_check_token", lambda page, request: None)
+        self.assertRaises(Finding, fuzz.fuzz_credentials, random.Random(1), data)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Egress, Enclave, HostProxy, Limits, Settings, Transport
+from nitroproxy.config.schema import Credentials, Egress, Enclave, HostProxy, Limits, Settings, Transport
 from nitroproxy.daemon.enclave_record import EnclaveRecord, remove_record
 from nitroproxy.daemon.place import Unable
 from nitroproxy.errors import Kind, ProxyError
@@ -91,6 +91,21 @@ class HostRoleTests(SynchronousTestCase):
             self.assertIn("enclave.json cannot be read", error.detail)
             EnclaveRecord(17, "x", "/x.eif", "ab", 1.0).write(directory)
             self.assertTrue(all(listener.settings.accepts(VsockAddress(17, 1)) for listener in listeners))
+
+    def test_credentials(self) -> None:
+        """The relay has the page, and health the check, only where a role is configured; reloads change neither."""
+        for section, pages in ((Credentials(), [b"health"]), (Credentials(role="r"), [b"credentials", b"health"])):
+            self.settings = self.changed(credentials=section)
+            process = self.process()
+            serving = self.role.serving(process, self.settings, None, ask_nothing)
+            daemon = serving._credentials
+            serving.prepare(self.settings)()
+            self.assertIs(serving._credentials, daemon)
+            relay: Any = serving._relay.router
+            site = relay._site
+            self.assertEqual(sorted(site.resource.children), pages)
+            counted = [metric.name for metric in process.instruments.metrics.collect()]
+            self.assertEqual("nitroproxy_credentials_requests" in counted, len(pages) == 2)
 
     def test_own_addresses(self) -> None:
         """Without this machine's own addresses the address guard would guard nothing: the daemon does not start."""

@@ -65,6 +65,7 @@ class ImportTests(SynchronousTestCase):
             "nitroproxy.config.load",
             "nitroproxy.image",
             "nitroproxy.kms",
+            "nitroproxy.credentials.document",
         )
         self.assertEqual(self.offenders(pure, ("twisted", "socket", "OpenSSL", "zope")), [])
 
@@ -111,7 +112,7 @@ class ImportTests(SynchronousTestCase):
         """Only the composition roots read the configuration and touch the global reactor; no module imports them."""
         everything, roots = (
             ("nitroproxy",),
-            tuple(f"nitroproxy.{role}.service" for role in ("host", "enclave")),
+            tuple(f"nitroproxy.{role}.service" for role in ("host", "enclave", "credentials")),
         )
         self.assertEqual(self.offenders(everything, roots), [])
         readers = (
@@ -123,6 +124,7 @@ class ImportTests(SynchronousTestCase):
             "nitroproxy.enclave.forwards",
             "nitroproxy.enclave.once",
             "nitroproxy.enclave.shipped_log",
+            "nitroproxy.credentials.components",
             "nitroproxy.daemon.role",
             "nitroproxy.daemon.alone",
             "nitroproxy.daemon.wiring",

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.fetch import fetch
-from tests.wire import OneHop
+from tests.wire import OneHop, split_head
 
 
 class FetchTests(SynchronousTestCase):
@@ -26,6 +26,26 @@ class FetchTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.result), (503, b"abc"))
         wire.settle()
         self.assertEqual(self.hop.pool.open, 0)
+
+    def test_request(self) -> None:
+        """A method, fields, a host and a body of the caller's; a body of no bytes has a length, too."""
+        fetching = fetch(
+            self.hop.pool,
+            "next",
+            b"/x",
+            self.hop.deadlines,
+            1.0,
+            10,
+            method=b"PUT",
+            body=b"",
+            headers=[(b"A", b"b")],
+            host=b"h",
+        )
+        Deferred.fromCoroutine(fetching)
+        self.hop.endpoint.accept()
+        line, fields, _ = split_head(self.hop.endpoint.accept().take())
+        self.assertEqual((line, fields[b"a"], fields[b"host"]), (b"PUT /x HTTP/1.1", b"b", b"h"))
+        self.assertEqual(fields[b"content-length"], b"0")
 
     def failure(self) -> Kind:
         error: ProxyError = self.failureResultOf(self.result, ProxyError).value

@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from nitroproxy.commands.install_units import install_units
-from nitroproxy.config.schema import Limits, Transport
+from nitroproxy.config.schema import Credentials, Limits, Transport
 from nitroproxy.daemon.enclave_record import NAME
 
 ROOT = Path(__file__).parent.parent
@@ -96,11 +96,43 @@ class UnitTests(SynchronousTestCase):
         """AF_VSOCK is allowed where it is needed, and what breaks pyOpenSSL's callbacks is not asked for."""
         for unit in UNITS:
             text = unit.read_text()
-            self.assertRegex(text, r"(?m)^RestrictAddressFamilies=.*\bAF_VSOCK\b", unit.name)
+            if unit.name != "nitroproxy-credentials.service":
+                self.assertRegex(text, r"(?m)^RestrictAddressFamilies=.*\bAF_VSOCK\b", unit.name)
             self.assertNotRegex(text, r"(?m)^MemoryDenyWriteExecute=", unit.name)
 
+    def test_metadata_service(self) -> None:
+        """One unit can reach the metadata service, and nothing else; those that take bytes from elsewhere cannot."""
+        addresses = "169.254.169.254 fd00:ec2::254"
+        self.assertEqual(Credentials().metadata_url, f"http://{addresses.split()[0]}")
+        for unit in UNITS:
+            allowed, denied = (
+                re.findall(rf"(?m)^IPAddress{what}=(.*)$", unit.read_text()) for what in ("Allow", "Deny")
+            )
+            if unit.name == "nitroproxy-credentials.service":
+                self.assertEqual((allowed, denied), ([addresses], ["any"]))
+                self.assertNotRegex(unit.read_text(), r"(?m)^RestrictAddressFamilies=.*VSOCK")
+            else:
+                self.assertEqual(allowed, [], unit.name)
+                self.assertIn(denied, ([addresses], ["any"]), unit.name)
+
+    def test_credentials_socket(self) -> None:
+        """The socket is where the configuration says, in a directory for one group, in which the host daemon is."""
+        unit = (ROOT / "systemd/nitroproxy-credentials.service").read_text()
+        directory = Path(Credentials().socket).parent
+        self.assertEqual(directory.parent, Path("/run"))
+        for line in (f"RuntimeDirectory={directory.name}", "RuntimeDirectoryMode=0750", "User=nitroproxy-credentials"):
+            self.assertRegex(unit, rf"(?m)^{re.escape(line)}$")
+        group = re.search(r"(?m)^Group=(.*)$", unit)
+        assert group is not None
+        host = (ROOT / "systemd/nitroproxy-host.service").read_text()
+        self.assertRegex(host, rf"(?m)^SupplementaryGroups={group[1]}$")
+        self.assertRegex((ROOT / "systemd/nitroproxy.sysusers").read_text(), rf"(?m)^u {group[1]} - ")
+
     def test_same_sandbox(self) -> None:
-        """The two daemons' units differ in nothing but their names."""
+        """The two daemons' units differ in nothing but their names, and the group of the credentials' socket."""
         host, enclave = ((ROOT / f"systemd/nitroproxy-{role}.service").read_text() for role in ("host", "enclave"))
+        lines = "# The socket of nitroproxy-credentials.service.\nSupplementaryGroups=nitroproxy-credentials\n"
+        self.assertIn(lines, host)
+        host = host.replace(lines, "")
         host = host.replace("nitroproxy-host", "X").replace("gateway and egress relay on the host", "Y")
         self.assertEqual(host, enclave.replace("nitroproxy-enclave", "X").replace("proxy in the enclave", "Y"))

@@ -290,4 +290,4 @@ class OtherTests(SynchronousTestCase):
         metrics.sources.append(pool_metrics("destinations", lambda: OneHop().pool))
         used = {label for family in metrics.collect() for sample in family.samples for label in sample.labels}
         self.assertEqual(used - {"le"} - LABELS, set())
-        self.assertEqual(LABELS - used, {"outcome", "layer", "status"}, "which the host alone has")
+        self.assertEqual(LABELS - used, {"outcome", "layer", "status", "use"}, "which other sources have")

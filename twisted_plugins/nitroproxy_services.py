@@ -1,4 +1,5 @@
-"""`twistd nitroproxy-host` and `twistd nitroproxy-enclave`: names only, so that listing plugins imports nothing."""
+"""`twistd nitroproxy-host`, `nitroproxy-enclave` and `nitroproxy-credentials`: names only, so that listing plugins
+imports nothing."""
 
 from twisted.application.service import ServiceMaker
 
@@ -13,4 +14,10 @@ enclave = ServiceMaker(
     "nitroproxy.enclave.service",
     "The enclave's side of nitroproxy: the proxy whose TLS starts inside the enclave.",
     "nitroproxy-enclave",
+)
+credentials = ServiceMaker(
+    "nitroproxy credentials daemon",
+    "nitroproxy.credentials.service",
+    "The instance role's credentials for the enclave: asks the metadata service, serves a UNIX socket.",
+    "nitroproxy-credentials",
 )

@@ -31,6 +31,7 @@ _FILES: Final = {
     "systemd/nitroproxy-ingress.socket": "etc/systemd/system/nitroproxy-ingress.socket",
     "systemd/nitroproxy-enclave.service": "etc/systemd/system/nitroproxy-enclave.service",
     "systemd/nitroproxy-eif.service": "etc/systemd/system/nitroproxy-eif.service",
+    "systemd/nitroproxy-credentials.service": "etc/systemd/system/nitroproxy-credentials.service",
     "systemd/nitroproxy.sysusers": "etc/sysusers.d/nitroproxy.conf",
     "etc/config.json": CONFIG,
     "etc/nitroproxy.env": "etc/nitroproxy/nitroproxy.env",

@@ -11,7 +11,7 @@ from typing import Final
 
 from nitroproxy.commands.arguments import Subparsers, complain, count
 
-_UNITS: Final = ("host", "enclave", "eif")
+_UNITS: Final = ("host", "enclave", "eif", "credentials")
 _LINES: Final = 200
 _EPILOG: Final = """\
 The enclave sends its log to the host (logging.port), so on the parent instance the log of the host has both. Where the

@@ -62,8 +62,23 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
     yield from _of_forwards(settings)
     yield from _of_attestation(settings)
     yield from _of_transparent(settings)
+    yield from _of_credentials(settings)
     if not settings.tls.verify_certificates and not debug_mode:
         yield Contradiction(("tls.verify_certificates", "DEBUG_MODE"), "true, as DEBUG_MODE is not true")
+
+
+def _of_credentials(settings: Settings) -> Iterator[Contradiction]:
+    """SDKs ask for credentials on the loopback only."""
+    enclave = settings.enclave
+    interface = ip_address(enclave.proxy_interface)
+    if settings.credentials.role is None:
+        return
+    if not enclave.proxy_port:
+        keys = ("credentials.role", "enclave.proxy_port")
+        yield Contradiction(keys, "null, as enclave.proxy_port is 0", "the listener for applications serves them")
+    elif not (interface.is_loopback or interface.is_unspecified):
+        keys = ("credentials.role", "enclave.proxy_interface")
+        yield Contradiction(keys, "null, as enclave.proxy_interface is no loopback address", "SDKs ask there only")
 
 
 def _overlap(one: str, other: str) -> bool:

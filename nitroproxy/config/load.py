@@ -20,6 +20,7 @@ from nitroproxy.config.contradictions import contradictions
 from nitroproxy.config.jsonc import Members, UnreadableError, read
 from nitroproxy.config.schema import (
     Attestation,
+    Credentials,
     Egress,
     Enclave,
     HostProxy,
@@ -37,6 +38,7 @@ __all__ = [
     "Attestation",
     "Configuration",
     "ConfigurationError",
+    "Credentials",
     "Egress",
     "Enclave",
     "HostProxy",

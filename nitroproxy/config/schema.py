@@ -7,10 +7,12 @@ The structs are plain values. This module knows neither where a value comes from
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -80,6 +82,23 @@ def destination(text: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= 65535:
         raise ValueError
     return normalize_host(host), int(port)
+
+
+def _address_url(url: str) -> None:
+    parts = urlsplit(url)
+    _address(parts.hostname or "")
+    if url != f"http://{parts.netloc}" or "@" in url or url.endswith(":") or parts.port == 0:
+        raise ValueError
+
+
+def _role_name(name: str) -> None:
+    if not re.fullmatch(r"[0-9A-Za-z_+=,.@-]{1,64}", name) or not name.strip("."):
+        raise ValueError("an ARN or an instance profile is not it" if "/" in name else "")
+
+
+def _sha256(digits: str) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError
 
 
 def _vsock_port(port: int) -> None:
@@ -546,6 +565,38 @@ class Attestation(Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
 
 
+class Credentials(Struct, frozen=True, forbid_unknown_fields=True):
+    """The instance role's credentials for the application in the enclave."""
+
+    role: Annotated[
+        str | None,
+        Meta(
+            description="The instance's role, whose credentials nitroproxy-credentials.service gets for the enclave; "
+            "null: the enclave gets none.",
+            extra=_rule("the name of a role: up to 64 letters, digits and _+=,.@-", _role_name),
+        ),
+    ] = None
+    socket: Annotated[_AbsolutePath, Meta(description="The UNIX socket at which the host daemon asks for them.")] = (
+        "/run/nitroproxy-credentials/credentials.sock"
+    )
+    metadata_url: Annotated[
+        str,
+        Meta(
+            pattern="^http://",
+            description="The instance metadata service; http://[fd00:ec2::254] where there is no IPv4.",
+            extra=_rule("http:// and an IP address, perhaps with a port", _address_url),
+        ),
+    ] = "http://169.254.169.254"
+    token_sha256: Annotated[
+        str | None,
+        Meta(
+            description="The SHA-256, in hex, of the token with which an application in the enclave asks for them. "
+            "enclave-init makes a token at each start and sets this; null: no application gets any.",
+            extra=_rule("64 hexadecimal digits in lower case", _sha256),
+        ),
+    ] = None
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The configuration of nitroproxy. The same file serves the daemon on the host and the one in the enclave."""
 
@@ -558,6 +609,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     logging: Logging = Logging()
     attestation: Attestation = Attestation()
+    credentials: Credentials = Credentials()
 
 
 def json_schema() -> str:

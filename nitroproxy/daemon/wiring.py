@@ -178,7 +178,7 @@ def activated_socket(reactor: Any, name: str) -> int | None:
 
 def instruments_of(
     reactor: Any,
-    role: Party,
+    role: str,
     settings: Settings,
     output: int,
     worker: int | None,

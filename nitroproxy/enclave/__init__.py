@@ -7,7 +7,8 @@ and what lies beyond it, `shipped_log` takes the log to the host.
 
 To attest, the daemon passes the `gates` at its start and has an `identity` from then on. `attestor` holds that and the
 Nitro Security Module, which `nsm` asks and `nsm_device` talks to; `pages` ask the attestor. `ingress` routes what
-comes from outside to the attested listener.
+comes from outside to the attested listener. Applications in the enclave get from `kms` what opens answers of AWS KMS,
+from `credentials` the instance role's; `local_client` judges who asks.
 
 `init_root` is the composition root of the enclave's entry point: it joins `init`, which decides what runs, with
 `init_children`, which starts, reads and reaps processes, `init_activation`, by which the daemon gets sockets that init

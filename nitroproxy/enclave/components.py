@@ -31,11 +31,13 @@ from nitroproxy.daemon.wiring import (
     tcp_server,
 )
 from nitroproxy.enclave.application import LOOPBACK, ApplicationEndpoint, ingress_check
+from nitroproxy.enclave.credentials import CredentialsPage, CredentialsRequests
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.forwards import ForwardRouter, forward_routers
 from nitroproxy.enclave.health import HealthOfEnclave, attestation_check
 from nitroproxy.enclave.identity import IdentityState
 from nitroproxy.enclave.ingress import Application, IngressRouter
+from nitroproxy.enclave.kms import add_kms_pages
 from nitroproxy.enclave.once import (
     HOP,
     EnclaveOnce,
@@ -46,7 +48,7 @@ from nitroproxy.enclave.once import (
     tls_of,
     transparent_listeners,
 )
-from nitroproxy.enclave.pages import Attesting, add_pages, nothing_exported
+from nitroproxy.enclave.pages import Attesting, add_pages, below_prefix, nothing_exported
 from nitroproxy.enclave.router import EnclaveRouter, enclave_root
 from nitroproxy.enclave.shipped_log import ShippedLog
 from nitroproxy.errors import Kind
@@ -93,8 +95,11 @@ class EnclaveProxy:
         self._whole = whole
         self._ask_once = ask_once
         self._attesting = Attesting(ask_once) if settings.attestation.device is not None else None
+        self._credentials = CredentialsRequests() if settings.credentials.role is not None else None
         self._identity: IdentityState | None = None
         instruments = process.instruments
+        if self._credentials is not None:
+            instruments.metrics.sources.append(self._credentials.collect)
         self._connects = instruments.watch_connects("relay")
         self._handshakes = TLSMetrics()
         self._names = names_of(settings) if settings.enclave.transparent.enabled else None
@@ -186,6 +191,8 @@ class EnclaveProxy:
             root = enclave_root(health, collect, close_idle)
             if self._attesting is not None:
                 add_pages(root, HOP, self._attesting, nothing_exported, own=own)
+            if own:
+                self._add_own_pages(root, settings, relay)
             return EnclaveRouter(policy, pool, dialer, Site(root), allow_plaintext=settings.tls.allow_plaintext)
 
         for_parent, for_enclave = router(own=False), router(own=True)
@@ -214,6 +221,18 @@ class EnclaveProxy:
             add_pages(root, HOP, self._attesting, _exported, own=False)
         application = Application(pool, (LOOPBACK, ingress.application)) if ingress.application is not None else None
         return IngressRouter(Site(root), application, proxy if ingress.client_ca_file is not None else None)
+
+    def _add_own_pages(self, root: LocalRoot, settings: Settings, relay: HopEndpoint) -> None:
+        """Add what only applications in the enclave may ask for: of KMS, and the role's credentials."""
+        if self._attesting is not None:
+            add_kms_pages(below_prefix(root, HOP), HOP, self._attesting, self._ask_once)
+        token, deadlines = settings.credentials.token_sha256, self._process.deadlines
+        if self._credentials is not None and token is not None:
+            pool = Pool(
+                lambda key, identity: relay, deadlines, pool_settings(settings.limits), end_is_proof=lambda key: False
+            )
+            page = CredentialsPage(pool, deadlines, token, self._credentials)
+            below_prefix(root, HOP).putChild(b"credentials", page)
 
     def take(self, shared: bytes) -> None:
         """See `nitroproxy.daemon.role.Serving`: the enclave's identity."""

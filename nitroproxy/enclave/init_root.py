@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +23,7 @@ from nitroproxy.config.load import Configuration, ConfigurationError, load
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.wiring import hop_client, pool_settings
 from nitroproxy.enclave import init_activation
+from nitroproxy.enclave.credentials import PATH as CREDENTIALS_PATH
 from nitroproxy.enclave.init import WATCHDOG_SECONDS, EnclaveInit, Ending, Plan
 from nitroproxy.enclave.init_children import Account, Children, Command, OnLine
 from nitroproxy.enclave.init_clock import DEVICE as CLOCK
@@ -46,6 +50,15 @@ _NSM: Final = "/dev/nsm"
 _DESCRIPTORS: Final = 65536
 #: Variables of the service manager above init, if there is one: init takes its part.
 _MANAGERS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+#: What SDKs read to find credentials by a URL; an image that sets one of them has its own way.
+_CREDENTIALS_URL: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+_CREDENTIALS_TOKEN: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105  # the variable's name
+_OWN_CREDENTIALS: Final = frozenset(
+    {_CREDENTIALS_URL, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", _CREDENTIALS_TOKEN, f"{_CREDENTIALS_TOKEN}_FILE"}
+)
+#: Tells the daemon which token the application has, and is no use to who reads it.
+_TOKEN_DIGEST: Final = "NITROPROXY_CREDENTIALS_TOKEN_SHA256"  # noqa: S105  # the variable's name
+_TOKEN_BYTES: Final = 32
 #: Bytes of log lines that may wait for the host; the oldest are dropped.
 _WAITING_BYTES: Final = 2 << 20
 #: Seconds for the last lines to reach the console.
@@ -203,11 +216,12 @@ class _Root:
         if self._config is not None:
             arguments += ["--config", self._config]
         words = init_activation.words(sockets, arguments) if sockets else [twistd, *arguments]
-        daemon_environ = {**environ, **variables(place, WATCHDOG_SECONDS)}
+        own_variables, digest = _credentials_variables(settings, environ)
+        daemon_environ = {**environ, **digest, **variables(place, WATCHDOG_SECONDS)}
         command = None
         if self._words:
             program = find_program(self._words[0], environ)
-            own = {**_proxy_variables(settings), **environ}
+            own = {**_proxy_variables(settings), **own_variables, **environ}
             command = Command([program, *self._words[1:]], own, application)
         started = Command(words, daemon_environ, daemon, _DESCRIPTORS, tuple(sockets.values()))
         return Plan(started, command, settings.limits.drain_timeout)
@@ -265,3 +279,21 @@ def _proxy_variables(settings: Settings) -> Mapping[str, str]:
     host = f"[{enclave.proxy_interface}]" if ":" in enclave.proxy_interface else enclave.proxy_interface
     url = f"http://{host}:{enclave.proxy_port}"
     return {"HTTPS_PROXY": url, "https_proxy": url}
+
+
+def _credentials_variables(
+    settings: Settings, environ: Mapping[str, str]
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """How the application finds the role's credentials, with a token that is made now and is nowhere else; and the
+    daemon's variable, by which it knows the token again. Nothing when the image has its own way."""
+    section, enclave = settings.credentials, settings.enclave
+    if section.role is None or section.token_sha256 is not None or not _OWN_CREDENTIALS.isdisjoint(environ):
+        return {}, {}
+    interface = ip_address(enclave.proxy_interface)
+    host = "[::1]" if interface.version == 6 else str(interface) if interface.is_loopback else "127.0.0.1"
+    token = secrets.token_hex(_TOKEN_BYTES)
+    url = f"http://{host}:{enclave.proxy_port}{CREDENTIALS_PATH}"
+    return (
+        {_CREDENTIALS_URL: url, _CREDENTIALS_TOKEN: token},
+        {_TOKEN_DIGEST: sha256(token.encode("ascii")).hexdigest()},
+    )

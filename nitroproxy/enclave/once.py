@@ -18,6 +18,7 @@ from nitroproxy.daemon.role import Commit, Process
 from nitroproxy.daemon.wiring import activated_socket
 from nitroproxy.enclave.attestor import Attestor, open_attestor
 from nitroproxy.enclave.gates import GateFailed
+from nitroproxy.enclave.kms import Recipient
 from nitroproxy.policy import Policy
 from nitroproxy.telemetry.metrics import TLSMetrics
 from nitroproxy.tls.client import TLSClient
@@ -101,8 +102,8 @@ def check_sockets(settings: Settings) -> None:
 
 
 class EnclaveOnce:
-    """What the daemon has once: the NSM and the identity, if it attests, and the answers to questions about names. See
-    `nitroproxy.daemon.role.Once`.
+    """What the daemon has once: the NSM, the identity and the key for KMS, if it attests, and the answers to questions
+    about names. See `nitroproxy.daemon.role.Once`.
 
     It also examines the files that the section tls names, so that the first process of several refuses one that the
     workers could not use.
@@ -126,7 +127,7 @@ class EnclaveOnce:
         except GateFailed as error:
             exit_with(f"{HOP}: {error}")
         self._attestor = attestor
-        self.answerers = attestor.answerers
+        self.answerers = {**attestor.answerers, **Recipient().answerers}
         self.at_end = [attestor.stop]
         process.instruments.metrics.sources.append(attestor.metrics.collect)
 

@@ -80,13 +80,23 @@ def add_pages(root: LocalRoot, hop: str, attesting: Attesting, exported: Exporte
 
     :param own: those for applications in the enclave too.
     """
-    enclave = LocalRoot(hop)
-    root.putChild(PREFIX.strip(b"/"), enclave)
+    enclave = below_prefix(root, hop)
     page = _Own(hop, attesting, exported) if own else _Challenge(hop, attesting, exported)
     enclave.putChild(b"attestation", page)
     if own:
         page.putChild(b"user-data", _UserData(hop, attesting))
         enclave.putChild(b"random", _Random(hop, attesting))
+
+
+def below_prefix(root: LocalRoot, hop: str) -> LocalRoot:
+    """The tree of pages below `PREFIX`, made now if there is none."""
+    name = PREFIX.strip(b"/")
+    found = root.getStaticEntity(name)
+    if found is None:
+        found = LocalRoot(hop)
+        root.putChild(name, found)
+    assert isinstance(found, LocalRoot)
+    return found
 
 
 class _Page(LocalRoot):

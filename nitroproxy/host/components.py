@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
 
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings
@@ -29,6 +30,7 @@ from nitroproxy.daemon.wiring import (
     relay_settings,
 )
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.host.credentials import CredentialsDaemon
 from nitroproxy.host.dial import Resolver
 from nitroproxy.host.dns import Names
 from nitroproxy.host.egress import EgressRouter, relay_site
@@ -76,6 +78,7 @@ class HostProxy:
         self._own_addresses = OwnAddresses(deadlines.seconds)
         self._lookups = Lookups(Names(process.reactor).look_up)
         self._connects = instruments.watch_connects("enclave")
+        self._credentials = _credentials_daemon(process, settings)
         self._built = built = self._build(settings)
         self._gateway = DownstreamFactory(
             GATEWAY, built.gateway, listener_settings(settings), deadlines, instruments.observer(GATEWAY)
@@ -112,6 +115,7 @@ class HostProxy:
             verifies=settings.tls.verify_certificates,
             workers=whole.check if whole is not None else None,
             draining=lambda: self._process.draining,
+            credentials=self._credentials.check if self._credentials is not None else None,
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
@@ -152,7 +156,7 @@ class HostProxy:
         resolver = Resolver(self._lookups, guard, deadlines, limits.connect_timeout / 2)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         timeout = limits.connect_timeout * RELAY_PATIENCE
-        site = relay_site(resolver, policy, __version__)
+        site = relay_site(resolver, policy, __version__, self._credentials)
         return EgressRouter(self._process.reactor, resolver, policy, deadlines, timeout, site)
 
     def prepare(self, settings: Settings) -> Commit:
@@ -177,7 +181,9 @@ class HostProxy:
         """Have the enclave close the tunnels that it keeps in reserve."""
         path, deadlines = b"/close-idle", self._process.deadlines
         asking = Deferred.fromCoroutine(
-            fetch(self._built.pool, ENCLAVE, path, deadlines, _RELEASE_TIMEOUT, LONGEST_HEALTH, post=b"")
+            fetch(
+                self._built.pool, ENCLAVE, path, deadlines, _RELEASE_TIMEOUT, LONGEST_HEALTH, method=b"POST", body=b""
+            )
         )
         # It may have gone, and its tunnels with it.
         asking.addErrback(lambda failure: failure.trap(ProxyError, CancelledError))
@@ -185,6 +191,23 @@ class HostProxy:
     def _retire(self) -> None:
         """Close the connections to the enclave."""
         self._built.pool.retire()
+
+
+def _credentials_daemon(process: Process, settings: Settings) -> CredentialsDaemon | None:
+    """The credentials daemon, if the enclave is to have a role's credentials; a reload changes nothing of it."""
+    if settings.credentials.role is None:
+        return None
+    path, instruments = settings.credentials.socket, process.instruments
+    endpoint = UNIXClientEndpoint(process.reactor, path, timeout=settings.limits.connect_timeout)
+    failure = f"cannot reach nitroproxy-credentials at {path}"
+    connects = instruments.watch_connects("credentials")
+    hop = HopEndpoint(endpoint, Kind.CREDENTIALS_UNAVAILABLE, failure, settings.limits.buffer_bytes, connects)
+    pool = Pool(
+        lambda key, identity: hop, process.deadlines, pool_settings(settings.limits), end_is_proof=lambda key: False
+    )
+    daemon = CredentialsDaemon(pool, process.deadlines)
+    instruments.metrics.sources.append(daemon.collect)
+    return daemon
 
 
 class HostRole:

@@ -1,4 +1,5 @@
-"""The egress relay: the enclave asks it by CONNECT for a destination; it checks the policy, dials, moves ciphertext."""
+"""The egress relay: the enclave asks it by CONNECT for a destination; it checks the policy, dials, moves ciphertext.
+Its pages are for the enclave too."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from twisted.internet.interfaces import IAddress, IReactorTCP
 from twisted.web.server import Site
 
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.host.credentials import CredentialsDaemon, RelayedCredentials
 from nitroproxy.host.dial import CheckedEndpoint, Resolver
 from nitroproxy.http1.messages import Request
 from nitroproxy.policy import Policy
@@ -17,8 +19,8 @@ from nitroproxy.target import parse_target
 from nitroproxy.telemetry.health import Check, Health, HealthResource, LocalRoot
 
 
-def relay_site(resolver: Resolver, policy: Policy, version: str) -> Site:
-    """The relay's own pages: its health, for the enclave to ask."""
+def relay_site(resolver: Resolver, policy: Policy, version: str, credentials: CredentialsDaemon | None = None) -> Site:
+    """The relay's own pages: its health and, where there is such a daemon, credentials, for the enclave to ask."""
 
     async def examine() -> Health:
         dns = Check("pass") if resolver.trouble is None else Check("warn", resolver.trouble)
@@ -28,6 +30,8 @@ def relay_site(resolver: Resolver, policy: Policy, version: str) -> Site:
     hop = "nitroproxy-relay"
     root = LocalRoot(hop)
     root.putChild(b"health", HealthResource(hop, examine))
+    if credentials is not None:
+        root.putChild(b"credentials", RelayedCredentials(credentials))
     return Site(root)
 
 

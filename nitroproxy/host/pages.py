@@ -81,6 +81,7 @@ class HealthOfHost:
     :param ingress: this daemon leads connections from outside to the enclave.
     :param workers: examines the daemon's processes, if it has several.
     :param draining: whether the daemon is being stopped: then it is not ready.
+    :param credentials: examines the credentials daemon, if there is to be one.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class HealthOfHost:
         verifies: bool,
         workers: Callable[[], Coroutine[Any, Any, Check]] | None = None,
         draining: Callable[[], bool] = lambda: False,
+        credentials: Callable[[], Coroutine[Any, Any, Check]] | None = None,
     ) -> None:
         self._pool = pool
         self._deadlines = deadlines
@@ -101,14 +103,15 @@ class HealthOfHost:
         self._ask_once = ask_once
         self._ingress = ingress
         self._verifies = verifies
-        self._workers = workers
         self._draining = draining
+        more = {"workers": workers, "credentials": credentials}
+        self._more = {layer: examine for layer, examine in more.items() if examine is not None}
 
     async def __call__(self) -> Health:
         """Examine the host daemon, and ask the enclave for its own health and that of the way out."""
         host = Check("fail", "the host daemon is being stopped") if self._draining() else Check("pass")
         health = Health("nitroproxy-host", self._version, {"host": host})
-        examining = Deferred.fromCoroutine(self._workers()) if self._workers is not None else None
+        examining = {layer: Deferred.fromCoroutine(examine()) for layer, examine in self._more.items()}
         ended = self._ask_once(WORDS, None)
         theirs: dict[str, Check] = {}
         reached = Check("pass")
@@ -132,8 +135,8 @@ class HealthOfHost:
         # Only the enclave knows whether it verifies. That this configuration does not is a warning whatever it says.
         if not self._verifies:
             health.checks["tls_verification"] = tls_verification(False)
-        if examining is not None:
-            health.checks["workers"] = await examining
+        for layer, examined in examining.items():
+            health.checks[layer] = await examined
         return health
 
     def _forget(self, words: str | None) -> None:

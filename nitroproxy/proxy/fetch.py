@@ -65,17 +65,21 @@ async def fetch(
     deadlines: Deadlines,
     timeout: float,
     longest: int,
-    post: bytes | None = None,
+    *,
+    method: bytes = b"GET",
+    body: bytes | None = None,
     headers: Headers | None = None,
+    host: bytes = b"localhost",
 ) -> tuple[int, bytes]:
-    """GET *path* from the hop that *key* names, or POST to it, on a connection of its own.
+    """Ask the hop that *key* names for *path*, on a connection of its own.
 
     Pages and the log shipper call it; several calls may run at once.
 
     :param timeout: seconds for all of it.
     :param longest: bytes that the answer's body may have; with more the connection is ended.
-    :param post: the body to post; None: GET.
+    :param body: of the request; None: it has none.
     :param headers: more fields of the request.
+    :param host: what the Host field says.
     :returns: the status and the body.
     :raises ProxyError: when there is no complete answer in time, for whatever reason.
     """
@@ -95,12 +99,11 @@ async def fetch(
     deadline = deadlines.after(timeout, time_out)
     try:
         connection = await connecting
-        method = b"GET" if post is None else b"POST"
-        fields = [(b"Host", b"localhost"), (b"Connection", b"close"), *(headers or [])]
-        if post is not None:
-            fields.append((b"Content-Length", b"%d" % len(post)))
+        fields = [(b"Host", host), (b"Connection", b"close"), *(headers or [])]
+        if body is not None:
+            fields.append((b"Content-Length", b"%d" % len(body)))
         connection.begin(collector, method)
-        connection.transport.write(request_head(method, path, fields) + (post or b""))
+        connection.transport.write(request_head(method, path, fields) + (body or b""))
         return await collector.done
     except (ProxyError, CancelledError) as error:
         if late and connection is None:

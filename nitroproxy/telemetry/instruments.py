@@ -23,7 +23,7 @@ _LAST_LINES: Final = 1.0
 class Instruments:
     """The instruments of one process of a daemon.
 
-    :param role: ``host`` or ``enclave``.
+    :param role: ``host``, ``enclave`` or ``credentials``.
     :param level: the least severe level that is logged.
     :param form: of log lines, ``text`` or ``json``.
     :param access: whether each exchange is logged.

@@ -46,7 +46,9 @@ def post_to(pool: Pool, deadlines: Deadlines) -> Callable[[str, int, bytes], Awa
 
     async def post(session: str, first: int, lines: bytes) -> None:
         headers = [(b"Log-Session", session.encode("ascii")), (b"Log-First", b"%d" % first)]
-        status, _ = await fetch(pool, "logs", b"/logs", deadlines, _TIMEOUT, _LONGEST_ANSWER, lines, headers)
+        status, _ = await fetch(
+            pool, "logs", b"/logs", deadlines, _TIMEOUT, _LONGEST_ANSWER, method=b"POST", body=lines, headers=headers
+        )
         if status != 204:
             raise ProxyError(Kind.HTTP_PROTOCOL_ERROR, f"the host's log listener answered {status}")
 
