@@ -59,11 +59,13 @@ class Identity:
     """What a certificate proves: who completes a handshake with its key is the enclave of the document.
 
     :ivar attestation: of the document.
+    :ivar document: as it was sent.
     :ivar spki: the key (SubjectPublicKeyInfo, DER).
     :ivar user_data: what the application in the enclave has registered; empty if nothing.
     """
 
     attestation: Attestation
+    document: bytes
     spki: bytes
     user_data: bytes
 
@@ -141,7 +143,7 @@ def _verify_certificate(der: bytes, policy: Policy, now: datetime, roots: Collec
         raise Refused(
             "binding", "the document was not made for TLS: its user_data does not begin with nitroproxy/tls/1"
         )
-    return Identity(attestation, spki, user_data[len(IDENTITY) :])
+    return Identity(attestation, document, spki, user_data[len(IDENTITY) :])
 
 
 def _take_apart(der: bytes) -> tuple[bytes, bytes]:
