@@ -33,14 +33,20 @@ def _receive(connection: socket.socket, count: int) -> None:
         count -= got
 
 
+def _next_head(connection: socket.socket, data: bytes) -> tuple[bytes, bytes] | None:
+    """The head of the next request, of which *data* has come, and what came after it; None at the end."""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(65536)
+        if not more:
+            return None
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head, rest
+
+
 def _uploads(connection: socket.socket, data: bytes) -> None:
-    while True:
-        while b"\r\n\r\n" not in data:
-            more = connection.recv(65536)
-            if not more:
-                return
-            data += more
-        head, _, body = data.partition(b"\r\n\r\n")
+    while (found := _next_head(connection, data)) is not None:
+        head, body = found
         length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
         if length is None:
             raise ConnectionError
@@ -50,13 +56,8 @@ def _uploads(connection: socket.socket, data: bytes) -> None:
 
 
 def _segments(connection: socket.socket, data: bytes) -> None:
-    while True:
-        while b"\r\n\r\n" not in data:
-            more = connection.recv(65536)
-            if not more:
-                return
-            data += more
-        _, _, data = data.partition(b"\r\n\r\n")
+    while (found := _next_head(connection, data)) is not None:
+        data = found[1]
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n")
         connection.sendall(b"k" * 1024)
 

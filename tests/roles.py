@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import Place
 from nitroproxy.daemon.reload import Unloadable
@@ -109,6 +112,15 @@ class FakeParts:
         if self.refuses:
             raise Unloadable(f"{self.name} refuses")
         return lambda: self.done.append(f"{self.name} has {settings.limits.connections}")
+
+
+def configured(case: SynchronousTestCase) -> tuple[Path, DaemonOptions]:
+    """An empty configuration file, and a daemon's options that name it."""
+    path = Path(case.mktemp())
+    path.write_text("{}")
+    options = DaemonOptions({})
+    options.parseOptions(["--config", str(path)])
+    return path, options
 
 
 def ask_nothing(what: str, about: Any, timeout: float = 0.7) -> Deferred[Any]:

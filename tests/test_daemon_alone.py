@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.alone import Alone
-from tests.roles import FakeReactor, FakeRole
+from tests.roles import FakeReactor, FakeRole, configured
 
 
 class AloneTests(SynchronousTestCase):
     """The composition root, with a role that records."""
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
-        self.path.write_text("{}")
-        options = DaemonOptions({})
-        options.parseOptions(["--config", str(self.path)])
+        self.path, options = configured(self)
         self.role = FakeRole()
         self.reactor: Any = FakeReactor()
         servers = self.role.servers(self.reactor, Settings())

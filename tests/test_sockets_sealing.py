@@ -74,6 +74,13 @@ class SealingTests(SynchronousTestCase):
         """Who has connected is served; who begins after that is refused when it tries again."""
         self.check_tcp(self.listen())
 
+    def test_sealed(self) -> None:
+        """What is sealed lets in nobody, be it at the end of a handshake: every segment is dropped."""
+        listening = self.listen()
+        seal(listening)
+        self.begin(listening)
+        self.assertRaises(BlockingIOError, listening.accept)
+
     def test_tcp6(self) -> None:
         """The same with IPv6."""
         if not Path("/proc/net/if_inet6").exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,23 +12,19 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.load import Configuration
-from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon import service as daemon_module
 from nitroproxy.workers import supervisor_daemon
 from nitroproxy.workers.supervisor_daemon import SupervisorDaemon
 from tests.pair import FakeSpawn
-from tests.roles import FakeReactor, FakeRole
+from tests.roles import FakeReactor, FakeRole, configured
 
 
 class SupervisorDaemonTests(SynchronousTestCase):
     """Two workers."""
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
-        self.path.write_text("{}")
-        options = DaemonOptions({})
-        options.parseOptions(["--config", str(self.path)])
+        self.path, options = configured(self)
         self.role = FakeRole()
         self.reactor: Any = FakeReactor()
         self.spawn = FakeSpawn(self.reactor)

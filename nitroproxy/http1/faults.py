@@ -49,7 +49,7 @@ def misshapen_line(head: bytes) -> str | None:
     start_line, *lines = head.split(b"\r\n")
     target = start_line.split(b" ")[1:2]
     if not start_line.startswith(b"HTTP/") and target and (odd := _NOT_IN_A_TARGET.search(target[0])):
-        return f"the request target holds the byte 0x{odd[0][0]:02x}: what is not ASCII is percent-encoded in UTF-8"
+        return f"the request target holds the byte 0x{odd[0][0]:02x}: percent-encode what is no visible ASCII character"
     before = "the start line"
     for number, line in enumerate(lines, 1):
         if not line:

@@ -199,5 +199,5 @@ class OptionsAnswer:
 
 
 def _text(value: bytes) -> bytes:
-    """A field's value as UTF-8, as which pages read it; what is not is replaced (obs-text, RFC 9110 section 5.5)."""
+    """A field's value as UTF-8, as which pages read it; other bytes are replaced (obs-text, RFC 9110 section 5.5)."""
     return value if value.isascii() else value.decode("utf-8", "replace").encode("utf-8")

@@ -22,13 +22,13 @@ from tests.nitro.qemu import find_qemu
 from tests.ports import free_port
 from tests.vm.application import PORT as APPLICATION_PORT
 from tests.vm.checks import Failed, wait_until
-from tests.vm.machine import SMALLER_DEMO, Answer
+from tests.vm.machine import SMALLER_DEMO, Answer, Gateway
 
 ENCLAVE_PORT: Final = 5000
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
 
-class Parent:
+class Parent(Gateway):
     """The machine of the stage.
 
     :param base: the image that `scripts/build.sh enclave` has made.
@@ -129,24 +129,6 @@ class Parent:
     def fetch(self, path: str = "/get", *, timeout: float = 60) -> Answer:
         """GET the upstream's *path* through gateway, enclave and relay."""
         return self.get(f"/{self.upstream_url}{path}", timeout=timeout)
-
-    def alive(self) -> bool:
-        """Whether the gateway answers."""
-        with suppress(OSError):
-            return self.get("/health/live", timeout=5).status == 200
-        return False
-
-    def healthy(self) -> bool:
-        """Whether every layer is well."""
-        with suppress(OSError):
-            return self.get("/health", timeout=10).status == 200
-        return False
-
-    def served(self) -> bool:
-        """Whether a request comes through."""
-        with suppress(OSError):
-            return self.fetch(timeout=30).status == 200
-        return False
 
     def demo(self, report: Path) -> Mapping[str, Any]:
         """Run the demo through it; its report.

@@ -18,19 +18,28 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tests.nitro.loop import READ, WRITE, Loop
+from tests.nitro.packets import (
+    CREDIT,
+    CREDIT_REQUEST,
+    HEADER,
+    NO_MORE_READS,
+    NO_MORE_WRITES,
+    REQUEST,
+    RESPONSE,
+    RST,
+    RW,
+    SHUTDOWN,
+    STREAM,
+    Header,
+)
 from tests.nitro.vhost_user import Device
 
-_HEADER: Final = struct.Struct("<QQIIIHHIII")
-#: Operations, and what a shutdown is of (virtio 1.2, section 5.10.6).
-REQUEST, RESPONSE, RST, SHUTDOWN, RW, CREDIT, CREDIT_REQUEST = range(1, 8)
-_NO_MORE_READS, _NO_MORE_WRITES = 1, 2
-_STREAM: Final = 1
 _HEARTBEAT_PORT: Final = 9000
 _HEARTBEAT: Final = b"\xb7"
 #: Bytes that a guest may send ahead, and of one read from a UNIX socket.
@@ -38,26 +47,6 @@ _WINDOW: Final = 256 * 1024
 _PIECE: Final = 32 * 1024
 _PARENTS: Final = (2, 3)
 _STRANGER: Final = 77
-
-
-@dataclass(frozen=True)
-class Header:
-    """The header of a packet, field by field."""
-
-    source: int
-    target: int
-    source_port: int
-    target_port: int
-    length: int
-    kind: int
-    operation: int
-    flags: int
-    window: int
-    forwarded: int
-
-    def pack(self) -> bytes:
-        """Its bytes."""
-        return _HEADER.pack(*astuple(self))
 
 
 @dataclass
@@ -164,9 +153,9 @@ class VM(Device):
         for cid, port, other, other_port in [link for link in links if link[0] == self.cid]:
             links.difference_update({(cid, port, other, other_port), (other, other_port, cid, port)})
             if told[0]:
-                self.give(Header(other, cid, other_port, port, 0, _STREAM, RST, 0, 0, 0))
+                self.give(Header(other, cid, other_port, port, 0, STREAM, RST, 0, 0, 0))
             if told[1] and other in self.switch.vms:
-                self.switch.vms[other].give(Header(cid, other, port, other_port, 0, _STREAM, RST, 0, 0, 0))
+                self.switch.vms[other].give(Header(cid, other, port, other_port, 0, STREAM, RST, 0, 0, 0))
 
     def work(self) -> None:
         """See `Device`: what the guest has sent, and what waits for its buffers."""
@@ -176,7 +165,7 @@ class VM(Device):
         while not self.switch.faults.held and (chain := ring.chain()):
             packet = b"".join(chain.readable)
             ring.done(chain, 0)
-            self._sent(Header(*_HEADER.unpack_from(packet)), packet[_HEADER.size :])
+            self._sent(Header(*HEADER.unpack_from(packet)), packet[HEADER.size :])
 
     def give(self, header: Header, data: bytes = b"") -> None:
         """Send the guest a packet; its data goes in as many as its buffers need."""
@@ -188,7 +177,7 @@ class VM(Device):
         ring = self.rings[0]
         while self._waiting and not self.switch.faults.held and (chain := ring.chain()):
             header, data = self._waiting[0]
-            room = sum(map(len, chain.writable)) - _HEADER.size
+            room = sum(map(len, chain.writable)) - HEADER.size
             now, later = data[:room], data[room:]
             written = chain.write(replace(header, length=len(now)).pack() + now)
             if later:
@@ -201,7 +190,7 @@ class VM(Device):
         other = self.switch.vms.get(header.target)
         if other is not None:
             self._forward(other, header, data)
-        elif header.target in (*_PARENTS, _STRANGER) and self._directory is not None and header.kind == _STREAM:
+        elif header.target in (*_PARENTS, _STRANGER) and self._directory is not None and header.kind == STREAM:
             self._to_parent(header, data)
         # Nothing answers for an unknown CID: the guest's connect times out, as on Nitro.
 
@@ -209,7 +198,7 @@ class VM(Device):
         if not other.rings[0].ready:  # it has ended: at once for who connects, as on a Nitro host
             if header.operation != RST:
                 back = (header.target, header.source, header.target_port, header.source_port)
-                self.give(Header(*back, 0, _STREAM, RST, 0, 0, 0))
+                self.give(Header(*back, 0, STREAM, RST, 0, 0, 0))
             return
         link = (header.source, header.source_port, header.target, header.target_port)
         both = {link, link[2:] + link[:2]}
@@ -238,7 +227,7 @@ class VM(Device):
         cid, port, guest_port = key
         window = 0 if self.switch.faults.starved else _WINDOW
         kept = forwarded & 0xFFFFFFFF
-        self.give(Header(cid, self.cid, port, guest_port, len(data), _STREAM, operation, flags, window, kept), data)
+        self.give(Header(cid, self.cid, port, guest_port, len(data), STREAM, operation, flags, window, kept), data)
 
     def tell_credit(self) -> None:
         """Tell the guest its credit on every connection."""
@@ -313,10 +302,10 @@ class Connection:
         self._look()
 
     def _shut_down(self, flags: int) -> None:
-        if flags & _NO_MORE_WRITES:
+        if flags & NO_MORE_WRITES:
             self._write_ending = True
         self._write()
-        if flags == _NO_MORE_READS | _NO_MORE_WRITES and not self._buffer and not self._ended:
+        if flags == NO_MORE_READS | NO_MORE_WRITES and not self._buffer and not self._ended:
             self._vm.tell(self.key, RST)
             self.end()
 
@@ -365,7 +354,7 @@ class Connection:
             self._vm.tell(self.key, RW, data, forwarded=self._forwarded)
             return
         self._read_ended = True
-        flags = _NO_MORE_WRITES | (_NO_MORE_READS if self._write_ended else 0)
+        flags = NO_MORE_WRITES | (NO_MORE_READS if self._write_ended else 0)
         self._vm.tell(self.key, SHUTDOWN, flags=flags, forwarded=self._forwarded)
 
     def _write(self) -> None:

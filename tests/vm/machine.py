@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from tests.vm.checks import Failed, expect, wait_until
 
@@ -64,11 +64,48 @@ def run(*command: str, limit: float = 60, status: int | None = 0) -> str:
     return done.stdout
 
 
-class Machine:
+class Gateway:
+    """A gateway as a client of it sees it, that `get` and `fetch` ask.
+
+    :cvar served_within: seconds that a request may take to come through.
+    """
+
+    served_within: ClassVar[float] = 30
+
+    def get(self, path: str, *, timeout: float) -> Answer:
+        """GET the gateway's own *path*."""
+        raise NotImplementedError
+
+    def fetch(self, *, timeout: float) -> Answer:
+        """GET a page of the upstream's through it."""
+        raise NotImplementedError
+
+    def served(self) -> bool:
+        """Whether a request comes through."""
+        with suppress(OSError):
+            return self.fetch(timeout=self.served_within).status == 200
+        return False
+
+    def alive(self) -> bool:
+        """Whether the gateway answers."""
+        with suppress(OSError):
+            return self.get("/health/live", timeout=5).status == 200
+        return False
+
+    def healthy(self) -> bool:
+        """Whether the gateway says that every layer is well."""
+        with suppress(OSError):
+            return self.get("/health", timeout=10).status == 200
+        return False
+
+
+class Machine(Gateway):
     """A guest with systemd.
 
     :param sections: of the configuration, where the stage needs other than the checks' usual ones.
     """
+
+    served_within = 10
 
     def __init__(self, **sections: Mapping[str, object]) -> None:
         self._sections = sections
@@ -174,24 +211,6 @@ class Machine:
     def fetch(self, path: str = "/get", *, headers: Mapping[str, str] | None = None, timeout: float = 60) -> Answer:
         """GET the upstream's *path* through the gateway."""
         return self.get(f"/{self.upstream_url}{path}", headers=headers, timeout=timeout)
-
-    def served(self) -> bool:
-        """Whether a request comes through."""
-        with suppress(OSError):
-            return self.fetch(timeout=10).status == 200
-        return False
-
-    def alive(self) -> bool:
-        """Whether the gateway answers at all."""
-        with suppress(OSError):
-            return self.get("/health/live", timeout=5).status == 200
-        return False
-
-    def healthy(self) -> bool:
-        """Whether the gateway says that every layer is well."""
-        with suppress(OSError):
-            return self.get("/health", timeout=5).status == 200
-        return False
 
     def failing_layers(self) -> tuple[Answer, dict[str, str]]:
         """The gateway's health, and the layers that fail with what is said of them."""
