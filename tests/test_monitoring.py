@@ -35,6 +35,8 @@ WANTED = [
     "EnclaveRestarting",
     "AttestedCertificateOld",
     "NamesFail",
+    "CredentialsUnavailable",
+    "CredentialsRefused",
     "WorkerDown",
 ]
 
