@@ -105,6 +105,8 @@ class Kind(enum.Enum):
     # The hops themselves.
     ENCLAVE_UNAVAILABLE = (503, "destination_unavailable", "The enclave cannot be reached")
     RELAY_UNAVAILABLE = (503, "destination_unavailable", "The egress relay on the host cannot be reached")
+    UPSTREAM_PROXY_UNAVAILABLE = (503, "destination_unavailable", "The host's upstream proxy cannot be reached")
+    UPSTREAM_PROXY_REFUSED = (502, "destination_unavailable", "The host's upstream proxy opened no tunnel")
     CONNECTION_LIMIT_REACHED = (503, "connection_limit_reached", "The proxy is at its connection limit")
     DRAINING = (503, "destination_unavailable", "The proxy is shutting down")
     ATTESTATION_UNAVAILABLE = (503, "proxy_internal_error", "The enclave cannot attest at present")
@@ -131,6 +133,7 @@ class Kind(enum.Enum):
 RETRY_AFTER_SECONDS = {
     Kind.ENCLAVE_UNAVAILABLE: 1,
     Kind.RELAY_UNAVAILABLE: 1,
+    Kind.UPSTREAM_PROXY_UNAVAILABLE: 1,
     Kind.CONNECTION_LIMIT_REACHED: 1,
     Kind.DRAINING: 1,
     Kind.ATTESTATION_UNAVAILABLE: 1,

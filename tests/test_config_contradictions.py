@@ -19,6 +19,7 @@ from nitroproxy.config.schema import (
     Tls,
     Transparent,
     Transport,
+    UpstreamProxy,
 )
 
 
@@ -105,6 +106,12 @@ class ContradictionTests(SynchronousTestCase):
             attestation=Attestation(device="/dev/nsm"),
         )
         self.assertEqual(self.first_keys(settings), ["ingress.application"])
+
+    def test_upstream_proxy(self) -> None:
+        """The relay does not go out through its own gateway."""
+        for url, right in (("http://127.0.0.1:8080", False), ("http://localhost:8080", False), ("http://a:8080", True)):
+            settings = Settings(egress=Egress(upstream_proxy=UpstreamProxy(url)))
+            self.assertEqual(self.first_keys(settings), [] if right else ["egress.upstream_proxy"], url)
 
     def test_ingress(self) -> None:
         """Forwards have addresses and vsock ports of their own, and lead to no port of ours: each fault is told."""

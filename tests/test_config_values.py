@@ -385,6 +385,39 @@ class StructTests(SynchronousTestCase):
             self.assertEqual(self.wrong(value), [expected])
 
 
+class UpstreamProxyTests(SynchronousTestCase):
+    """An object or null: egress.upstream_proxy."""
+
+    WANTED = wanted(Egress, "upstream_proxy")
+
+    def wrong(self, value: object) -> list[str]:
+        """What is wrong with *value* as a source gives it."""
+        return list(violations(plain(value, self.WANTED), self.WANTED))
+
+    def test_right(self) -> None:
+        """Null, and an object with a URL of HTTP; from JSON in the environment too."""
+        self.assertEqual(self.wrong(None), [])
+        for url in ("http://proxy.example:3128", "http://10.0.0.1:8080/", "HTTP://[2001:db8::1]:80"):
+            self.assertEqual(self.wrong(Members([("url", url)])), [], url)
+        text = '{"url": "http://a:1", "credentials_file": "/x", "no_proxy": ["**.example:*"]}'
+        self.assertEqual(self.wrong(understand(text, self.WANTED)), [])
+
+    def test_wrong(self) -> None:
+        """Everything else is refused, with what to do where that is known."""
+        expected = "url: expected a URL such as http://proxy.example:3128, got"
+        for url, reason in (
+            ("proxy.example:3128", ""),
+            ("http://proxy.example", ""),
+            ("https://proxy.example:3128", ": only http:// proxies are spoken to"),
+            ("http://u:p@proxy.example:3128", ": credentials stand in credentials_file"),
+            ("http://proxy.example:3128/path", ""),
+        ):
+            self.assertEqual(self.wrong(Members([("url", url)])), [f"{expected} {url!r}{reason}"], url)
+        self.assertEqual(len(self.wrong(Members([("no_proxy", ["x"]), ("credentials_file", "x")]))), 3)
+        told = self.wrong("http://a:1")
+        self.assertEqual(told, ["expected an object of url and credentials_file and no_proxy, got 'http://a:1'"])
+
+
 class ShowTests(SynchronousTestCase):
     """How values are shown."""
 

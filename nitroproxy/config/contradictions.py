@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from nitroproxy.config.schema import Settings, address_and_port
+from nitroproxy.config.schema import Settings, address_and_port, proxy_address
 from nitroproxy.transparent.ranges import RANGE_V4, RANGE_V6
 
 #: Who has the vsock CIDs below 4 (vsock(7); 3 is Nitro's own): for the error that refuses one of them for an enclave.
@@ -49,6 +49,10 @@ def contradictions(settings: Settings, debug_mode: bool) -> Iterator[Contradicti
     gateway = settings.host_proxy
     if gateway.health_port == gateway.port and _overlap(gateway.interface, gateway.health_interface):
         yield Contradiction(("host_proxy.health_port", "host_proxy.port"), "another port than host_proxy.port")
+    if egress.upstream_proxy is not None:
+        host, port = proxy_address(egress.upstream_proxy.url)
+        if port == gateway.port and host in ("localhost", "127.0.0.1", "::1", gateway.interface):
+            yield Contradiction(("egress.upstream_proxy", "host_proxy.port"), "another proxy than the gateway itself")
     if transport.kind != "vsock":
         ingress = settings.ingress
         port = max(enclave.port, egress.port, ingress.port, *(forward.vsock for forward in ingress.forwards))

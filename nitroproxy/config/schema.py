@@ -101,6 +101,19 @@ def _sha256(digits: str) -> None:
         raise ValueError
 
 
+def proxy_address(url: str) -> tuple[str, int]:
+    """The host and the port of an HTTP proxy, ``http://proxy.example:3128``.
+
+    :raises ValueError: when *url* is not that.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() != "http":
+        raise ValueError("only http:// proxies are spoken to" if scheme.lower() == "https" else "")
+    if "@" in rest:
+        raise ValueError("credentials stand in credentials_file")
+    return destination(rest.removesuffix("/"))
+
+
 def _vsock_port(port: int) -> None:
     if port == _HEARTBEAT_PORT:
         raise ValueError(f"nitro-cli uses {_HEARTBEAT_PORT} for the heartbeat of a starting enclave")
@@ -321,6 +334,28 @@ class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.0
 
 
+class UpstreamProxy(Struct, frozen=True, forbid_unknown_fields=True):
+    """An HTTP proxy that is the host's only way out."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="Where it listens.",
+            extra=_rule("a URL such as http://proxy.example:3128", proxy_address),
+        ),
+    ]
+    credentials_file: Annotated[
+        _AbsolutePath | None,
+        Meta(
+            description="A file with one line, user:password, out of reach of others (0600 or 0640), for Basic "
+            "authentication; null: none."
+        ),
+    ] = None
+    no_proxy: Annotated[
+        _Patterns, Meta(description="host:port patterns, as in egress.allow, of what the relay dials itself.")
+    ] = ()
+
+
 class Egress(Struct, frozen=True, forbid_unknown_fields=True):
     """What may be reached. Enforced twice: in the enclave, and in the relay on the host."""
 
@@ -342,6 +377,13 @@ class Egress(Struct, frozen=True, forbid_unknown_fields=True):
             "and other special addresses are refused otherwise."
         ),
     ] = ()
+    upstream_proxy: Annotated[
+        UpstreamProxy | None,
+        Meta(
+            description="An HTTP proxy through which the relay on the host reaches destinations, by CONNECT. It looks "
+            "names up, so what a name leads to is not checked then. null: the relay dials itself."
+        ),
+    ] = None
 
 
 class IngressForward(Struct, frozen=True, forbid_unknown_fields=True):

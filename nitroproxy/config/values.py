@@ -103,8 +103,9 @@ def _fields_wrong(value: object, struct: type[msgspec.Struct]) -> Iterator[str]:
 
 def _wrong_inside(value: object, kind: inspect.Type, wanted: Any) -> Iterator[str]:
     """What is wrong with the members of an object, or with the objects of a list, of the type *kind* of *wanted*."""
-    if isinstance(kind, inspect.StructType):
-        yield from _fields_wrong(value, kind.cls)
+    of_fields = _part(kind, inspect.StructType)
+    if isinstance(of_fields, inspect.StructType) and (value is not None or of_fields is kind):
+        yield from _fields_wrong(value, of_fields.cls)
     struct = _struct_of_items(kind)
     if struct is not None and isinstance(value, list):
         for number, item in enumerate(value, 1):

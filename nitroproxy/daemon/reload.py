@@ -21,7 +21,14 @@ _log: Final = Logger()
 
 #: What can change: whole sections, or single keys. Everything else needs a restart.
 RELOADABLE: Final = frozenset(
-    {"egress.allow", "egress.deny", "egress.allow_addresses", "tls.allow_plaintext", "logging.level"}
+    {
+        "egress.allow",
+        "egress.deny",
+        "egress.allow_addresses",
+        "egress.upstream_proxy",
+        "tls.allow_plaintext",
+        "logging.level",
+    }
     | {"tls.ca_file", "tls.extra_ca_file", "tls.certificate_profile", "tls.client_certificates"}
     | {"limits", "host_proxy.max_retries", "host_proxy.retry_delay", "host_proxy.names", "host_proxy.rewrite_location"}
     | {"host_proxy.drain_delay"}

@@ -3,7 +3,7 @@
 `service` is its plugin and `components` what the composition roots run, with `once` for what there is once: there
 `monitor` looks at the whole stack again and again. The gateway: `gateway` routes to the enclave,
 `pages` are its own pages. The relay: `egress` checks the policy, `dns` looks names up, `lookup` shares and bounds
-the lookups, `dial` checks the addresses and connects, `own_addresses` lists this machine's; `credentials`
-passes the role's credentials on. `log_intake` takes the enclave's log, and `enclave_end` keeps what that says of the
-enclave's end.
+the lookups, `dial` checks the addresses and connects, `upstream_proxy` leads through another proxy, `own_addresses`
+lists this machine's; `credentials` passes the role's credentials on. `log_intake` takes the enclave's log, and
+`enclave_end` keeps what that says of the enclave's end.
 """

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.logger import Logger
 
 from nitroproxy import __version__
-from nitroproxy.config.schema import Settings
+from nitroproxy.config.schema import Settings, proxy_address
 from nitroproxy.daemon.ingress import IngressListeners, Way, outside_servers
 from nitroproxy.daemon.place import exit_with
+from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
 from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
@@ -31,14 +33,16 @@ from nitroproxy.daemon.wiring import (
 )
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.credentials import CredentialsDaemon
-from nitroproxy.host.dial import Resolver
+from nitroproxy.host.dial import CheckedEndpoint, Resolver
 from nitroproxy.host.dns import Names
-from nitroproxy.host.egress import EgressRouter, relay_site
+from nitroproxy.host.egress import UNCHECKED, EgressRouter, relay_site
 from nitroproxy.host.gateway import ENCLAVE, GatewayRouter
 from nitroproxy.host.lookup import Lookups
 from nitroproxy.host.once import HostOnce
 from nitroproxy.host.own_addresses import OwnAddresses, own_addresses
 from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
+from nitroproxy.host.upstream_proxy import ProxyOfOthers, UpstreamProxy, read_credentials
+from nitroproxy.http1.messages import Headers
 from nitroproxy.policy import AddressGuard, Policy
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
@@ -50,12 +54,16 @@ from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.health import LONGEST_HEALTH
 from nitroproxy.telemetry.metrics import limit_metrics, pool_metrics
 
+_log: Final = Logger()
+
 #: The names of gateway and relay.
 GATEWAY: Final = "nitroproxy-host"
 RELAY: Final = "nitroproxy-relay"
 
 #: Seconds that the enclave may take to answer that it closes idle connections.
 _RELEASE_TIMEOUT: Final = 0.85
+#: The part of the time for a connection in which an upstream proxy must have answered.
+_PROXY_PATIENCE: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class HostProxy:
         self._connects = instruments.watch_connects("enclave")
         self._credentials = _credentials_daemon(process, settings)
         self._built = built = self._build(settings)
+        _tell_way_out(settings)
         self._gateway = DownstreamFactory(
             GATEWAY, built.gateway, listener_settings(settings), deadlines, instruments.observer(GATEWAY)
         )
@@ -156,8 +165,27 @@ class HostProxy:
         resolver = Resolver(self._lookups, guard, deadlines, limits.connect_timeout / 2)
         policy = Policy(settings.egress.allow, settings.egress.deny)
         timeout = limits.connect_timeout * RELAY_PATIENCE
-        site = relay_site(resolver, policy, __version__, self._credentials)
-        return EgressRouter(self._process.reactor, resolver, policy, deadlines, timeout, site)
+        upstream = self._build_upstream(settings, timeout)
+        site = relay_site(resolver, policy, __version__, self._credentials, upstream)
+        return EgressRouter(self._process.reactor, resolver, policy, deadlines, timeout, site, upstream)
+
+    def _build_upstream(self, settings: Settings, timeout: float) -> UpstreamProxy | None:
+        """The proxy that leads out. Its own address is the configuration's, and may be any."""
+        configured, deadlines = settings.egress.upstream_proxy, self._process.deadlines
+        if configured is None:
+            return None
+        credentials: Headers = []
+        if configured.credentials_file is not None:
+            try:
+                credentials = read_credentials(configured.credentials_file)
+            except ValueError as error:
+                raise Unloadable(f"egress.upstream_proxy: credentials_file: {error}") from error
+        anywhere = AddressGuard(["0.0.0.0/0", "::/0"], tuple)
+        resolver = Resolver(self._lookups, anywhere, deadlines, settings.limits.connect_timeout / 2)
+        host, port = proxy_address(configured.url)
+        endpoint = CheckedEndpoint(self._process.reactor, resolver, deadlines, host, port, timeout * _PROXY_PATIENCE)
+        proxy = ProxyOfOthers(endpoint, configured.url, credentials, configured.no_proxy)
+        return UpstreamProxy(proxy, deadlines, timeout * _PROXY_PATIENCE)
 
     def prepare(self, settings: Settings) -> Commit:
         """See `nitroproxy.daemon.role.Part`. Requests that have begun keep their settings."""
@@ -166,6 +194,7 @@ class HostProxy:
         def commit() -> None:
             ingress()
             old, self._built = self._built, built
+            _tell_way_out(settings)
             self._gateway.router, self._relay.router = built.gateway, built.relay
             self._gateway.settings, self._relay.settings = listener_settings(settings), relay_settings(settings)
             old.pool.retire()
@@ -208,6 +237,13 @@ def _credentials_daemon(process: Process, settings: Settings) -> CredentialsDaem
     daemon = CredentialsDaemon(pool, process.deadlines)
     instruments.metrics.sources.append(daemon.collect)
     return daemon
+
+
+def _tell_way_out(settings: Settings) -> None:
+    """Log what an upstream proxy means for the address guard."""
+    if settings.egress.upstream_proxy is not None:
+        text = "the relay reaches destinations through {proxy}, which looks names up: " + UNCHECKED
+        _log.warn(text, event="upstream_proxy", proxy=settings.egress.upstream_proxy.url)
 
 
 class HostRole:

@@ -31,6 +31,16 @@ _LONGEST_REFUSAL: Final = 16384
 _MOST_INTERIM: Final = 8
 
 
+#: What a proxy of others means by a status.
+_MEANING: Final = {
+    403: ": it does not allow the destination",
+    407: ": it does not accept the credentials",
+    502: ": it cannot reach the destination",
+    503: ": it cannot reach the destination",
+    504: ": it cannot reach the destination in time",
+}
+
+
 @implementer(IStreamClientEndpoint)
 class HopEndpoint:
     """Connects to another of our hops; its failures name the hop that cannot be reached.
@@ -89,11 +99,15 @@ class ConnectEndpoint:
 
     :param endpoint: the proxy.
     :param authority: ``host:port`` of the destination.
-    :param identity: fields that identify the request; they go to the proxy with the CONNECT.
+    :param identity: fields that identify the request, or the client; they go to the proxy with the CONNECT.
+    :param ours: the proxy is a hop of ours, whose report of a failure is believed.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, authority: bytes, identity: Headers) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, authority: bytes, identity: Headers, *, ours: bool = True
+    ) -> None:
         self._endpoint = endpoint
+        self._ours = ours
         self._head = request_head(b"CONNECT", authority, [(b"Host", authority), *identity])
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -109,7 +123,7 @@ class ConnectEndpoint:
                 handshake.transport.abortConnection()
 
         result: Deferred[IProtocol] = Deferred(cancel)
-        handshake = _Handshake(self._head, protocolFactory, result)
+        handshake = _Handshake(self._head, protocolFactory, result, self._ours)
         # The factory lives as long as the connection, so it holds no more than the handshake.
         connecting = self._endpoint.connect(factory_of(lambda: handshake))
         connecting.addErrback(result.errback)
@@ -121,8 +135,9 @@ class _Handshake(Protocol):
 
     transport: StreamTransport  # type: ignore[assignment]  # Twisted types it as the least it can be
 
-    def __init__(self, head: bytes, factory: IProtocolFactory, result: Deferred[IProtocol]) -> None:
+    def __init__(self, head: bytes, factory: IProtocolFactory, result: Deferred[IProtocol], ours: bool) -> None:
         self._head = head
+        self._ours = ours
         self._factory = factory
         self._result = result
         self._reader = ResponseReader(Limits())
@@ -147,9 +162,16 @@ class _Handshake(Protocol):
                     self._pass_over_interim()
             if 200 <= self._response.status < 300:
                 self._established()
-            else:
+            elif self._ours:
                 self._read_refusal(self._response)
+            else:
+                detail = f"answered CONNECT with {self._response.status}"
+                self._failed(ProxyError(Kind.UPSTREAM_PROXY_REFUSED, detail + _MEANING.get(self._response.status, "")))
         except ProxyError as error:
+            if not self._ours:
+                error = ProxyError(
+                    Kind.UPSTREAM_PROXY_REFUSED, f"gave no answer to CONNECT that can be read: {error.detail}"
+                )
             self._failed(error)
 
     def _pass_over_interim(self) -> None:
