@@ -30,12 +30,14 @@ class FakeNsm:
     :ivar instead: if set, the answer to every request; an OSError is raised.
     :ivar chain: may be replaced.
     :ivar debug: show zeros for PCR0, 1 and 2.
+    :ivar random: gives 256 bytes.
     """
 
     def __init__(self, now: Callable[[], float] | None = None) -> None:
         self._now = now
         self.chain = pki.pki() if now is None else pki.pki_at(datetime.fromtimestamp(now(), UTC))
         self.debug = False
+        self.random: Callable[[], bytes] = lambda: os.urandom(256)
         self.requests: list[Any] = []
         self.instead: bytes | OSError | None = None
         self._pcrs = {index: bytes([index + 1]) * 48 if index < 5 else bytes(48) for index in range(32)}
@@ -74,7 +76,7 @@ class FakeNsm:
                 more = {"max_pcrs": 32, "locked_pcrs": sorted(self._locked), "digest": "SHA384"}
                 return {name: described | more}
             case "GetRandom":
-                return {name: {"random": os.urandom(256)}}
+                return {name: {"random": self.random()}}
             case "Attestation":
                 shown = {index: self._shown(index) for index in self._pcrs if index in self._locked}
                 payload = {**pki.fields(self.chain), "module_id": MODULE_ID, "pcrs": shown, **fields}
