@@ -213,10 +213,10 @@ class WorkerTests(ProcessCase):
             self.assertEqual(set(proven), {data})
             after = await self.handshakes()
             self.assertEqual([worker for worker in after if after[worker] <= before[worker]], [])
-        before = await self.identity()
+        known = await self.identity()
         for pid in self.workers():
             os.kill(pid, signal.SIGKILL)
         await deferLater(reactor, 0.2, lambda: None)
         await self.until(True, self.is_healthy)
         found = [await self.identity() for _ in range(20)]
-        self.assertEqual({(one.spki, one.user_data) for one in found}, {(before.spki, b"second")})
+        self.assertEqual({(one.spki, one.user_data) for one in found}, {(known.spki, b"second")})

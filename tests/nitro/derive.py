@@ -21,6 +21,7 @@ from nitroproxy.image.output import replacing
 from nitroproxy.image.reader import open_regular, read_image
 from nitroproxy.image.tree import Node, Tree
 from nitroproxy.image.writer import Part, write_image
+from tests.vm.application import HTTP_PORT
 
 _APPLICATION: Final = Path(__file__).resolve().parent.parent / "vm" / "application.py"
 _COMMAND: Final = ("/opt/nitroproxy/bin/nitroproxy", "enclave-init", "/usr/bin/python3", "-u", "/app/application.py")
@@ -58,7 +59,13 @@ def derive_for_tests(
     """
     environment = ["PATH=/opt/nitroproxy/bin:/usr/bin:/bin", "LANG=C.UTF-8", f"NITROPROXY_APP_USER={user}"]
     egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]}
-    config = {"egress": egress, "tls": {"ca_file": "/etc/nitroproxy/ca.pem"}, "limits": limits or {}}
+    config = {
+        "egress": egress,
+        "tls": {"ca_file": "/etc/nitroproxy/ca.pem"},
+        "limits": limits or {},
+        "attestation": {"device": "/dev/nsm", "emulated": True},
+        "ingress": {"application": HTTP_PORT},
+    }
     files = {
         "app/application.py": _APPLICATION.read_bytes(),
         "etc/nitroproxy/config.json": json.dumps(config).encode(),

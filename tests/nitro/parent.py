@@ -25,6 +25,7 @@ from tests.vm.checks import Failed, wait_until
 from tests.vm.machine import SMALLER_DEMO, Answer, Gateway
 
 ENCLAVE_PORT: Final = 5000
+ATTESTED_PORT: Final = 5443
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
 
@@ -38,11 +39,13 @@ class Parent(Gateway):
     def __init__(self, base: Path, directory: Path) -> None:
         self.directory = directory
         self.image = directory / "test.eif"
-        self.enclave = EmulatedEnclave(find_qemu(), self.image, directory / "t", (ENCLAVE_PORT, APPLICATION_PORT))
+        self.enclave = EmulatedEnclave(
+            find_qemu(), self.image, directory / "t", (ENCLAVE_PORT, APPLICATION_PORT, ATTESTED_PORT)
+        )
         self._base = base
         self._children: list[subprocess.Popen[bytes]] = []
         self._host: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port, self.outside = free_port(), free_port()
 
     # What runs.
 
@@ -70,6 +73,7 @@ class Parent(Gateway):
             "transport": {"kind": "unix", "directory": str(self.enclave.directory)},
             "host_proxy": {"port": self.port},
             "egress": {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]},
+            "ingress": {"tcp_port": self.outside, "interface": "127.0.0.1", "port": ATTESTED_PORT},
         }
         path = self.directory / "host.json"
         path.write_text(json.dumps(settings))
@@ -182,6 +186,21 @@ class Parent(Gateway):
         if "error" in answer:
             raise Failed(f"{do} in the enclave: {answer['error']}")
         return answer
+
+    def attested(self, policy: Path, text: str) -> dict[str, Any]:
+        """POST *text* to the application by attested TLS, from outside; what came of it: `tests.nitro.attested_client`.
+
+        :raises Failed: the client could not say.
+        """
+        root = self.enclave.directory / "root.pem"
+        url = f"https://127.0.0.1:{self.outside}/"
+        words = [sys.executable, "-m", "tests.nitro.attested_client", url, str(policy), str(root), text]
+        ended = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=120)
+        try:
+            found: dict[str, Any] = json.loads(ended.stdout)
+        except ValueError as error:
+            raise Failed(f"the client ended with {ended.returncode}: {ended.stderr[-600:]}") from error
+        return found
 
     def console(self) -> str:
         """What the enclave has printed since its last start."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -117,6 +118,27 @@ def _attest(machine: Parent, nonce: str) -> bytes:
     if "document" not in answer:
         raise Failed(f"no document: {answer}")
     return bytes.fromhex(answer["document"])
+
+
+def attested_from_outside(machine: Parent) -> str:
+    """A client on this machine talks to the application by attested TLS: by the policy that `nitroproxy image` writes,
+    with what the application has registered. With another policy nothing of the request leaves."""
+    expect("the status of what is registered", machine.ask("register", data="mine"), {"status": 204})
+    path = machine.directory / "policy.json"
+    measured = read_image(machine.image).measurements
+    write_document(path, policy_document("test", measured, {"role": ROLE}))
+    found = machine.attested(path, "a text from outside")
+    expect("what came of it", found.get("body", found), "the application heard a text from outside")
+    expect("what is registered", bytes.fromhex(found["registered"]), b"mine")
+    pcrs = [found["pcrs"][str(number)] for number in (0, 1, 2)]
+    expect("PCR0, 1 and 2", pcrs, [measured.pcr0, measured.pcr1, measured.pcr2])
+    other = machine.directory / "other.json"
+    write_document(other, policy_document("other", replace(measured, pcr2="ab" * 48), {"role": ROLE}))
+    expect("what becomes of another image", machine.attested(other, "never sent"), {"refused": "policy"})
+    expect("whether the host's log has the text", "a text from outside" in machine.host_log, False)
+    [check] = machine.get("/health", timeout=20).json()["checks"]["attestation"]
+    expect_in("health", "EMULATED", check["output"])
+    return f"{found['seconds']:.1f} s with its challenge"
 
 
 def hostile_modules(machine: Parent) -> str:
@@ -309,6 +331,7 @@ CHECKS: Final = (
     Check(application_runs_demo, limit=300),
     Check(log_arrives, limit=120),
     Check(document_is_verified, limit=60),
+    Check(attested_from_outside, limit=150),
     Check(hostile_modules, limit=180),
     Check(clocks, limit=60),
     Check(strangers_are_refused, limit=60),

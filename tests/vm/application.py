@@ -1,4 +1,5 @@
 """The application in the enclave: does over the proxy what it is asked to over vsock, and tells of the proxy's process.
+On loopback it serves HTTP, for clients from outside.
 
 It runs alone in the enclave's image, with the standard library only. A request is one line of JSON, ``{"do": …}`` with
 the arguments of the function of that name; the answer is another.
@@ -17,14 +18,18 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 PORT: Final = 7000
+#: Where it serves HTTP.
+HTTP_PORT: Final = 8000
 _LOCAL: Final = 1
 _CA_FILE: Final = "/etc/nitroproxy/ca.pem"
 
@@ -157,6 +162,31 @@ def leave(status: int) -> dict[str, Any]:
     os._exit(status)
 
 
+class Echo(BaseHTTPRequestHandler):
+    """Answers a POST with its body."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """Answer."""
+        body = b"the application heard " + self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def register(data: str) -> dict[str, Any]:
+    """Have the enclave's certificates carry *data*."""
+    proxy = urlsplit(os.environ["HTTPS_PROXY"])
+    connection = http.client.HTTPConnection(str(proxy.hostname), proxy.port, timeout=60)
+    connection.request("PUT", "/enclave/attestation/user-data", data.encode())
+    return {"status": connection.getresponse().status}
+
+
 def _proxy() -> socket.socket:
     proxy = urlsplit(os.environ["HTTPS_PROXY"])
     return socket.create_connection((proxy.hostname, proxy.port or 80), timeout=60)
@@ -177,12 +207,14 @@ def _expect(seen: bytes, start: bytes) -> None:
 
 _DO: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     function.__name__: function
-    for function in (fetch, stream, demo, churn, dial, descriptors, attest, clock, identity, hog, leave)
+    for function in (fetch, stream, demo, churn, dial, descriptors, attest, clock, identity, register, hog, leave)
 }
 
 
 def main() -> None:
     """Serve one request after the other."""
+    serving = ThreadingHTTPServer(("127.0.0.1", HTTP_PORT), Echo)
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
     with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as listening:
         listening.bind((socket.VMADDR_CID_ANY, PORT))
         listening.listen(16)
