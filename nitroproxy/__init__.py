@@ -32,7 +32,9 @@ On the host the **relay** (`host` again) reads the CONNECT with the same engine:
 
 The other way, a connection from outside reaches the application in the enclave byte by byte: `daemon.ingress` makes a
 listener on the host and one in the enclave, whose connections have a destination from the start (`proxy.opening`,
-`proxy.passage`; `preface` reads what may come first) and become tunnels like those of a CONNECT.
+`proxy.passage`; `preface` reads what may come first) and become tunnels like those of a CONNECT. At one of them, the
+attested listener, TLS ends in the enclave: `enclave.identity` gives it a key that the hypervisor vouches for,
+`tls.server` serves it, and `enclave.ingress` routes what it brings with the same engine.
 
 The response returns along the same path: `proxy.upstream` reads it, `proxy.exchange` passes it on, `proxy.response`
 writes it. `proxy.record` notes what happened, for the log (`telemetry.access`) and the metrics (`telemetry.metrics`).
