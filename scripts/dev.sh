@@ -22,6 +22,11 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   fuzz [SECONDS]  random and mutated bytes for the readers, the relay and the configuration [60]
   clients [NAME...]
                   start the stack on free ports, try the example clients of docs/clients.md, or those named; stop
+  transparent -- COMMAND...
+                  run a command without proxy settings in a network namespace like an enclave's, through enclave daemon and
+                  relay (root): httpbin is https://upstream.test/, denied.test is denied; ends with the command's status
+  transparent-test [WORD...]
+                  try real clients and servers there, many names and connections, killed daemons; or those named (root)
   vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak, pair-soak
   lint            ruff, mypy, shellcheck, systemd-analyze verify, hadolint, docker-compose, cfn-lint
   bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for the options
@@ -328,6 +333,32 @@ cmd_fuzz() {
 
 cmd_clients() { exec tests/clients/run.sh "$@"; }
 
+# Routes and rules need a network namespace, and iptables.
+needs_namespace() {
+    [ "$(id -u)" = 0 ] || die "network namespaces are made by root"
+    need nsenter util-linux
+    PATH=$PATH:/usr/sbin need iptables iptables
+}
+
+cmd_transparent() {
+    deps
+    needs_namespace
+    [ "${1:-}" != -- ] || shift
+    [ $# -gt 0 ] || die "transparent: name a command, as in: scripts/dev.sh transparent -- curl https://upstream.test/get"
+    exec "$venv/bin/python" -m tests.transparent run "$@"
+}
+
+cmd_transparent-test() {
+    local package
+    deps
+    needs_namespace
+    for package in $("$venv/bin/python" -m tests.transparent packages); do
+        # As in a change to single-user mode, so that Debian does not start what it installs.
+        RUNLEVEL=1 install "$package"
+    done
+    exec "$venv/bin/python" -m tests.transparent test "$@"
+}
+
 cmd_vm() {
     deps
     exec scripts/vm.sh "$@"
@@ -410,7 +441,7 @@ command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
     deps) deps ;;
-    local | pythons | test | clients | load | soak | fuzz | vm | lint | bench | start | enclave | stop | restart | status | logs | lock | clean)
+    local | pythons | test | clients | load | soak | fuzz | transparent | transparent-test | vm | lint | bench | start | enclave | stop | restart | status | logs | lock | clean)
         "cmd_$command" "$@"
         ;;
     help | -h | --help) usage ;;

@@ -1,5 +1,5 @@
 """Random and mutated bytes for everything that parses: the HTTP readers, the relay's preamble, the configuration, what
-KMS encrypts; and for the page that gives credentials to who has the token.
+KMS encrypts, the name server's questions; and for the page that gives credentials to who has the token.
 
 `python -m tests.fuzz [SECONDS] [--seed N]` (``scripts/dev.sh fuzz``) goes on until the time is over or something is
 found; a finding is printed with the bytes and the seed that lead to it. Besides never failing in any way but its own,
@@ -43,6 +43,9 @@ from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.route import Local
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.telemetry.health import LocalRoot
+from nitroproxy.transparent.answers import Answer, Answers
+from nitroproxy.transparent.dns_server import respond
+from nitroproxy.transparent.names import NameTable
 from tests.kms import OWN, REAL, own_key, stored
 from tests.wire import OneHop, Wire
 
@@ -283,6 +286,40 @@ _CREDENTIALS_SEEDS: Final = [
     for fields in (b"", _TOKEN, _TOKEN * 2, b"Authorization:\r\n", b"Via: 1.1 x\r\n" + _TOKEN, b"Origin: null\r\n")
 ]
 
+
+def fuzz_names(chance: random.Random, data: bytes) -> None:
+    """A message to the name server of applications: answered, with its own question and no denied name, or dropped."""
+    with tempfile.TemporaryDirectory() as directory:
+        table = NameTable(f"{directory}/names")
+        answers = Answers(table, Policy(["*.example:443"], ["denied.example:*"]), lambda: "box")
+        seen: list[Answer] = []
+        response = respond(data, answers.answer, lambda kind, name, answer: seen.append(answer))
+        names = [table.name_of(number) for number in range(table.count())]
+        table.close()
+    if len(seen) != 1:
+        raise Finding(f"{len(seen)} answers to one message")
+    if any(not str(name).endswith(".example") or name == "denied.example" for name in names):
+        raise Finding(f"names with an address: {names}")
+    if response is None:
+        return
+    if response[:2] != data[:2] or not response[2] & 0x80 or len(response) > 512:
+        raise Finding("the response is none to this message")
+    if response[3] & 0xF == 0 and response[5] != 1:
+        raise Finding("an answer without its question")
+
+
+def _query(name: bytes, kind: int, rest: bytes = b"") -> bytes:
+    labels = b"".join(bytes([len(label)]) + label for label in name.split(b"."))
+    return b"\x12\x34\x01\0\0\1\0\0\0\0\0" + bytes([bool(rest)]) + labels + b"\0\0%c\0\1" % kind + rest
+
+
+_NAME_SEEDS: Final = [
+    *(_query(b"a.example", kind) for kind in (1, 28, 65, 255)),
+    *(_query(name, 1) for name in (b"denied.example", b"localhost", b"BOX", b"x.test", b"xn--bcher-kva.example")),
+    _query(b".".join([b"x" * 63] * 3 + [b"y" * 50, b"example"]), 1),
+    _query(b"a.example", 1, b"\0\0\x29\x04\xd0\0\0\0\0\0\0"),
+]
+
 _RELAY_SEEDS: Final = [
     b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (authority, authority)
     for authority in (
@@ -298,6 +335,7 @@ TARGETS: Final[dict[str, tuple[Callable[[random.Random, bytes], None], list[byte
     "relay": (fuzz_relay, [*_RELAY_SEEDS, *seeds("requests_refused")]),
     "kms": (fuzz_kms, [stored(name) for name in (*REAL, OWN)]),
     "credentials": (fuzz_credentials, [*_CREDENTIALS_SEEDS, *seeds("requests_refused")]),
+    "names": (fuzz_names, _NAME_SEEDS),
     "configuration": (fuzz_configuration, [path.read_bytes() for path in sorted(_CONFIGURATIONS.glob("*.json"))]),
 }
 
