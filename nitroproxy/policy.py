@@ -266,7 +266,6 @@ def _networks(reason: str, *networks: str) -> list[tuple[_Network, str]]:
 _NOT_PUBLIC: Final[tuple[tuple[_Network, str], ...]] = (
     *_networks("unspecified (RFC 1122)", "0.0.0.0/8", "::/128"),
     *_networks("loopback (RFC 1122, RFC 4291)", "127.0.0.0/8", "::1/128"),
-    *_networks("the instance metadata service", "169.254.169.254/32", "fd00:ec2::254/128"),
     *_networks("link-local (RFC 3927, RFC 4291)", "169.254.0.0/16", "fe80::/10"),
     *_networks("private (RFC 1918)", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
     *_networks("shared address space (RFC 6598)", "100.64.0.0/10"),
@@ -290,6 +289,12 @@ _NOT_PUBLIC: Final[tuple[tuple[_Network, str], ...]] = (
     *_networks("6to4 (RFC 3056)", "2002::/16"),
     *_networks("segment routing (RFC 9602)", "5f00::/16"),
 )
+#: What gives AWS credentials to whoever on this machine asks: EC2's metadata service, and those of ECS and EKS for
+#: containers. No exemption reaches it, as a network that is exempt may be a large one.
+_CREDENTIALS: Final = frozenset(
+    ip_address(address)
+    for address in ("169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23")
+)
 #: The part of IPv6 that is allocated as global unicast so far (RFC 4291 section 2.4).
 _IPV6_GLOBAL: Final = IPv6Network("2000::/3")
 
@@ -297,8 +302,8 @@ _IPV6_GLOBAL: Final = IPv6Network("2000::/3")
 class AddressGuard:
     """Which addresses may be dialled: public ones, and those that are exempt.
 
-    :param exempt: CIDR networks that are allowed although internal. An exempt IPv4 network does not exempt IPv6
-        addresses that embed it.
+    :param exempt: CIDR networks that are allowed although internal; services that give AWS credentials never are. An
+        exempt IPv4 network does not exempt IPv6 addresses that embed it.
     :param own_addresses: returns this machine's addresses; called for each check, because they may change. They are
         refused unless exempt.
     """
@@ -320,6 +325,9 @@ class AddressGuard:
         parsed = ip_address(address)
         if parsed.version == 6 and parsed.scope_id is not None:
             return "scoped to an interface", None
+        mapped = parsed.ipv4_mapped if parsed.version == 6 else None
+        if parsed in _CREDENTIALS or mapped in _CREDENTIALS:
+            return "the instance metadata service, or another that gives credentials", None
         if any(parsed.version == network.version and parsed in network for network in self._exempt):
             return None, None
         for network, reason in _NOT_PUBLIC:

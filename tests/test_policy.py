@@ -269,6 +269,17 @@ class AddressGuardTests(SynchronousTestCase):
         guard = AddressGuard([], frozenset)
         self.assertIn("metadata", self.assertRaises(ProxyError, guard.check, "169.254.169.254").detail)
 
+    def test_credentials_never(self) -> None:
+        """What gives credentials to whoever asks is in no exempt network, however it is written; others there are."""
+        guard = AddressGuard(["0.0.0.0/0", "::/0"], frozenset)
+        for address in (
+            *("169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "FD00:EC2:0::254"),
+            *("169.254.170.2", "169.254.170.23", "::ffff:a9fe:aa02", "fd00:ec2::23"),
+        ):
+            self.assertRaises(ProxyError, guard.check, address)
+        for address in ("169.254.169.253", "169.254.169.123", "fd00:ec2::253", "10.0.0.1", "::ffff:10.0.0.1"):
+            guard.check(address)
+
 
 class PropertyTests(SynchronousTestCase):
     """Properties that hold for all names and ports."""

@@ -374,7 +374,7 @@ class Egress(Struct, frozen=True, forbid_unknown_fields=True):
         _Networks,
         Meta(
             description="Networks (CIDR) that may be dialled although they are internal: loopback, private, link-local "
-            "and other special addresses are refused otherwise."
+            "and other special addresses are refused otherwise. Services that give AWS credentials always are."
         ),
     ] = ()
     upstream_proxy: Annotated[
