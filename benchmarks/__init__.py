@@ -1,7 +1,8 @@
 """Compares nitroproxy with other proxies on one machine, in one run: `python -m benchmarks`.
 
-`main` runs `cases`; a case starts contenders (`ours`, `peers`, `stock`) and the servers behind them (`origin`, `raw`)
-in the background (`processes`), drives them (`wrk`, `clients`, `handshaker`) in interleaved pairs (`pairs`), and takes
-CPU time and memory from /proc (`proc`). The results are `figures`; `table`, `results` and `chart` write them as text,
-JSON, Markdown and SVG. `profiles` shows where the CPU time goes. Everything runs on loopback.
+`main` runs `cases`; a case starts `contenders` (`ours`, `peers`, `go_peers`, `forward_peers`, `stock`) and the servers
+behind them (`origin`, `raw`) in the background (`processes`), drives them (`wrk`, `clients`, `handshaker`) in
+interleaved pairs (`pairs`), and takes CPU time and memory from /proc (`proc`). The results are `figures`; `table`,
+`results` and `chart` write them as text, JSON, Markdown and SVG. `profiles` shows where the CPU time goes. Everything
+runs on loopback.
 """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -178,55 +180,76 @@ def churn(door: Door, seconds: float, concurrency: int) -> list[float]:
     return took
 
 
-def round_trips(door: Door, seconds: float, connections: int, size: int, writes: int = 1) -> list[float]:
-    """Send *size* bytes on each connection whenever the previous ones have come back.
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A message and its answer.
 
-    :param writes: the number of segments that they are sent in.
-    :returns: seconds that each round trip took.
+    :ivar message: the segments that are sent.
+    :ivar whole: whether what has come is the complete answer.
     """
-    pieces = [b"m" * (size // writes)] * writes
-    size = size // writes * writes
 
-    def send(connection: socket.socket) -> None:
-        for piece in pieces:
-            connection.sendall(piece)
+    message: Sequence[bytes]
+    whole: Callable[[bytes], bool]
 
-    selector = selectors.DefaultSelector()
+
+def hold(
+    connections: Sequence[socket.socket], dialogue: Dialogue, seconds: float, rate: float | None = None
+) -> list[float]:
+    """Hold *dialogue* again and again, each time on a connection whose previous answer is complete.
+
+    :param rate: messages a second over all connections; None: as many as there are answers.
+    :returns: the seconds that each took; with a *rate*, since the message was due: one that had to wait for a
+        connection has waited longer.
+    """
+    free = deque(connections)
+    waiting: dict[socket.socket, tuple[float, bytes]] = {}
     took: list[float] = []
-    sent: dict[socket.socket, float] = {}
-    got: dict[socket.socket, int] = {}
+    due = time.perf_counter()
+    until = due + seconds
     try:
-        for _ in range(connections):
-            connection = door.enter()
-            if connection.family == socket.AF_INET:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sendall(b"ECHO\n")
-            selector.register(connection, selectors.EVENT_READ)
-            got[connection] = 0
-        for connection in got:
-            sent[connection] = time.perf_counter()
-            send(connection)
-        until = time.perf_counter() + seconds
-        while (now := time.perf_counter()) < until:
-            for key, _ in selector.select(_PATIENCE):
-                connection = key.fileobj  # type: ignore[assignment]  # only sockets are registered
+        while True:
+            now = time.perf_counter()
+            if rate is None:
+                due = now
+            while free and due <= now and due < until:
+                connection = free.popleft()
+                waiting[connection] = due, b""
+                due += 1 / rate if rate else 0
+                for piece in dialogue.message:
+                    connection.sendall(piece)
+            if not waiting and due >= until:
+                return took
+            pause = max(0.0, due - now) if free and due < until else _PATIENCE
+            # select() and not epoll: it waits for microseconds, and the connections are few.
+            readable, _, _ = select.select(list(waiting), [], [], pause)
+            if not readable and pause == _PATIENCE:
+                raise Unmeasured(f"no answer for {_PATIENCE:g} s")
+            for connection in readable:
                 data = connection.recv(65536)
                 if not data:
-                    raise Unmeasured("a tunnel ended")
-                got[connection] += len(data)
-                if got[connection] >= size:
-                    got[connection] = 0
-                    now = time.perf_counter()
-                    took.append(now - sent[connection])
-                    sent[connection] = now
-                    send(connection)
+                    raise Unmeasured("a connection ended")
+                since, before = waiting[connection]
+                if dialogue.whole(before + data):
+                    took.append(time.perf_counter() - since)
+                    del waiting[connection]
+                    free.append(connection)
+                else:
+                    waiting[connection] = since, before + data
     except OSError as error:
-        raise Unmeasured(f"a tunnel broke off: {error}") from error
-    finally:
-        for connection in got:
-            connection.close()
-        selector.close()
-    return took
+        raise Unmeasured(f"a connection broke off: {error}") from error
+
+
+def round_trips(door: Door, seconds: float, connections: int, size: int) -> list[float]:
+    """Send *size* bytes on each connection whenever the previous ones have come back.
+
+    :returns: seconds that each round trip took.
+    """
+    message = b"m" * size
+    with ExitStack() as held:
+        opened = [held.enter_context(door.enter()) for _ in range(connections)]
+        for connection in opened:
+            connection.sendall(b"ECHO\n")
+        return hold(opened, Dialogue((message,), lambda answer: len(answer) >= size), seconds)
 
 
 @contextmanager

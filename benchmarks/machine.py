@@ -7,6 +7,8 @@ import platform
 import re
 import ssl
 import subprocess
+import sys
+import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,8 @@ _VERSIONS: Final[dict[str, list[str]]] = {
     "haproxy": ["haproxy", "-v"],
     "squid": ["squid", "-v"],
     "tinyproxy": ["tinyproxy", "-v"],
+    "caddy": ["caddy", "version"],
+    "go": ["go", "version"],
     "socat": ["socat", "-V"],
     "wrk": ["wrk", "-v"],
     "openssl": ["openssl", "version"],
@@ -45,7 +49,7 @@ def versions(commands: Path) -> dict[str, str]:
     :param commands: where the virtual environment of the peers has its commands.
     """
     found = {
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} ({_build()})",
         "twisted": version("twisted"),
         "openssl of the enclave": str(SSL.OpenSSL_version(SSL.OPENSSL_VERSION), "ascii"),
         "openssl of python": ssl.OPENSSL_VERSION,
@@ -57,6 +61,14 @@ def versions(commands: Path) -> dict[str, str]:
         if number is not None:
             found[name] = number
     return found
+
+
+def _build() -> str:
+    """Where the Python is, and what its configure script was asked for: one built without optimisation is slower.
+    Debian's does it without asking."""
+    asked = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    options = [option for option in ("--enable-optimizations", "--with-lto") if option in asked]
+    return f"{sys.base_prefix}, configured {' '.join(options) or 'without --enable-optimizations'}"
 
 
 def _ask(command: list[str]) -> str | None:

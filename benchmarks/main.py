@@ -10,14 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import machine, peers
+from benchmarks import machine
 from benchmarks.cases import CASES
 from benchmarks.chart import chart
 from benchmarks.figures import CaseResult, Row, Unmeasured
-from benchmarks.install import install
+from benchmarks.install import ENVIRONMENT, install
 from benchmarks.pairs import Plan
 from benchmarks.processes import ROOT, raise_descriptor_limit
 from benchmarks.profiles import PROFILES, profile
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; returns 0 unless a case could not be run at all."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     if not options.installed:
-        for trouble in install(peers.ENVIRONMENT):
+        for trouble in install(forward=options.all):
             print(f"benchmarks: {trouble}", file=sys.stderr)
     # So that SIGTERM also ends the programs that were started.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -40,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = Path(tempfile.mkdtemp(prefix="npbench."))
     try:
         plan = Plan(
-            rounds=1 if options.quick else 5,
+            rounds=options.rounds or (1 if options.quick else 5),
             seconds=1,
             quick=options.quick,
             directory=directory,
             enclave_processes=options.enclave_processes,
+            everything=options.all,
+            against=options.against,
         )
         if options.profile:
             return _profile(options, plan)
@@ -58,7 +61,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="nitroproxy side by side with other proxies, on loopback."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"cases to run; all without: {', '.join(CASES)}")
-    parser.add_argument("--quick", action="store_true", help="one short round, only to see that everything works")
+    parser.add_argument("--quick", action="store_true", help="one short round, for work on the code")
     parser.add_argument(
         "--enclave-processes",
         type=int,
@@ -66,6 +69,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         default=_PROCESSES,
         metavar="N",
         help="compare so many with one, in the case enclave-processes (default: %(default)s)",
+    )
+    parser.add_argument("--all", action="store_true", help="also squid, tinyproxy, proxy.py and mitmproxy")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each pair is run [5]")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="DIRECTORY",
+        help="compare with nitroproxy of another checkout, which has a .venv, instead of with other programs",
     )
     parser.add_argument("--profile", action="store_true", help=f"say where the CPU goes in: {', '.join(PROFILES)}")
     parser.add_argument("--installed", action="store_true", help="install nothing; measure with what is here")
@@ -75,6 +86,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in options.names:
         if name not in known:
             parser.error(f"there is no case {name!r}; there are {', '.join(known)}")
+    if options.against is not None and not (options.against / ".venv/bin/twistd").exists():
+        parser.error(f"{options.against} has no .venv/bin/twistd: run ./scripts/dev.sh deps there")
     return options
 
 
@@ -90,10 +103,10 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
     stolen, others = disturbance.shares()
     results = Results(
         when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=_command(options),
+        command=" ".join(["python -m benchmarks", *sys.argv[1:]]),
         commit=machine.commit(ROOT),
         machine=about,
-        versions=machine.versions(peers.ENVIRONMENT / "bin"),
+        versions=machine.versions(ENVIRONMENT / "bin"),
         seconds=time.monotonic() - begun,
         stolen=stolen,
         others=others,
@@ -110,18 +123,11 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
     return 1 if any(row.unmeasured and len(case.rows) == 1 for case in cases for row in case.rows) else 0
 
 
-def _command(options: argparse.Namespace) -> str:
-    words = ["python -m benchmarks", *options.names]
-    if options.quick:
-        words.append("--quick")
-    if options.enclave_processes != _PROCESSES:
-        words.append(f"--enclave-processes {options.enclave_processes}")
-    return " ".join(words)
-
-
 def _attempt(name: str, plan: Plan) -> CaseResult:
     try:
-        return CASES[name](plan)
+        case = CASES[name](plan)
+        # Requirements name other programs.
+        return case if plan.against is None else replace(case, targets=())
     except Unmeasured as error:
         return CaseResult(name, name, "cpu", (Row("everything", unmeasured=str(error)),))
 

@@ -1,4 +1,7 @@
-"""Starts nitroproxy's daemons as `scripts/dev.sh start` does, on their UNIX-socket transport (etc/local.json)."""
+"""Starts nitroproxy's daemons as `scripts/dev.sh start` does, on their UNIX-socket transport (etc/local.json).
+
+They are those of this checkout, or of another one that is compared with it (``--against``).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.clients import Door
+from benchmarks.origin import Origin
 from benchmarks.processes import ROOT, Crew, Process, free_ports
 from benchmarks.wrk import Entry
 
@@ -28,12 +32,14 @@ class Ours:
     :ivar directory: the directory of the transport's sockets.
     :ivar gateway: the gateway's TCP port.
     :ivar loopback: the TCP port of the enclave's loopback listener.
+    :ivar root: the checkout that they run from.
     """
 
     directory: Path
     gateway: int
     loopback: int
     ca: Path
+    root: Path
 
     @property
     def enclave_socket(self) -> Path:
@@ -56,27 +62,28 @@ class Ours:
         }
 
 
-def place(crew: Crew, ca: Path, name: str = "nitroproxy") -> Ours:
-    """Choose the addresses of a pair of daemons."""
+def place(crew: Crew, ca: Path, name: str = "nitroproxy", root: Path = ROOT) -> Ours:
+    """Choose the addresses of a pair of daemons of the checkout *root*."""
     gateway, loopback = free_ports(2)
-    return Ours(crew.directory / name, gateway, loopback, ca)
+    return Ours(crew.directory / name, gateway, loopback, ca, root)
 
 
-def command(part: str) -> list[str]:
+def command(part: str, root: Path = ROOT) -> list[str]:
     """The command that starts one of the daemons.
 
     :param part: ``host`` or ``enclave``.
+    :param root: the checkout; another one than this has an environment of its own (``scripts/dev.sh deps``).
     """
-    twistd = str(Path(sys.executable).parent / "twistd")
+    commands = Path(sys.executable).parent if root == ROOT else root / ".venv/bin"
     # Without an access log, like all other contenders.
-    configuration = ["--config", str(ROOT / "etc/local.json"), "--set", "logging.access=false"]
-    return [twistd, "-n", "--pidfile=", "--reactor=nitroproxy", f"nitroproxy-{part}", *configuration]
+    configuration = ["--config", str(root / "etc/local.json"), "--set", "logging.access=false"]
+    return [str(commands / "twistd"), "-n", "--pidfile=", "--reactor=nitroproxy", f"nitroproxy-{part}", *configuration]
 
 
 def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host", processes: int = 1) -> Process:
     """Start the host daemon, gateway and relay, with *processes* processes."""
     environment = ours.environment | {"NITROPROXY_HOST_PROXY_PROCESSES": str(processes)}
-    process = crew.launch(name, command("host"), ("127.0.0.1", ours.gateway), environment)
+    process = crew.launch(name, command("host", ours.root), ("127.0.0.1", ours.gateway), environment, ours.root)
     process.wait_until(lambda: Path(ours.relay_socket).exists())
     if processes > 1:
         process.wait_until(lambda: all_serve(ours.gateway, processes))
@@ -92,7 +99,7 @@ def start_enclave(
 ) -> Process:
     """Start the enclave daemon with *processes* processes, optionally with additions to its environment."""
     variables = ours.environment | {"NITROPROXY_ENCLAVE_PROCESSES": str(processes)} | dict(environment or {})
-    process = crew.launch(name, command("enclave"), ("127.0.0.1", ours.loopback), variables)
+    process = crew.launch(name, command("enclave", ours.root), ("127.0.0.1", ours.loopback), variables, ours.root)
     process.wait_until(ours.enclave_socket.exists)
     if processes > 1:
         process.wait_until(lambda: all_serve(ours.loopback, processes))
@@ -108,6 +115,23 @@ def all_serve(port: int, count: int) -> bool:
     return len(up) == count + 1
 
 
+def start_gateway(crew: Crew, origin: Origin, root: Path = ROOT) -> Entry:
+    """The gateway of the checkout *root*, with *origin*'s UNIX socket in place of the enclave's."""
+    name = "nitroproxy" if root == ROOT else "against"
+    ours = place(crew, origin.ca, name, root)
+    ours.enclave_socket.parent.mkdir(mode=0o700, parents=True)
+    ours.enclave_socket.symlink_to(origin.unix)
+    return gateway_entry(ours, start_host(crew, ours, f"{name}-host"), origin.tls)
+
+
+def start_chain(crew: Crew, origin: Origin, root: Path = ROOT) -> Entry:
+    """Both daemons of the checkout *root*."""
+    name = "nitroproxy" if root == ROOT else "against"
+    ours = place(crew, origin.ca, name, root)
+    host, enclave = start_host(crew, ours, f"{name}-host"), start_enclave(crew, ours, f"{name}-enclave")
+    return chain_entry(ours, host, enclave, origin.tls)
+
+
 def gateway_entry(ours: Ours, host: Process, destination: int) -> Entry:
     """The gateway alone: a server already listens on the enclave's socket in its place."""
     return Entry(ours.gateway, f"/https://localhost:{destination}", {"host": host.pid})
@@ -116,6 +140,12 @@ def gateway_entry(ours: Ours, host: Process, destination: int) -> Entry:
 def chain_entry(ours: Ours, host: Process, enclave: Process, destination: int) -> Entry:
     """Gateway, enclave, relay."""
     return Entry(ours.gateway, f"/https://localhost:{destination}", {"host": host.pid, "enclave": enclave.pid})
+
+
+def start_relay(crew: Crew, destination: str, name: str = "nitroproxy", root: Path = ROOT) -> tuple[Door, Process]:
+    """Start a host daemon; returns the door of its relay to *destination* (``host:port``), and the daemon."""
+    ours = place(crew, crew.directory / "ca.pem", name, root)
+    return relay_door(ours, destination), start_host(crew, ours, f"{name}-host")
 
 
 def relay_door(ours: Ours, destination: str) -> Door:

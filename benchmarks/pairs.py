@@ -19,7 +19,9 @@ class Plan:
 
     :ivar rounds: how often each pair is run.
     :ivar seconds: the duration of one run, where time bounds it.
-    :ivar quick: run only to check that everything works.
+    :ivar quick: fewer and smaller runs, for work on the code.
+    :ivar everything: measure the forward proxies too.
+    :ivar against: another checkout, whose nitroproxy is measured in place of the other programs.
     :ivar enclave_processes: compared with one, in the case of that name.
     """
 
@@ -28,6 +30,8 @@ class Plan:
     quick: bool
     directory: Path
     enclave_processes: int = 2
+    everything: bool = False
+    against: Path | None = None
 
 
 def compare(subject: str, runs: Mapping[str, Run | Unmeasured], key: str, rounds: int) -> tuple[Row, ...]:

@@ -17,7 +17,7 @@ from typing import Final
 from benchmarks.figures import Unmeasured
 
 #: Debian's directories of daemons, which are not on every user's PATH.
-_PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+DAEMONS_PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 #: The repository: modules of this package are started from there.
 ROOT: Final = Path(__file__).resolve().parent.parent
 _DESCRIPTORS: Final = 65536
@@ -78,7 +78,9 @@ def listens(address: Address) -> bool:
 class Process:
     """A program in the background, in a process group of its own."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], directory: Path = ROOT
+    ) -> None:
         self.name = name
         self._log = log
         with log.open("ab") as output:
@@ -88,9 +90,9 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, "PATH": _PATH, **environment},
+                    env={**os.environ, "PATH": DAEMONS_PATH, **environment},
                     start_new_session=True,
-                    cwd=ROOT,
+                    cwd=directory,
                 )
             except FileNotFoundError as error:
                 raise Unmeasured(f"{command[0]} is not installed") from error
@@ -158,12 +160,13 @@ class Crew:
         command: Sequence[str],
         address: Address | None = None,
         environment: Mapping[str, str] | None = None,
+        directory: Path = ROOT,
     ) -> Process:
-        """Start *command* and wait until it listens on *address*.
+        """Start *command* in *directory* and wait until it listens on *address*.
 
         :raises Unmeasured: when the program is not installed or does not start.
         """
-        process = Process(name, command, self.directory / f"{name}.log", environment or {})
+        process = Process(name, command, self.directory / f"{name}.log", environment or {}, directory)
         self._processes.append(process)
         if address is not None:
             process.wait_until(lambda: listens(address))

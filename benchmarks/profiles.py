@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from benchmarks import ours, peers
+from benchmarks import ours
 from benchmarks.clients import churn, round_trips, transfer
 from benchmarks.figures import Unmeasured
+from benchmarks.install import ENVIRONMENT
 from benchmarks.origin import start_origin, start_raw
 from benchmarks.pairs import Plan
 from benchmarks.proc import CPUMeter, own_times
 from benchmarks.processes import Crew
-from benchmarks.relays import our_relay
 from benchmarks.samples import costs, report
 from benchmarks.wrk import Entry, Load, hit
 
@@ -50,7 +50,7 @@ def profile(name: str, plan: Plan) -> str:
         count = work.do(seconds // 2)
         each = meter.stop()[""] / count * 1e6
         output = crew.directory / "stacks"
-        sampler = [str(peers.ENVIRONMENT / "bin/py-spy"), "record", "--pid", str(work.pid), "--native", "--function"]
+        sampler = [str(ENVIRONMENT / "bin/py-spy"), "record", "--pid", str(work.pid), "--native", "--function"]
         sampler += ["--duration", str(seconds), "--rate", str(_RATE), "--format", "raw", "--output", str(output)]
         try:
             sampling = subprocess.Popen(sampler, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -98,7 +98,7 @@ def _connections(crew: Crew, kind: Literal["full", "resumed"]) -> Work:
 
 
 def _relay(crew: Crew, direction: Literal["DOWN", "UP"]) -> Work:
-    door, process = our_relay(crew, f"127.0.0.1:{start_raw(crew)}")
+    door, process = ours.start_relay(crew, f"127.0.0.1:{start_raw(crew)}")
 
     def do(seconds: int) -> float:
         done = 0.0
@@ -111,12 +111,12 @@ def _relay(crew: Crew, direction: Literal["DOWN", "UP"]) -> Work:
 
 
 def _tunnels(crew: Crew) -> Work:
-    door, process = our_relay(crew, f"127.0.0.1:{start_raw(crew)}")
+    door, process = ours.start_relay(crew, f"127.0.0.1:{start_raw(crew)}")
     return Work(process.pid, "tunnel", lambda seconds: len(churn(door, seconds, 16)))
 
 
 def _writes(crew: Crew) -> Work:
-    door, process = our_relay(crew, f"127.0.0.1:{start_raw(crew)}")
+    door, process = ours.start_relay(crew, f"127.0.0.1:{start_raw(crew)}")
     return Work(process.pid, "round trip", lambda seconds: len(round_trips(door, seconds, 16, 64)))
 
 

@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import ours, peers
+from benchmarks import ours
 from benchmarks.clients import Door
+from benchmarks.contenders import relays
 from benchmarks.figures import Sample, Unmeasured
-from benchmarks.pairs import Run, prepare
+from benchmarks.pairs import Plan, Run, prepare
 from benchmarks.proc import CPUMeter
 from benchmarks.processes import Crew, Process
 
 SUBJECT: Final = "nitroproxy relay"
-HAPROXY: Final = "haproxy (tcp, splice-auto)"
 
 #: Measures a relay once, entered by a door.
 Measure = Callable[[Door, Process], Sample]
 
 
-def our_relay(crew: Crew, destination: str, name: str = "nitroproxy") -> tuple[Door, Process]:
-    """Start a host daemon; returns it and the door of its relay to *destination* (``host:port``)."""
-    place = ours.place(crew, crew.directory / "ca.pem", name)
-    return ours.relay_door(place, destination), ours.start_host(crew, place, f"{name}-host")
-
-
-def relay_runs(crew: Crew, raw: int, measure: Measure) -> dict[str, Run | Unmeasured]:
+def relay_runs(plan: Plan, crew: Crew, raw: int, measure: Measure) -> dict[str, Run | Unmeasured]:
     """Start every relay, each leading to the raw server's port, and warm it up."""
 
     def starting(start: Callable[[], tuple[Door, Process]]) -> Callable[[], Run]:
@@ -35,8 +29,8 @@ def relay_runs(crew: Crew, raw: int, measure: Measure) -> dict[str, Run | Unmeas
 
         return started
 
-    runs = {SUBJECT: prepare(starting(lambda: our_relay(crew, f"127.0.0.1:{raw}")))}
-    for name, start in peers.RELAYS.items():
+    runs = {SUBJECT: prepare(starting(lambda: ours.start_relay(crew, f"127.0.0.1:{raw}")))}
+    for name, start in relays(plan).items():
         runs[name] = prepare(starting(lambda start=start: start(crew, raw)))  # type: ignore[misc]
     return runs
 

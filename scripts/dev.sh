@@ -29,7 +29,8 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
                   try real clients and servers there, many names and connections, killed daemons; or those named (root)
   vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak, pair-soak
   lint            ruff, mypy, shellcheck, systemd-analyze verify, hadolint, docker-compose, cfn-lint
-  bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --help for the options
+  bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --quick: one short round;
+                  --help for the options
   start           start the stack in the background: upstream, enclave and host daemons
   enclave         start it with the real enclave image in an emulated enclave (Debian 12, root): build.sh makes it first
   stop            stop it

@@ -12,13 +12,46 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import clients
 from benchmarks.cases import CASES
 from benchmarks.chart import PANELS
-from benchmarks.clients import Door, churn, idle_tunnels, round_trips, transfer
+from benchmarks.clients import Dialogue, Door, churn, hold, idle_tunnels, round_trips, transfer
 from benchmarks.figures import Unmeasured
 from benchmarks.main import main
 from benchmarks.origin import start_raw
 from benchmarks.processes import Crew, listens
+
+
+class Clock:
+    """Time that passes only while `select` waits."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.answers_at = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def select(self, reading: list[SlowPeer], _: object, __: object, pause: float) -> tuple[list[SlowPeer], None, None]:
+        """Until the peer has answered, or the pause is over."""
+        if reading and self.answers_at <= self.now + pause:
+            self.now = self.answers_at
+            return reading, None, None
+        self.now += pause
+        return [], None, None
+
+
+class SlowPeer:
+    """A connection whose peer takes half a second to answer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def sendall(self, data: bytes) -> None:
+        self.clock.answers_at = self.clock.now + 0.5
+
+    def recv(self, count: int) -> bytes:
+        return b"x"
 
 
 class RawTests(SynchronousTestCase):
@@ -42,11 +75,33 @@ class RawTests(SynchronousTestCase):
         """Messages come back."""
         self.assertGreater(len(round_trips(self.door, 0.1, 2, 64)), 2)
 
-    def test_two_writes(self) -> None:
-        """A message in two writes comes back complete, and the next one is sent only then."""
-        took = round_trips(self.door, 0.1, 1, 65, writes=2)
+    def test_dialogue(self) -> None:
+        """A message in two segments comes back complete, and the next one is sent only then."""
+        answers: list[bytes] = []
+
+        def whole(answer: bytes) -> bool:
+            answers.append(answer)
+            return len(answer) >= 6
+
+        with self.door.enter() as connection:
+            connection.sendall(b"ECHO\n")
+            took = hold([connection], Dialogue((b"abc", b"def"), whole), 0.1)
         self.assertGreater(len(took), 2)
-        self.assertTrue(all(seconds > 0 for seconds in took))
+        self.assertEqual({answer for answer in answers if len(answer) >= 6}, {b"abcdef"})
+
+    def test_steady_rate(self) -> None:
+        """At a rate there are as many messages as it says, and those that have no connection to go out on have waited
+        for one: their time counts from when they were due."""
+        with self.door.enter() as one, self.door.enter() as other:
+            for connection in (one, other):
+                connection.sendall(b"ECHO\n")
+            took = hold([one, other], Dialogue((b"x",), bool), 0.2, 200)
+        self.assertIn(len(took), range(39, 42))
+        silent = Clock()
+        self.patch(clients, "time", silent)
+        self.patch(clients, "select", silent)
+        slow = hold([SlowPeer(silent)], Dialogue((b"x",), bool), 1, 4)  # type: ignore[list-item]
+        self.assertEqual([round(seconds, 2) for seconds in slow], [0.5, 0.75, 1.0, 1.25])
 
     def test_two_segments(self) -> None:
         """A GET is answered in two segments, over TCP and the UNIX socket, one request after the other."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks import ours, peers
-from benchmarks.figures import CaseResult, Target, median_of
-from benchmarks.origin import Origin, start_origin
+from benchmarks import ours
+from benchmarks.contenders import GO_CHAIN, STOCK, Start, chains
+from benchmarks.figures import CaseResult, Row, Target
+from benchmarks.origin import start_origin
 from benchmarks.pairs import Plan, Run, compare, prepare
 from benchmarks.processes import Crew
-from benchmarks.wrk import Entry, Load, drive
+from benchmarks.wrk import Load, drive
 
-SUBJECT = "nitroproxy"
-STOCK = "Resource + Agent"
-
-
-def start_ours(crew: Crew, origin: Origin) -> Entry:
-    """Both daemons."""
-    place = ours.place(crew, origin.ca)
-    host, enclave = ours.start_host(crew, place), ours.start_enclave(crew, place)
-    return ours.chain_entry(place, host, enclave, origin.tls)
+_SUBJECT = "nitroproxy"
 
 
 def run(plan: Plan) -> CaseResult:
@@ -26,24 +19,27 @@ def run(plan: Plan) -> CaseResult:
         origin = start_origin(crew, crew.directory / "unused.sock")
         load = Load("/1k", 32, 2 * plan.seconds)
 
-        def subject() -> Run:
-            entry = start_ours(crew, origin)
+        def started(start: Start) -> Run:
+            entry = start(crew, origin)
             return lambda: drive(entry, load, crew.directory)
 
-        def stock() -> Run:
-            entry = peers.stock_chain(crew, origin, origin.tls)
-            return lambda: drive(entry, load, crew.directory)
-
-        runs = {SUBJECT: prepare(subject), STOCK: prepare(stock)}
-        rows = compare(SUBJECT, runs, "cpu", plan.rounds + 1)
-    ratio = rows[1].ratio
-    targets = (
-        Target("P2", "µs CPU a request over all processes", 160, median_of(rows, SUBJECT, "cpu")),
-        Target("P2", "times cheaper than stock Twisted", 4, ratio.median if ratio else None, "more"),
-    )
+        runs = {_SUBJECT: prepare(lambda: started(ours.start_chain))}
+        for name, start in chains(plan).items():
+            runs[name] = prepare(lambda start=start: started(start))  # type: ignore[misc]
+        rows = compare(_SUBJECT, runs, "cpu", plan.rounds)
     notes = (
-        "32 kept-alive connections, GET, 1 KiB answer, TLS 1.3 from the enclave to nginx.",
-        "Stock: twisted.web Resource and Agent as gateway, the same with TLS as enclave, portforward as relay. "
-        "nitroproxy's host process is gateway and relay.",
+        "32 kept-alive connections, GET, 1 KiB answer, TLS 1.3 from the enclave to nginx. nitroproxy's host process is "
+        "gateway and relay.",
+        "Stock: twisted.web Resource and Agent as gateway, the same with TLS as enclave, portforward as relay. Go: "
+        "httputil.ReverseProxy as gateway, the same with TLS as enclave, goproxy as relay.",
     )
-    return CaseResult("chain", "Whole chain, TLS upstream", "cpu", rows, notes, targets)
+    return CaseResult("chain", "Whole chain, TLS upstream", "cpu", rows, notes, targets(rows))
+
+
+def targets(rows: tuple[Row, ...]) -> tuple[Target, ...]:
+    """What P2 asks for."""
+    go, stock = (next((row.ratio for row in rows if row.contender == name), None) for name in (GO_CHAIN, STOCK))
+    return (
+        Target("P2", "times the Go chain's CPU", 0.9, 1 / go.median if go else None),
+        Target("P2", "times cheaper than stock Twisted", 3.8, stock.median if stock else None, "more"),
+    )

@@ -62,7 +62,7 @@ def _alone(plan: Plan, kind: Kind) -> CaseResult:
         f"cryptography package, which offers it beside X25519 unless the row says {CLASSIC}. The server has X25519.",
     )
     ratio = rows[1].ratio
-    bound = Target("P6", "times openssl s_time -new", 1.5, 1 / ratio.median if ratio else None)
+    bound = Target("P6", "times openssl s_time -new", 1.35, 1 / ratio.median if ratio else None)
     targets = (bound,) if kind == "full" else ()
     return CaseResult(f"handshakes-{kind}", f"TLS handshake, {kind}", "cpu", rows, notes, targets)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
 
-from benchmarks import ours, peers
+from benchmarks import ours
+from benchmarks.contenders import Start, gateways
 from benchmarks.figures import CaseResult, Row, Sample, Target, Unmeasured, figures_of, median_of
 from benchmarks.origin import Origin, start_origin
 from benchmarks.pairs import Plan
@@ -20,19 +19,20 @@ _ENCLAVE = "nitroproxy enclave"
 
 def run(plan: Plan) -> CaseResult:
     """Measure. The contenders are started in turn."""
+    starts: dict[str, Start] = {_HOST: _host, _ENCLAVE: _enclave, **gateways(plan)}
     samples: dict[str, list[Sample]] = {}
     reasons: dict[str, str] = {}
     with Crew(plan.directory / "startup") as shared:
         origin = start_origin(shared, shared.directory / "unused.sock")
         for turn in range(plan.rounds):
-            for number, (name, start) in enumerate(_STARTS.items()):
+            for number, (name, start) in enumerate(starts.items()):
                 try:
                     with Crew(plan.directory / f"startup-{turn}-{number}") as crew:
                         samples.setdefault(name, []).append(_start(crew, start, origin))
                 except Unmeasured as error:
                     reasons[name] = str(error)
     rows = []
-    for name in _STARTS:
+    for name in starts:
         if name in reasons:
             rows.append(Row(name, unmeasured=reasons[name]))
         else:
@@ -45,7 +45,7 @@ def run(plan: Plan) -> CaseResult:
     return CaseResult("startup", "Start", "start", tuple(rows), notes, tuple(targets))
 
 
-def _start(crew: Crew, start: Callable[[Crew, Origin], Entry], origin: Origin) -> Sample:
+def _start(crew: Crew, start: Start, origin: Origin) -> Sample:
     begun = time.perf_counter()
     entry = start(crew, origin)
     try:
@@ -71,6 +71,3 @@ def _enclave(crew: Crew, origin: Origin) -> Entry:
     place = ours.place(crew, origin.ca)
     process = ours.start_enclave(crew, place)
     return Entry(place.loopback, "", {"enclave": process.pid})
-
-
-_STARTS: Final[dict[str, Callable[[Crew, Origin], Entry]]] = {_HOST: _host, _ENCLAVE: _enclave, **peers.GATEWAYS}

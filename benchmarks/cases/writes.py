@@ -20,6 +20,6 @@ def run(plan: Plan) -> CaseResult:
         return timed(process, plan.seconds, lambda: round_trips(door, plan.seconds, _CONNECTIONS, _SIZE))
 
     with Crew(plan.directory / "writes") as crew:
-        rows = compare(SUBJECT, relay_runs(crew, start_raw(crew), measure), "cpu", plan.rounds)
+        rows = compare(SUBJECT, relay_runs(plan, crew, start_raw(crew), measure), "cpu", plan.rounds)
     notes = (f"{_CONNECTIONS} tunnels, {_SIZE} bytes there and back on each; the CPU is that of a round trip.",)
     return CaseResult("writes", "Small writes through a tunnel", "cpu", rows, notes)
