@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import idna
 
@@ -78,9 +78,8 @@ class Origin:
         return b"%b://%b" % (self.scheme.encode("ascii"), self.host_field)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A request's destination, and its path there.
+class Target(NamedTuple):
+    """A request's destination, and its path there; a tuple like `nitroproxy.proxy.route.Forward`.
 
     :ivar path: path and query as sent, empty for CONNECT, ``*`` for OPTIONS of the server itself.
     """

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.proxy.backpressure import Backpressure
 from nitroproxy.proxy.closing import Closing
-from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.deadlines import Alarm, Deadlines
 from tests.wire import Wire
 
 
@@ -19,7 +19,8 @@ class ClosingTests(SynchronousTestCase):
         self.clock = Clock()
         self.wire = Wire(Protocol())
         self.wire.registerProducer(Backpressure(lambda: None, self.clock.seconds), True)
-        self.closing = Closing(self.wire, Deadlines(self.clock), self.wire.abortConnection)  # type: ignore[arg-type]
+        self.alarm = Alarm(Deadlines(self.clock))
+        self.closing = Closing(self.wire, self.alarm, self.wire.abortConnection)  # type: ignore[arg-type]
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds / 0.05)):
@@ -70,8 +71,8 @@ class ClosingTests(SynchronousTestCase):
         """A connection that has ended is not aborted any more, and leaves no deadline behind."""
         for end in (lambda: self.closing.close(1.0), lambda: self.closing.linger(1.0), self.closing.break_off):
             end()
-            self.closing.over()
-            self.closing.over()
+            self.alarm.end()
+            self.alarm.end()
             self.pass_time(2)
             self.assertFalse(self.wire.aborted)
         self.assertEqual(self.clock.getDelayedCalls(), [])

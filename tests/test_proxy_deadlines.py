@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.proxy.deadlines import TICK, Deadlines
+from nitroproxy.proxy.deadlines import TICK, Alarm, Deadlines
 
 
 class DeadlinesTests(SynchronousTestCase):
@@ -71,3 +71,84 @@ class DeadlinesTests(SynchronousTestCase):
         self.deadlines.after(0.1, lambda: None)
         self.clock.pump([TICK] * 10)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class AlarmTests(SynchronousTestCase):
+    """One call that is set again and again."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.alarm = Alarm(Deadlines(self.clock))
+        self.rung: list[str] = []
+
+    def set(self, seconds: float, name: str = "rang") -> None:
+        self.alarm.set(seconds, lambda: self.rung.append(name))
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.pump([TICK] * round(seconds / TICK))
+
+    def test_never_early(self) -> None:
+        """It rings once, after its time and at most two ticks later, however often it was set before."""
+        for _ in range(30):
+            self.set(2.0, "earlier")
+            self.pass_time(0.35)
+        self.set(2.0)
+        self.pass_time(1.95)
+        self.assertEqual(self.rung, [])
+        self.pass_time(3 * TICK)
+        self.assertEqual(self.rung, ["rang"])
+        self.pass_time(10)
+        self.assertEqual(self.rung, ["rang"])
+
+    def test_earlier_than_before(self) -> None:
+        """Set for an earlier time it rings then, and not at the time that was set first."""
+        self.set(60.0, "first")
+        self.set(1.0)
+        self.pass_time(1.1)
+        self.assertEqual(self.rung, ["rang"])
+        self.pass_time(60)
+        self.assertEqual(self.rung, ["rang"])
+
+    def test_later_than_before(self) -> None:
+        """Set for a later time it does not ring at the time that was set first."""
+        self.set(1.0, "first")
+        self.set(60.0)
+        self.pass_time(59)
+        self.assertEqual(self.rung, [])
+        self.pass_time(1.1)
+        self.assertEqual(self.rung, ["rang"])
+
+    def test_cleared(self) -> None:
+        """Cleared it does not ring, and can be set again."""
+        self.set(1.0, "first")
+        self.assertTrue(self.alarm.is_set)
+        self.alarm.clear()
+        self.assertFalse(self.alarm.is_set)
+        self.pass_time(0.5)
+        self.set(1.0)
+        self.pass_time(0.9)
+        self.assertEqual(self.rung, [])
+        self.pass_time(0.2)
+        self.assertEqual((self.rung, self.alarm.is_set), (["rang"], False))
+
+    def test_set_when_it_rings(self) -> None:
+        """What it calls may set it again."""
+        self.alarm.set(1.0, lambda: self.set(1.0))
+        self.pass_time(1.1)
+        self.assertEqual((self.rung, self.alarm.is_set), ([], True))
+        self.pass_time(1.1)
+        self.assertEqual(self.rung, ["rang"])
+
+    def test_one_deadline(self) -> None:
+        """A thousand waits that end soon leave one deadline, and after the end of the connection there is none."""
+        for _ in range(1000):
+            self.set(60.0)
+            self.alarm.clear()
+            self.clock.advance(0.001)
+        slots = self.alarm._deadlines._slots
+        self.assertEqual(sum(map(len, slots.values())), 1)
+        self.set(60.0)
+        self.alarm.end()
+        self.assertEqual(sum(map(len, slots.values())), 0)
+        self.pass_time(61)
+        self.assertEqual((self.rung, self.clock.getDelayedCalls()), ([], []))

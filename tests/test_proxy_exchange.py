@@ -109,6 +109,17 @@ class ForwardingTests(SynchronousTestCase):
         upstream.receive(b"0\r\n\r\n")
         self.assertTrue(client.take().endswith(b"\r\n\r\n1\r\nz\r\n0\r\n\r\n"))
 
+    def test_one_write(self) -> None:
+        """A response that is here whole goes to the client in one write, and its bytes are counted."""
+        hop = OneHop()
+        client = hop.client()
+        client.receive(GET)
+        writes: list[bytes] = []
+        client.write = writes.append  # type: ignore[method-assign]
+        hop.endpoint.accept().receive(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        self.assertEqual(len(writes), 1)
+        self.assertTrue(writes[0].endswith(b"\r\n\r\nok"))
+
     def test_http10_client(self) -> None:
         """An HTTP/1.0 client gets a chunked response unchunked, ended by the connection."""
         hop = OneHop()

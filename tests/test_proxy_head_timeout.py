@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.deadlines import Alarm, Deadlines
 from nitroproxy.proxy.head_timeout import HeadTimeout
 
 
@@ -16,7 +16,7 @@ class HeadWaitTests(SynchronousTestCase):
         self.clock = Clock()
         self.told: list[str] = []
         self.wait = HeadTimeout(
-            Deadlines(self.clock), lambda: self.told.append("idle"), lambda: self.told.append("late")
+            Alarm(Deadlines(self.clock)), lambda: self.told.append("idle"), lambda: self.told.append("late")
         )
         self.wait.begin(10.0)
 
@@ -33,7 +33,7 @@ class HeadWaitTests(SynchronousTestCase):
     def test_counts_from_the_last_request(self) -> None:
         """The time counts from the end of the last request, although no new deadline is set."""
         self.pass_time(6)
-        self.wait.arrived()
+        self.wait.over()
         self.pass_time(6)
         self.wait.begin(10.0)
         self.pass_time(9.9)
@@ -43,7 +43,7 @@ class HeadWaitTests(SynchronousTestCase):
 
     def test_not_during_a_request(self) -> None:
         """A long request is not idleness."""
-        self.wait.arrived()
+        self.wait.over()
         self.pass_time(60)
         self.assertEqual(self.told, [])
 
@@ -54,7 +54,7 @@ class HeadWaitTests(SynchronousTestCase):
             self.assertTrue(self.wait.begun)
             self.pass_time(2)
             self.wait.arriving(3.0)
-            self.wait.arrived()
+            self.wait.over()
             self.wait.begin(10.0)
             self.assertFalse(self.wait.begun)
         self.wait.arriving(3.0)

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.policy import ByPattern
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
+from nitroproxy.proxy.deadlines import Alarm
 from nitroproxy.proxy.progress import Progress
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.settings import ExchangeSettings
@@ -252,6 +253,7 @@ class _Client:
     def __init__(self, hop: OneHop) -> None:
         self.pace = Backpressure(lambda: None, hop.deadlines.seconds)
         self.throttle = Throttle(lambda: None, hop.deadlines.seconds)
+        self.alarm = Alarm(hop.deadlines)
 
 
 class ProgressTests(SynchronousTestCase):

@@ -54,6 +54,17 @@ class ResponseWriterTests(SynchronousTestCase):
                 self.assertEqual(headers.get(b"connection"), b"close" if http10 else None)
                 self.assertIs(self.writer.close_after, http10)
 
+    def test_one_write(self) -> None:
+        """What is here of the body goes with the head, in one write, framed as all of it is."""
+        for length, framed in ((CHUNKED, b"2\r\nok\r\n"), (2, b"ok")):
+            self.setUp()
+            self.ask()
+            writes: list[bytes] = []
+            self.transport.write = writes.append  # type: ignore[method-assign]
+            response = Response(200, b"OK", Fields([DATE]), content_length=length, declared_length=2)
+            self.writer.head(response, b"ok")
+            self.assertEqual([split_head(written)[2] for written in writes], [framed])
+
     def test_next_response(self) -> None:
         """Nothing of one response reaches the next, but that the connection ends."""
         self.ask()

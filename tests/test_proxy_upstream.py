@@ -30,9 +30,11 @@ class Receiver:
         """A 1xx."""
         self.seen.append(response.status)
 
-    def response_head(self, response: Response) -> None:
-        """The head."""
+    def response_head(self, response: Response, data: bytes, last: bool) -> None:
+        """The head, and what has come of the body."""
         self.seen.append(response.status)
+        if data:
+            self.seen.append(data)
 
     def response_data(self, data: bytes, last: bool) -> None:
         """A piece of the body."""

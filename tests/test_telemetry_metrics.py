@@ -42,6 +42,12 @@ def value(families: list[Metric], name: str, **labels: str) -> float | None:
     return found[0] if len(found) == 1 else None
 
 
+class Moved:
+    """A side of a tunnel."""
+
+    bytes = 0
+
+
 class HopTests(SynchronousTestCase):
     """One hop's listeners, through the engine."""
 
@@ -65,6 +71,22 @@ class HopTests(SynchronousTestCase):
         ]
         self.assertEqual([(row.labels["method"], row.value) for row in rows], [("other", 50)])
         self.assertEqual(len(self.counts._requests), 1)
+
+    def test_not_counted_yet(self) -> None:
+        """Requests that are counted together are in every scrape, once; few records are kept for it, and no tunnel's,
+        which would keep its connections."""
+        for number in range(1, 200):
+            record = Record(0.0, b"id", b"GET")
+            record.sent = 10
+            self.counts.ended(record, 1.0)
+            self.assertLess(len(self.counts._uncounted), 100)
+            if number % 50 == 0:
+                self.assertEqual(self.value("requests_total", method="GET"), number)
+                self.assertEqual(self.value("bytes_total", direction="sent", kind="request"), number * 10)
+        tunnel = Record(0.0, b"id", b"CONNECT")
+        tunnel.sides = Moved(), Moved()
+        self.counts.ended(tunnel, 1.0)
+        self.assertNotIn(tunnel, [record for record, _ in self.counts._uncounted])
 
     def test_requests(self) -> None:
         """Requests by method and class of status, their times and sizes, and what is under way."""

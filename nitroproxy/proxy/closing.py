@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from nitroproxy.proxy.deadlines import Deadline, Deadlines
+from nitroproxy.proxy.deadlines import Alarm
 from nitroproxy.proxy.transport import StreamTransport
 
 #: Seconds that a client may go on sending to a connection once its last response has left.
@@ -15,17 +15,16 @@ _LAST_BYTES: Final = 0.05
 
 
 class Closing:
-    """Ends the connection of *transport*. The client's connection calls one of `close`, `linger` and `break_off`, once,
-    and `over` when the connection has ended.
+    """Ends the connection of *transport*. The client's connection calls one of `close`, `linger` and `break_off`, once.
 
+    :param alarm: the client's.
     :param abort: ends the connection at once; called when the time is over.
     """
 
-    def __init__(self, transport: StreamTransport, deadlines: Deadlines, abort: Callable[[], object]) -> None:
+    def __init__(self, transport: StreamTransport, alarm: Alarm, abort: Callable[[], object]) -> None:
         self._transport = transport
-        self._deadlines = deadlines
+        self._alarm = alarm
         self._abort = abort
-        self._deadline: Deadline | None = None
         self._lingering = False
 
     def close(self, patience: float) -> None:
@@ -35,7 +34,7 @@ class Closing:
         """
         self._transport.unregisterProducer()
         self._transport.loseConnection()
-        self._within(patience)
+        self._alarm.set(patience, self._abort)
 
     def linger(self, patience: float) -> None:
         """Stop writing, and go on reading and discarding, so that no reset overtakes the response (RFC 9112 section
@@ -46,25 +45,15 @@ class Closing:
         self._lingering = True
         self._transport.unregisterProducer()
         self._transport.loseWriteConnection()
-        self._within(patience)
+        self._alarm.set(patience, self._abort)
 
     def response_left(self) -> None:
         """The half-close has been carried out."""
         if self._lingering:
-            self._within(_LINGER)
+            self._alarm.set(_LINGER, self._abort)
 
     def break_off(self) -> None:
         """Abort, so that the response cannot be taken for complete, but a moment later: where an abort is only a close,
         the response's head would otherwise not leave, and the next hop would report another failure."""
         self._transport.unregisterProducer()
-        self._within(_LAST_BYTES)
-
-    def over(self) -> None:
-        """The connection has ended."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _within(self, seconds: float) -> None:
-        self.over()
-        self._deadline = self._deadlines.after(seconds, self._abort)
+        self._alarm.set(_LAST_BYTES, self._abort)

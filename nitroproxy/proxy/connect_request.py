@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.failures import as_proxy_error
 from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.record import Record
@@ -30,12 +29,12 @@ class ConnectRequest:
     #: A CONNECT has no body; what follows it is kept for the tunnel.
     wants_body = False
 
-    def __init__(self, client: Client, route: Dial, record: Record, timeout: float, deadlines: Deadlines) -> None:
+    def __init__(self, client: Client, route: Dial, record: Record, timeout: float) -> None:
         self._client = client
         self._route = route
         self._record = record
         self._timeout = timeout
-        self._deadline = deadlines.after(timeout, self._time_out)
+        client.alarm.set(timeout, self._time_out)
         self._dialling: Deferred[Any] | None = None
         self._over = False
 
@@ -74,7 +73,7 @@ class ConnectRequest:
 
     def _finish(self) -> None:
         self._over = True
-        self._deadline.cancel()
+        self._client.alarm.clear()
 
     def abandon(self) -> None:
         """Stop dialling: the client has gone, or has its answer already."""

@@ -1,7 +1,8 @@
 """Deadlines for very many connections: one coarse timer wheel instead of a reactor timer for each.
 
-Setting or cancelling one is a set operation. A deadline fires up to one tick late, never early. The clock must be a
-monotonic one: see `nitroproxy.daemon.reactor`. Knows nothing of what the deadlines are for.
+Setting or cancelling one is a set operation. A deadline fires up to one tick late, never early. What waits again and
+again, as a connection does with each request, has an `Alarm`, which usually needs no new deadline for that. The clock
+must be a monotonic one: see `nitroproxy.daemon.reactor`. Knows nothing of what the deadlines are for.
 """
 
 from __future__ import annotations
@@ -57,7 +58,11 @@ class Deadlines:
 
         An exception that it raises is logged, and stops no other deadline. It may set and cancel deadlines.
         """
-        tick = math.ceil((self.seconds() + seconds) / TICK)
+        return self.at(self.seconds() + seconds, callback)
+
+    def at(self, when: float, callback: Callable[[], object]) -> Deadline:
+        """Call *callback* at *when* on the clock, at most a tick late; see `after`."""
+        tick = math.ceil(when / TICK)
         slot = self._slots.get(tick)
         if slot is None:
             slot = self._slots[tick] = set()
@@ -92,3 +97,61 @@ class Deadlines:
             del self._slots[tick]
         if self._slots and self._next is None:
             self._next = self._clock.callLater(TICK, self._turn)
+
+
+class Alarm:
+    """One call that is set again and again: only the last one counts.
+
+    A deadline that was set for an earlier call and comes early enough stays; it looks how long is left when it fires.
+    So a wait that begins and ends within a few milliseconds costs no more than two attributes.
+
+    :ivar is_set: a call is pending.
+    """
+
+    __slots__ = ("_at", "_callback", "_deadline", "_deadlines", "_due")
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self._deadline: Deadline | None = None
+        self._callback: Callable[[], object] | None = None
+        self._due = self._at = 0.0
+
+    @property
+    def is_set(self) -> bool:
+        return self._callback is not None
+
+    def set(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Call *callback* once *seconds* have passed, at most two ticks late, instead of what was set before."""
+        self._due = self._deadlines.seconds() + seconds
+        self._callback = callback
+        if self._deadline is None:
+            self._arm()
+        elif self._due < self._at:
+            self._deadline.cancel()
+            self._arm()
+
+    def clear(self) -> None:
+        """Call nothing."""
+        self._callback = None
+
+    def end(self) -> None:
+        """Call nothing, and keep no deadline: the connection has ended."""
+        self._callback = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _arm(self) -> None:
+        self._at = self._due
+        self._deadline = self._deadlines.at(self._due, self._fire)
+
+    def _fire(self) -> None:
+        self._deadline = None
+        callback = self._callback
+        if callback is None:
+            return
+        if self._due > self._deadlines.seconds():
+            self._arm()
+        else:
+            self._callback = None
+            callback()

@@ -36,10 +36,9 @@ def dispatch(
         check_origin(request, page=page, names=settings.names)
     if not isinstance(route, Local):
         listener.give_place(client)
-    deadlines = listener.deadlines
     if isinstance(route, Dial):
         request.fields = Fields()  # A tunnel may last for hours, and its request's head be large.
-        return ConnectRequest(client, route, record, settings.connect_timeout, deadlines)
+        return ConnectRequest(client, route, record, settings.connect_timeout)
     if isinstance(route, Forward):
-        return Exchange(client, request, route, record, settings.exchange, deadlines, listener.via_name)
-    return LocalExchange(client, request, route, record, settings.idle_timeout, deadlines)
+        return Exchange(client, request, route, record, settings.exchange, listener.deadlines, listener.via_name)
+    return LocalExchange(client, request, route, record, settings.idle_timeout)

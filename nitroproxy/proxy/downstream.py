@@ -15,9 +15,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Request
+from nitroproxy.http1.messages import Request, Response
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
 from nitroproxy.proxy.closing import Closing
+from nitroproxy.proxy.deadlines import Alarm
 from nitroproxy.proxy.dispatch import dispatch
 from nitroproxy.proxy.head_timeout import HeadTimeout
 from nitroproxy.proxy.interfaces import ClientExchange, Listener
@@ -51,7 +52,8 @@ class Downstream(Protocol):
         self._listener = listener
         self._settings = listener.settings
         self._state = _State.HEAD
-        self._head = HeadTimeout(listener.deadlines, self._close, self._head_is_late)
+        self.alarm = Alarm(listener.deadlines)
+        self._head = HeadTimeout(self.alarm, self._close, self._head_is_late)
         self._exchange: ClientExchange | None = None
         self._side: Side | None = None
         self._tunnel: Tunnel | None = None
@@ -69,7 +71,7 @@ class Downstream(Protocol):
         self.peer = self.transport.getPeer()
         set_tcp_options(self.transport)
         self._reader, self.response = self._listener.opening(self.transport, self._settings.limits, self._listener.hop)
-        self._ending = Closing(self.transport, self._listener.deadlines, self.abort)
+        self._ending = Closing(self.transport, self.alarm, self.abort)
         self.transport.registerProducer(self.pace, True)
         if (refusal := self._listener.admit(self)) is None:
             self._await_head()
@@ -112,8 +114,7 @@ class Downstream(Protocol):
         self._ending.response_left()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._head.over()
-        self._ending.over()
+        self.alarm.end()
         if self._side is not None:
             self._side.lost(reason)
         self._client_gone()
@@ -231,7 +232,7 @@ class Downstream(Protocol):
         self.send_problem(error, request_complete)
 
     def _begin(self, request: Request) -> None:
-        self._head.arrived()
+        self._head.over()
         self._listener.head_complete(self)
         self._state = _State.BODY if request.content_length else _State.RESPONDING
         record = self._begin_record(request, request_id_of(request))
@@ -279,6 +280,12 @@ class Downstream(Protocol):
         self.record.answered = self._listener.deadlines.seconds()
         if self._listener.draining or self._listener.is_reserved(self):
             self.response.close_after = True
+
+    def send_head(self, response: Response, data: bytes) -> None:
+        """See `Client`."""
+        assert self.record is not None
+        self.record.sent += len(data)
+        self.response.head(response, data)
 
     def send_body(self, data: bytes) -> None:
         """A piece of the response's body, not empty."""

@@ -202,8 +202,8 @@ class Exchange:
         self._progress.happened(Event.CONTINUE if response.status == 100 else Event.INTERIM)
         self._client.response.interim(response)
 
-    def response_head(self, response: Response) -> None:
-        """The final response's head."""
+    def response_head(self, response: Response, data: bytes, last: bool) -> None:
+        """The final response's head, and what has come of its body."""
         self._progress.event_stream = _is_event_stream(response)
         self._progress.happened(Event.RESPONSE_HEAD)
         if b"proxy-status" in response.fields.values:
@@ -215,7 +215,8 @@ class Exchange:
             # It may end before the request does, and the connection then ends with it: the head is the last place to
             # say so (RFC 9112 section 9.6). A client that goes on sending can still read all of the response.
             self._client.response.close_after = True
-        self._client.response.head(response)
+        self._client.send_head(response, data)
+        self._flows(last)
 
     def _heed_proxy_status(self, response: Response) -> None:
         """Note what a hop of ours says of a failure; remove what any other says in our name."""
@@ -228,6 +229,10 @@ class Exchange:
         """A piece of its body."""
         if data:
             self._client.send_body(data)
+        self._flows(last)
+
+    def _flows(self, last: bool) -> None:
+        """Something of the response has gone to the client; unless it was the last, more comes at the client's pace."""
         if last or self._connection is None:
             return
         self._progress.moved()

@@ -30,9 +30,10 @@ class _Collector:
     def response_interim(self, response: Response) -> None:
         """A 1xx changes nothing here."""
 
-    def response_head(self, response: Response) -> None:
-        """The head."""
+    def response_head(self, response: Response, data: bytes, last: bool) -> None:
+        """The head, and what has come of the body."""
         self._status = response.status
+        self.response_data(data, last)
 
     def response_data(self, data: bytes, last: bool) -> None:
         """A piece of the body."""

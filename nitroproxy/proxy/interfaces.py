@@ -9,8 +9,9 @@ from typing import Protocol
 from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.http1.messages import Response
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
-from nitroproxy.proxy.deadlines import Deadlines
+from nitroproxy.proxy.deadlines import Alarm, Deadlines
 from nitroproxy.proxy.opening import Opening
 from nitroproxy.proxy.pinned import PinnedConnections
 from nitroproxy.proxy.record import Observer, Record
@@ -31,9 +32,11 @@ class Client(Protocol):
     :ivar pace: how fast it reads that; follows where the response comes from.
     :ivar throttle: stops its request's body; the producer of the connection that this goes to.
     :ivar pinned: the upstream connections that belong to it alone.
+    :ivar alarm: for what is waited for on its behalf, one thing at a time.
     """
 
     transport: StreamTransport
+    alarm: Alarm
     peer: IAddress
     response: ResponseWriter
     pace: Backpressure
@@ -45,6 +48,9 @@ class Client(Protocol):
 
     def answering(self, status: int) -> None:
         """The response's head is about to be written."""
+
+    def send_head(self, response: Response, data: bytes) -> None:
+        """The response's head, and what is here of its body."""
 
     def send_body(self, data: bytes) -> None:
         """A piece of the response's body, not empty."""

@@ -17,7 +17,6 @@ from twisted.web.server import Request as WebRequest
 
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.http1.messages import Headers, Request
-from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.problem import METHODS
 from nitroproxy.proxy.record import Record
@@ -42,9 +41,7 @@ class LocalExchange:
     :raises ProxyError: `Kind.NOT_FOUND` for a path longer than any page's.
     """
 
-    def __init__(
-        self, client: Client, request: Request, route: Local, record: Record, timeout: float, deadlines: Deadlines
-    ) -> None:
+    def __init__(self, client: Client, request: Request, route: Local, record: Record, timeout: float) -> None:
         self.site = route.site
         self.transport = client.transport
         self._client = client
@@ -55,8 +52,6 @@ class LocalExchange:
             raise ProxyError(Kind.NOT_FOUND, f"no page of this proxy has a path of over {_LONGEST_PATH} bytes")
         self._longest_body = route.longest_body
         self._timeout = timeout
-        self._deadlines = deadlines
-        self._deadline: Deadline | None = None
         self._body = bytearray()
         self._web_request: WebRequest | None = None
         self.wants_body = True
@@ -70,7 +65,7 @@ class LocalExchange:
             raise self._too_large()
         if self._request.expects_continue:
             self._client.response.go_on()
-        self._deadline = self._deadlines.after(self._timeout, self._time_out)
+        self._client.alarm.set(self._timeout, self._time_out)
         self._client.take_body()
 
     def request_data(self, data: bytes) -> None:
@@ -92,7 +87,7 @@ class LocalExchange:
 
     def request_end(self) -> None:
         """The request is complete: find its resource and render it."""
-        self._stop_deadline()
+        self._client.alarm.clear()
         web_request = self._web_request = WebRequest(self, parsePOSTFormSubmission=False)
         for name, value in self._request.fields.in_order:
             web_request.requestHeaders.addRawHeader(name, _text(value))
@@ -106,15 +101,10 @@ class LocalExchange:
 
     def abandon(self) -> None:
         """The client has gone, or has its answer already."""
-        self._stop_deadline()
+        self._client.alarm.clear()
         web_request, self._web_request = self._web_request, None
         if web_request is not None:
             web_request.connectionLost(Failure(ConnectionDone()))
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
     # The channel, as a twisted.web Request uses it.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.proxy.deadlines import TICK, Deadline, Deadlines
+from nitroproxy.proxy.deadlines import TICK, Deadlines
 from nitroproxy.proxy.interfaces import Client
 from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.settings import ExchangeSettings
@@ -39,7 +39,7 @@ def _over(error: ProxyError | None) -> None:
 
 
 class Progress:
-    """The states of one exchange and the one deadline that watches them.
+    """The states of one exchange; its client's alarm watches them.
 
     :param record: counts the bytes of the request's body, and names the destination.
     :param on_late: called when the time is over, with the failure, or with None when the client has stopped reading its
@@ -52,7 +52,6 @@ class Progress:
     __slots__ = (
         "_body_began",
         "_client",
-        "_deadline",
         "_deadlines",
         "_held_before",
         "_last_moved",
@@ -80,9 +79,8 @@ class Progress:
         self._deadlines = deadlines
         self._on_late = on_late
         self._response_timeout = settings.response_timeout.of(record.host, record.port)
-        #: No deadline is set for longer than this: so one that is set already is not too late for the next states.
+        #: The alarm is set for no longer than this: so when it is set already it is not too late for the next states.
         self._shortest = min(self._response_timeout, settings.shortest_timeout)
-        self._deadline: Deadline | None = None
         self._last_moved = deadlines.seconds()
         self._body_began = self._held_before = 0.0
         self.request = CONNECTING
@@ -98,12 +96,13 @@ class Progress:
         before = self.request
         request, response = transition.request[before], transition.response[self.response]
         self.request, self.response = request, response
+        alarm = self._client.alarm
         if response is DONE:
-            self._stop()
+            alarm.clear()
             self._on_late = _over  # Otherwise the exchange and this would keep each other alive.
             return
         if request is CONNECTING:
-            self._stop()
+            alarm.clear()
             return
         now = self._deadlines.seconds()
         if (request is not before or event is Event.RESPONSE_HEAD) and event not in _KEEPS_TIME:
@@ -111,30 +110,24 @@ class Progress:
             if request is SENDING and before is not SENDING:
                 self._body_began = now
                 self._held_before = self._client.throttle.held_for(now)
-        if self._deadline is None:
+        if not alarm.is_set:
             if self._last_moved + TICK >= now:
-                self._deadline = self._deadlines.after(self._shortest, self._look)
+                alarm.set(self._shortest, self._look)
             else:
                 self._look_later(now)
 
     def moved(self) -> None:
-        """A piece of a body has moved. A deadline that is already set stays: it looks again when it fires."""
+        """A piece of a body has moved. The alarm stays as it is: it looks again when the time is over."""
         self._last_moved = self._deadlines.seconds()
-
-    def _stop(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
     def _look_later(self, now: float) -> None:
         patience = PATIENCE[self.request, self.response]
         left = self._late_at(patience) - now
         if patience.judges_rate:
             left = min(left, self._slow_at(now) - now)
-        self._deadline = self._deadlines.after(max(min(left, self._shortest), 0.0), self._look)
+        self._client.alarm.set(max(min(left, self._shortest), 0.0), self._look)
 
     def _look(self) -> None:
-        self._deadline = None
         now = self._deadlines.seconds()
         patience = PATIENCE[self.request, self.response]
         if now >= self._late_at(patience):

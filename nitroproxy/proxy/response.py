@@ -83,8 +83,8 @@ class ResponseWriter:
         """Tell a client that asked (Expect: 100-continue) to send its body."""
         self._transport.write(response_head(100, b"Continue", []))
 
-    def head(self, response: Response) -> None:
-        """Begin a response that was forwarded."""
+    def head(self, response: Response, data: bytes = b"") -> None:
+        """Begin a response that was forwarded, with what is here of its body."""
         assert self._request is not None
         headers = end_to_end(response.fields.in_order, response.connection_options, _NOT_PASSED_ON)
         if response.content_length not in (CHUNKED, UNTIL_CLOSE):
@@ -104,7 +104,7 @@ class ResponseWriter:
             headers += [(b"Proxy-Support", b"Session-Based-Authentication"), (b"Connection", b"Proxy-Support")]
         if response.fields.get(b"date") is None:
             headers.append((b"Date", datetimeToString()))  # RFC 9110 section 6.6.1
-        self._write_head(response.status, response.reason, headers, _has_id(response))
+        self._write_head(response.status, response.reason, headers, _has_id(response), data)
 
     def _lead_back(self, headers: Headers) -> Headers:
         request = self._request
@@ -139,9 +139,9 @@ class ResponseWriter:
         headers.insert(0, (b"Date", datetimeToString()))
         if not request_complete:
             self.close_after = True
-        self._write_head(error.kind.status, reason_phrase(error.kind.status), headers)
-        if self._request is None or self._request.method != b"HEAD":
-            self._transport.write(body)
+        with_body = self._request is None or self._request.method != b"HEAD"
+        status = error.kind.status
+        self._write_head(status, reason_phrase(status), headers, data=body if with_body else b"")
 
     def switching(self, response: Response) -> None:
         """Pass a 101 on: from here on the connection is no longer HTTP."""
@@ -157,14 +157,19 @@ class ResponseWriter:
         ours = (REQUEST_ID, self._request_id)
         return [ours] if has_id else [ours, (b"X-Request-Id", self._request_id)]
 
-    def _write_head(self, status: int, reason: bytes, headers: Headers, has_id: bool = False) -> None:
+    def _write_head(
+        self, status: int, reason: bytes, headers: Headers, has_id: bool = False, data: bytes = b""
+    ) -> None:
         self.begun = True
         headers += self._ids(has_id)
         if self.close_after:
             headers.append((b"Connection", b"close"))
         elif self._request is not None and self._request.http10:
             headers.append((b"Connection", b"keep-alive"))
-        self._transport.write(response_head(status, reason, headers))
+        head = response_head(status, reason, headers)
+        if data:
+            head += b"".join(encode_chunk(data)) if self._chunked else data
+        self._transport.write(head)
 
 
 def _of_interim(response: Response) -> Headers:

@@ -39,10 +39,11 @@ _FAREWELL: Final = 1.0
 
 
 class ResponseReceiver(Interface):
-    """Takes a response, in this order: interim heads, the head, data, then the end, the switch or the failure."""
+    """Takes a response, in this order: interim heads, the head with what has come of the body, data, then the end, the
+    switch or the failure."""
 
     def response_interim(self, response: Response) -> None: ...
-    def response_head(self, response: Response) -> None: ...
+    def response_head(self, response: Response, data: bytes, last: bool) -> None: ...
     def response_data(self, data: bytes, last: bool) -> None: ...
     def response_end(self, reusable: bool) -> None: ...
     def response_upgrade(self, response: Response, rest: bytes) -> None: ...
@@ -154,7 +155,11 @@ class UpstreamConnection(Protocol):
             )
         else:
             self._response = response
-            receiver.response_head(response)
+            try:
+                data = self._reader.read_body()
+            except ProxyError:
+                data = b""  # The head goes on all the same; the next read fails again.
+            receiver.response_head(response, data, self._reader.complete)
 
     def _complete(self) -> None:
         if self._receiver is None or self._response is None:

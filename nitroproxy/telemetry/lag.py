@@ -43,7 +43,7 @@ class ReactorLag:
             self._next.cancel()
 
     def _measure(self) -> None:
-        self._lags.add(max(self._clock.seconds() - self._due, 0.0))
+        self._lags.add([max(self._clock.seconds() - self._due, 0.0)])
         self._beat()
         self._wait()
 

@@ -1,7 +1,8 @@
 """What the daemons count, as Prometheus metrics.
 
-Counting is a few additions on plain numbers, so that it costs a request next to nothing; a scrape makes metric families
-of them. Labels are from closed sets (`LABELS`): no host name, path or address ever becomes one.
+Counting is a few additions on plain numbers, for some requests at a time, so that it costs a request next to nothing; a
+scrape makes metric families of them. Labels are from closed sets (`LABELS`): no host name, path or address ever becomes
+one.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _ALERTED: Final = {
     "nitroproxy-health": (Kind.CONNECTION_LIMIT_REACHED,),
     "nitroproxy-ingress": (Kind.ENCLAVE_UNAVAILABLE, Kind.CONNECTION_REFUSED, Kind.CONNECTION_LIMIT_REACHED),
 }
+#: Requests that are counted together; their records are kept until then.
+_BATCH: Final = 64
 #: Hops with a listener that only one peer may use.
 _GUARDED: Final = frozenset({"nitroproxy-enclave", "nitroproxy-relay", "nitroproxy-logs", "nitroproxy-ingress"})
 
@@ -76,10 +79,12 @@ class Distribution:
         self._counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def add(self, value: float) -> None:
-        """Count *value*."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def add(self, values: Sequence[float]) -> None:
+        """Count *values*."""
+        bounds, counts = self._bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
     def into(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Give what was counted to *family*."""
@@ -105,6 +110,8 @@ class HopMetrics(Observer):
         self._passed_on: Counter[tuple[str, str]] = Counter()
         self._ends: Counter[tuple[End, bool]] = Counter()
         self._under_way: set[Record] = set()
+        #: Requests that are over and not counted yet, with the time when each ended. No tunnels: they keep connections.
+        self._uncounted: list[tuple[Record, float]] = []
         self._tunnel_received = self._tunnel_sent = 0
         self._seconds = Distribution(_SECONDS)
         self._tunnel_seconds = Distribution(_LONG_SECONDS)
@@ -131,26 +138,44 @@ class HopMetrics(Observer):
     def ended(self, record: Record, now: float) -> None:
         """See `Observer`."""
         self._under_way.discard(record)
-        # A client may make methods up; of statuses there are a few hundred, which are grouped at a scrape.
-        method = record.method if record.method in _METHODS else b"other"
-        self._requests[method, record.status] += 1
-        self._ends[record.ended_by, record.sides is not None] += 1
         if record.sides is not None:
-            self._tunnel_seconds.add(now - record.started)
-            self._tunnel_received += record.received
-            self._tunnel_sent += record.sent
-        else:
-            self._seconds.add(now - record.started)
-            self._request_bytes.add(record.received)
-            self._response_bytes.add(record.sent)
-        if record.error is not None:
-            self._errors[record.error, _hop_of(record.found_by)] += 1
-        elif record.passed_on is not None:
-            found_by, token = record.passed_on
-            self._passed_on[_hop_of(found_by), token] += 1
+            self._count_tunnel(record, now)
+            return
+        self._uncounted.append((record, now))
+        if len(self._uncounted) >= _BATCH:
+            self._count_requests()
+
+    def _count_requests(self) -> None:
+        """Count what is not counted yet."""
+        batch, self._uncounted = self._uncounted, []
+        records = [record for record, _ in batch]
+        self._count_ends(records, tunnels=False)
+        self._seconds.add([now - record.started for record, now in batch])
+        self._request_bytes.add([record.received for record in records])
+        self._response_bytes.add([record.sent for record in records])
+
+    def _count_tunnel(self, record: Record, now: float) -> None:
+        self._count_ends([record], tunnels=True)
+        self._tunnel_seconds.add([now - record.started])
+        self._tunnel_received += record.received
+        self._tunnel_sent += record.sent
+
+    def _count_ends(self, records: Sequence[Record], *, tunnels: bool) -> None:
+        # A client may make methods up; of statuses there are a few hundred, which are grouped at a scrape.
+        self._requests.update(
+            (record.method if record.method in _METHODS else b"other", record.status) for record in records
+        )
+        self._ends.update((record.ended_by, tunnels) for record in records)
+        for record in records:
+            if record.error is not None:
+                self._errors[record.error, _hop_of(record.found_by)] += 1
+            elif record.passed_on is not None:
+                found_by, token = record.passed_on
+                self._passed_on[_hop_of(found_by), token] += 1
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
+        self._count_requests()
         hop = self.hop
         yield _counter("connections", "Connections accepted.", ["hop"], [([hop], self._accepted)])
         yield _gauge("connections_open", "Connections that are open.", ["hop"], [([hop], self._open)])
