@@ -46,7 +46,7 @@ class DialTests(SynchronousTestCase):
         return answer
 
     def resolve(self, host: str) -> Deferred[list[str]]:
-        return Deferred.fromCoroutine(self.resolver.resolve(host))
+        return self.resolver.resolve(host)
 
     def refusal(self, deferred: Deferred[Any]) -> ProxyError:
         error: ProxyError = self.failureResultOf(deferred, ProxyError).value
@@ -69,7 +69,7 @@ class DialTests(SynchronousTestCase):
             raise OSError(24, "Too many open files")
 
         resolver = Resolver(self.lookup, AddressGuard([], own_addresses), self.deadlines, 5.0)
-        error = self.refusal(Deferred.fromCoroutine(resolver.resolve("192.0.43.8")))
+        error = self.refusal(resolver.resolve("192.0.43.8"))
         self.assertIs(error.kind, Kind.INTERNAL_ERROR)
         self.assertIn("Too many open files", error.detail)
 

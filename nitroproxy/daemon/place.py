@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.sockets.quick import accept_quickly
 from nitroproxy.sockets.sealing import admit_no_more, seal
 from nitroproxy.sockets.spare import SparingSocket
 
@@ -75,6 +76,7 @@ class ListeningPlace:
     def listen(self) -> None:
         """See `Place` and `listen`."""
         self._port = listen(self._endpoint, self._factory.outer, self._factory.hop, self.name)
+        accept_quickly(self._port)
         SparingSocket(self._port, self._factory.spare, self._factory.make_way)
         _log.info("{hop}: listening on {place}", event="listening", hop=self._factory.hop, place=self.name)
 

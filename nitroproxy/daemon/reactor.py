@@ -9,7 +9,8 @@ system calls around the one that matters. A proxy's sockets almost always have r
 write once at the end of the turn in which it asked to, after all that could be read has been, and only when something
 is left is epoll asked. It is still the reactor that calls ``doWrite``, never ``write`` itself.
 
-Nor does it wrap each event in a context for the legacy log's prefix, of which nothing in nitroproxy makes use.
+What is dialled has the transports of `nitroproxy.sockets.quick`. No event is wrapped in a context for the legacy log's
+prefix, of which nothing in nitroproxy makes use.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import errno
 import sys
 import time
 from collections.abc import Callable
+from select import EPOLLIN
 from typing import Any, cast
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.internet.main import installReactor
 from twisted.logger import Logger
+
+from nitroproxy.sockets.quick import TCPConnector, UNIXConnector
 
 _log = Logger()
 
@@ -42,6 +46,25 @@ class EagerReactor(EPollReactor):
         #: The one that is writing now, until it says that it has no more.
         self._writing: IWriteDescriptor | None = None
         super().__init__()
+
+    def connectTCP(self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None) -> Any:
+        """See `IReactorTCP`."""
+        connector = TCPConnector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    def connectUNIX(self, address: str, factory: Any, timeout: float = 30, checkPID: int = 0) -> Any:
+        """See `IReactorUNIX`."""
+        connector = UNIXConnector(address, factory, timeout, self, checkPID)
+        connector.connect()
+        return connector
+
+    def readInsteadOfWriting(self, descriptor: Any) -> None:
+        """Watch *descriptor*, whose connection has been made, for input, and for room to write no more."""
+        number = descriptor.fileno()
+        self._poller.modify(number, EPOLLIN)
+        self._writes.discard(number)
+        self._reads.add(number)
 
     def addWriter(self, writer: IWriteDescriptor) -> None:
         """Have *writer* write as soon as it can: see `IReactorFDSet`."""

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from itertools import chain, zip_longest
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError, TCPTimedOutError, TimeoutError
 from twisted.internet.interfaces import (
     IProtocol,
@@ -50,19 +50,19 @@ class Resolver:
         self._timeout = timeout
         self.trouble: str | None = None
 
-    async def resolve(self, host: str) -> list[str]:
+    def resolve(self, host: str) -> Deferred[list[str]]:
         """The addresses of *host*, all of them checked, families alternating (RFC 8305 section 4).
 
-        May be cancelled, and cancels the lookup then.
-
-        :raises ProxyError: `Kind.DNS_ERROR`, `Kind.DNS_TIMEOUT` or `Kind.ADDRESS_DENIED`.
+        Fails with `ProxyError`: `Kind.DNS_ERROR`, `Kind.DNS_TIMEOUT` or `Kind.ADDRESS_DENIED`. Cancelling it cancels
+        the lookup.
         """
         try:
             ip_address(host)
         except ValueError:
-            addresses = await self._look_up(host)
-        else:
-            addresses = [host]
+            return Deferred.fromCoroutine(self._look_up(host)).addCallback(self._checked)
+        return execute(self._checked, [host])
+
+    def _checked(self, addresses: Sequence[str]) -> list[str]:
         for address in addresses:
             self.check(address)
         first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
@@ -130,29 +130,34 @@ class CheckedEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect to the first of the checked addresses that answers."""
 
-        async def connect() -> IProtocol:
-            addresses = await self._resolver.resolve(self._host)
+        def dial(addresses: list[str]) -> Deferred[IProtocol]:
+            dialling = self._dial(addresses, protocolFactory)
+            return dialling.addCallbacks(_connected, self._failed)
 
-            def dial(address: str) -> Deferred[IProtocol]:
-                attempt = Attempt(protocolFactory)
-                self._reactor.connectTCP(address, self._port, attempt, self._timeout)
-                return attempt.result
+        return self._resolver.resolve(self._host).addCallback(dial)
 
-            try:
-                protocol = await _Race(addresses, dial, self._deadlines).winner
-            except ConnectionRefusedError as error:
-                raise ProxyError(
-                    Kind.CONNECTION_REFUSED, f"{self._host}:{self._port} refused the connection"
-                ) from error
-            except (TimeoutError, TCPTimedOutError) as error:
-                raise ProxyError(Kind.CONNECTION_TIMEOUT, f"{self._host}:{self._port} did not answer") from error
-            except (ConnectError, OSError) as error:
-                raise ProxyError(Kind.UNREACHABLE, f"{self._host}:{self._port}: {reason_of(error)}") from error
-            transport = protocol.transport  # type: ignore[attr-defined]
-            set_tcp_options(transport)
-            return protocol
+    def _dial(self, addresses: list[str], factory: IProtocolFactory) -> Deferred[IProtocol]:
+        def attempt(address: str) -> Deferred[IProtocol]:
+            attempt = Attempt(factory)
+            self._reactor.connectTCP(address, self._port, attempt, self._timeout)
+            return attempt.result
 
-        return Deferred.fromCoroutine(connect())
+        return attempt(addresses[0]) if len(addresses) == 1 else _Race(addresses, attempt, self._deadlines).winner
+
+    def _failed(self, failure: Failure) -> Failure:
+        destination, error = f"{self._host}:{self._port}", failure.value
+        if isinstance(error, ConnectionRefusedError):
+            return Failure(ProxyError(Kind.CONNECTION_REFUSED, f"{destination} refused the connection"))
+        if isinstance(error, TimeoutError | TCPTimedOutError):
+            return Failure(ProxyError(Kind.CONNECTION_TIMEOUT, f"{destination} did not answer"))
+        if isinstance(error, ConnectError | OSError):
+            return Failure(ProxyError(Kind.UNREACHABLE, f"{destination}: {reason_of(error)}"))
+        return failure
+
+
+def _connected(protocol: IProtocol) -> IProtocol:
+    set_tcp_options(protocol.transport)  # type: ignore[attr-defined]
+    return protocol
 
 
 class _Race:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Request, Response
+from nitroproxy.http1.messages import Request
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
 from nitroproxy.proxy.closing import Closing
 from nitroproxy.proxy.deadlines import Alarm
@@ -280,12 +280,6 @@ class Downstream(Protocol):
         self.record.answered = self._listener.deadlines.seconds()
         if self._listener.draining or self._listener.is_reserved(self):
             self.response.close_after = True
-
-    def send_head(self, response: Response, data: bytes) -> None:
-        """See `Client`."""
-        assert self.record is not None
-        self.record.sent += len(data)
-        self.response.head(response, data)
 
     def send_body(self, data: bytes) -> None:
         """A piece of the response's body, not empty."""

@@ -215,7 +215,8 @@ class Exchange:
             # It may end before the request does, and the connection then ends with it: the head is the last place to
             # say so (RFC 9112 section 9.6). A client that goes on sending can still read all of the response.
             self._client.response.close_after = True
-        self._client.send_head(response, data)
+        self._record.sent += len(data)
+        self._client.response.head(response, data)
         self._flows(last)
 
     def _heed_proxy_status(self, response: Response) -> None:

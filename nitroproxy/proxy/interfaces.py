@@ -9,7 +9,6 @@ from typing import Protocol
 from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import Kind, ProxyError
-from nitroproxy.http1.messages import Response
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
 from nitroproxy.proxy.deadlines import Alarm, Deadlines
 from nitroproxy.proxy.opening import Opening
@@ -48,9 +47,6 @@ class Client(Protocol):
 
     def answering(self, status: int) -> None:
         """The response's head is about to be written."""
-
-    def send_head(self, response: Response, data: bytes) -> None:
-        """The response's head, and what is here of its body."""
 
     def send_body(self, data: bytes) -> None:
         """A piece of the response's body, not empty."""

@@ -29,6 +29,7 @@ from nitroproxy.proxy.settings import TunnelTimes
 from nitroproxy.proxy.silence import Silence
 from nitroproxy.proxy.transport import StreamTransport
 from nitroproxy.sockets.hangup import SocketTable, has_hung_up, next_read, probe
+from nitroproxy.sockets.quick import holds_nothing
 
 #: Seconds that the destination may take for what it is still sent once the client has gone, or may stop for then. A
 #: client that is left has more.
@@ -79,7 +80,7 @@ class Side:
         self.other = other
         # A pull producer is resumed whenever all has been sent, but also now, when something may still wait.
         other.transport.registerProducer(self, other.socket is None)
-        other.idle_socket = None
+        other.idle_socket = other.socket if other.socket is not None and holds_nothing(other.socket) else None
 
     def received(self, data: bytes) -> None:
         """The connection has delivered *data*."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, Final
 from typing import Protocol as Interface
 
@@ -39,8 +40,7 @@ _FAREWELL: Final = 1.0
 
 
 class ResponseReceiver(Interface):
-    """Takes a response, in this order: interim heads, the head with what has come of the body, data, then the end, the
-    switch or the failure."""
+    """Takes a response: interim heads, the head and what came with it, data; then its end, switch or failure."""
 
     def response_interim(self, response: Response) -> None: ...
     def response_head(self, response: Response, data: bytes, last: bool) -> None: ...
@@ -67,10 +67,9 @@ class UpstreamConnection(Protocol):
     def __init__(self, pool: Pool, key: Hashable, opened_by: bytes) -> None:
         self.key = key
         self.opened_by = opened_by
-        self.keep_for = math.inf
-        self.idle_until = 0.0
+        self.keep_for, self.idle_until = math.inf, 0.0
         self.pool = pool
-        self.usable = True
+        self.usable, self.gone = True, False
         self._reader = ResponseReader(pool.limits)
         self._receiver: ResponseReceiver | None = None
         self._response: Response | None = None
@@ -79,7 +78,6 @@ class UpstreamConnection(Protocol):
         self._side: Side | None = None
         self._paused = False
         self._farewell: Deadline | None = None
-        self.gone = False
 
     def begin(self, receiver: ResponseReceiver, method: bytes) -> None:
         """Give the response to come, to a request with *method*, to *receiver*."""
@@ -155,10 +153,9 @@ class UpstreamConnection(Protocol):
             )
         else:
             self._response = response
-            try:
+            data = b""
+            with suppress(ProxyError):  # The head goes on all the same; the next read fails again.
                 data = self._reader.read_body()
-            except ProxyError:
-                data = b""  # The head goes on all the same; the next read fails again.
             receiver.response_head(response, data, self._reader.complete)
 
     def _complete(self) -> None:
@@ -258,8 +255,7 @@ class Pool:
         self.limits = settings.limits
         self.end_is_proof = end_is_proof
         self._endpoint_for = endpoint_for
-        self._deadlines = deadlines
-        self._settings = settings
+        self._deadlines, self._settings = deadlines, settings
         self._retired = False
         self._sweep: Deadline | None = None
         self._sweep_at = 0.0
@@ -317,20 +313,15 @@ class Pool:
         timeout = self._settings.connect_timeout
         deadline = self._deadlines.after(timeout, time_out)
 
-        def failed(failure: Failure) -> Failure:
-            self._open -= 1
-            if timed_out:
-                detail = f"no connection within {timeout:g} seconds"
-                return Failure(ProxyError(Kind.CONNECTION_TIMEOUT, detail))
-            return failure
-
         def settled(result: UpstreamConnection | Failure) -> UpstreamConnection | Failure:
             deadline.cancel()
-            return result
+            if not isinstance(result, Failure):
+                return result
+            self._open -= 1
+            late = ProxyError(Kind.CONNECTION_TIMEOUT, f"no connection within {timeout:g} seconds")
+            return Failure(late) if timed_out else result
 
-        connecting.addBoth(settled)
-        connecting.addErrback(failed)
-        return connecting
+        return connecting.addBoth(settled)
 
     def release(self, connection: UpstreamConnection) -> None:
         """Keep *connection* for another exchange, or end it when it is not worth keeping."""
