@@ -54,7 +54,7 @@ class AttestationMetrics:
 
     def called(self, seconds: float) -> None:
         """Count a call to the NSM, with the time for which it waited for its turn."""
-        self._seconds.add(seconds)
+        self._seconds.add([seconds])
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
