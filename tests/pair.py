@@ -94,10 +94,16 @@ class FakeWorker:
         self.count = 0
         self.ended = False
         self.supervisor_gone = False
-        self.worker = worker = Worker(self.places, self.own, self.prepare, self.close_idle, self.taken.append, self.end)
+        self.worker = worker = Worker(
+            self.places, self.own, self.prepare, self.close_idle, self.taken.append, self.end, {"name": self.tell_name}
+        )
         self.supervisors = Channel(clock, answerers, lambda: None)
         self.mine = Channel(clock, worker.answerers, self.lost)
         self.pair = Pair(self.supervisors, self.mine)
+
+    async def tell_name(self, about: object) -> str:
+        """What serves in it is asked."""
+        return f"worker {self.number}"
 
     def own(self) -> list[Metric]:
         """A counter and a gauge."""

@@ -14,11 +14,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from nitroproxy.config.load import Configuration
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import Place
 from nitroproxy.daemon.reload import Unloadable
-from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Rest, Server, Stages
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
@@ -90,7 +91,13 @@ class FakeParts:
         self.shared = b"first"
         self.taken: list[bytes] = []
         self.tell: Callable[[bytes], Deferred[Any]] | None = None
-        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {"double": self._double}
+        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {
+            "double": self._double,
+            "name": self._tell_name,
+        }
+
+    async def _tell_name(self, about: Any) -> Any:
+        return self.name
 
     async def _double(self, about: Any) -> Any:
         return about * 2
@@ -128,6 +135,15 @@ def ask_nothing(what: str, about: Any, timeout: float = 0.7) -> Deferred[Any]:
     return succeed(None)
 
 
+def no_rest(whole: AllProcesses | None = None) -> Rest:
+    """The rest of a daemon with the default configuration, in which nothing serves."""
+
+    async def ask_serving(what: str) -> list[Any]:
+        return []
+
+    return Rest(whole, ask_serving, lambda: Configuration(Settings(), False, None, {}))
+
+
 class FakeRole:
     """A daemon with two servers in two stages; see `Role`."""
 
@@ -139,7 +155,7 @@ class FakeRole:
         self.endpoints = [FakeEndpoint(), FakeEndpoint()]
         self.parts: dict[str, FakeParts] = {}
         self.whole: AllProcesses | None = None
-        self.whole_of_once: AllProcesses | None = None
+        self.rest = no_rest()
         self.made: list[Process] = []
 
     def processes(self, settings: Settings) -> int:
@@ -178,9 +194,9 @@ class FakeRole:
             "serving", [DownstreamFactory(f"hop-{i}", hop, ListenerSettings(), hop.deadlines) for i in (0, 1)]
         )
 
-    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> FakeParts:
+    def once(self, process: Process, settings: Settings, rest: Rest) -> FakeParts:
         """See `Role`."""
-        self.whole_of_once = whole
+        self.rest = rest
         return self._part("once", [])
 
     def _part(self, name: str, factories: Sequence[DownstreamFactory]) -> FakeParts:

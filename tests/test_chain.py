@@ -239,12 +239,16 @@ class ChainTests(ChainCase):
         _, checks = await self.health()
         self.assertEqual(checks["tls_verification"][0]["status"], "pass")
 
-    async def test_status_counts_what_clients_were_told(self) -> None:
-        """A 502 that a client of the gateway received counts as an error, whichever hop found it; a 200 does not."""
-        for url in (f"http://127.0.0.1:{self.port}/https://localhost:1/".encode(), self.url("/hello")):
+    async def test_status_has_what_clients_were_told(self) -> None:
+        """A failure that a client of the gateway received is in the status, with the hop that found it and the
+        destination, without the path; what succeeded is not."""
+        for url in (f"http://127.0.0.1:{self.port}/https://localhost:1/secret?x=1".encode(), self.url("/hello")):
             await readBody(await self.agent.request(b"GET", url))
         status = await deferToThread(look, f"http://127.0.0.1:{self.port}")
-        self.assertEqual((status.totals["host_errors"], status.totals["enclave_errors"]), (1, 1))
+        [failure] = status.document["failures"]
+        self.assertEqual((failure["error"], failure["found_by"]), ("connection_refused", "nitroproxy-relay"))
+        self.assertEqual((failure["destination"], failure["count"]), ("localhost:1", 1))
+        self.assertNotIn("secret", json.dumps(status.document))
 
     async def test_reload_ends_what_is_refused(self) -> None:
         """A destination that the relay denies after a reload cannot be reached over the enclave's open connections

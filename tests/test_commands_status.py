@@ -40,7 +40,7 @@ class StatusTests(SynchronousTestCase):
     def look(self, url: str) -> Status:
         """A status without layers."""
         self.asked.append(url)
-        return Status(url, True, status=self.status)
+        return Status(url, True, document={"status": self.status, "layers": []})
 
     def sleep(self, seconds: float) -> None:
         """Note the pause; interrupt at the second one."""

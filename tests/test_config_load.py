@@ -150,6 +150,16 @@ class SourceTests(LoadCase):
         self.assertIn(("DEBUG_MODE", "false", "env DEBUG_MODE"), rows)
         self.assertEqual(len(rows), sum(map(len, msgspec.to_builtins(Settings()).values())) + 1)
 
+    def test_unusual_rows(self) -> None:
+        """Those whose value is not the default, wherever that comes from: a value that only repeats it is usual."""
+        found = self.load(environ={"HOST_PROXY_PORT": "8081", "ENCLAVE_CID": "16", "DEBUG_MODE": "true"})
+        expected = [
+            ("host_proxy.port", "8081", "env HOST_PROXY_PORT"),
+            ("logging.level", '"DEBUG"', "env DEBUG_MODE"),
+            ("DEBUG_MODE", "true", "env DEBUG_MODE"),
+        ]
+        self.assertEqual(list(found.unusual_rows()), expected)
+
 
 class PathTests(LoadCase):
     """Which file is read."""

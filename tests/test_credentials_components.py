@@ -23,7 +23,7 @@ from nitroproxy.config.schema import Credentials, Limits, Settings
 from nitroproxy.credentials.components import CredentialsRole, _metadata_service
 from nitroproxy.daemon.place import Unable
 from tests.imds import ROLE, Imds
-from tests.roles import FakeReactor, ask_nothing
+from tests.roles import FakeReactor, ask_nothing, no_rest
 
 TWISTD = Path(sys.executable).with_name("twistd")
 
@@ -46,7 +46,7 @@ class ComponentsTests(SynchronousTestCase):
         process = self.role.process(self.reactor, self.settings, 1, None)
         serving = self.role.serving(process, self.settings, None, ask_nothing)
         self.assertEqual([factory.hop for factory in serving.factories], ["nitroproxy-credentials"])
-        once = self.role.once(process, self.settings, None)
+        once = self.role.once(process, self.settings, no_rest())
         self.assertEqual((list(once.places), dict(once.answerers)), ([], {}))
         once.prepare(self.settings)()
 

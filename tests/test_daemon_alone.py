@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.schema import Settings
@@ -59,6 +60,15 @@ class AloneTests(SynchronousTestCase):
         assert once.tell is not None
         self.successResultOf(once.tell(b"second"))
         self.assertEqual(serving.taken, [b"first", b"second"])
+
+    def test_rest(self) -> None:
+        """What there is once can ask what serves, and for the configuration in force, also after a reload."""
+        rest = self.role.rest
+        self.assertIsNone(rest.whole)
+        answers = self.successResultOf(Deferred.fromCoroutine(rest.ask_serving("name")))
+        self.assertEqual(answers, ["serving"])
+        self.reload({"limits": {"connections": 5}})
+        self.assertEqual(rest.configuration().settings.limits.connections, 5)
 
     def test_end(self) -> None:
         """The servers stop in their order, what the daemon has once after them, and then what served ends, before what

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -40,6 +41,7 @@ class FakeServing(FakePart):
     """What serves."""
 
     at_end: Sequence[Callable[[], object]] = ()
+    answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = MappingProxyType({})
 
     def __init__(self, count: int) -> None:
         super().__init__([], "serving")

@@ -31,7 +31,7 @@ from nitroproxy.enclave.components import EnclaveRole
 from nitroproxy.telemetry.metrics import SUPERVISOR
 from nitroproxy.vsock.address import VsockAddress
 from tests.attestation.fake_nsm import FakeNsm
-from tests.roles import FakeReactor, ask_nothing
+from tests.roles import FakeReactor, ask_nothing, no_rest
 
 
 class EnclaveRoleTests(SynchronousTestCase):
@@ -100,7 +100,7 @@ class EnclaveRoleTests(SynchronousTestCase):
         self.patch(gates, "CLOCKS", clocks)
         settings = self.changed(attestation=Attestation(device=os.devnull, emulated=True))
         process = self.process(SUPERVISOR)
-        once = self.role.once(process, settings, None)
+        once = self.role.once(process, settings, no_rest())
         self.addCleanup(lambda: [end() for end in once.at_end])
         self.assertEqual(len(once.answerers), 6)
         self.assertIn("nitroproxy_nsm_seconds", {family.name for family in process.instruments.metrics.collect()})
@@ -147,13 +147,13 @@ class EnclaveRoleTests(SynchronousTestCase):
         bad = self.changed(attestation=Attestation(device=os.devnull), ingress=ingress)
         for make in (
             lambda: self.role.serving(self.process(), bad, None, ask_nothing),
-            lambda: self.role.once(self.process(), bad, None),
+            lambda: self.role.once(self.process(), bad, no_rest()),
         ):
             self.assertIn("ingress.client_ca_file: /no/such/file.pem", str(self.assertRaises(Unloadable, make)))
 
     def test_no_attestation(self) -> None:
         """Without an NSM there is nothing of it."""
-        once = self.role.once(self.process(), self.settings, None)
+        once = self.role.once(self.process(), self.settings, no_rest())
         serving = self.role.serving(self.process(), self.settings, None, ask_nothing)
         serving.take(once.shared)
         self.assertEqual((once.shared, dict(once.answerers), list(once.at_end)), (b"", {}, []))
@@ -199,10 +199,10 @@ class EnclaveRoleTests(SynchronousTestCase):
         process = self.process()
         for make in (
             lambda: self.role.serving(process, bad, None, ask_nothing),
-            lambda: self.role.once(process, bad, None),
+            lambda: self.role.once(process, bad, no_rest()),
             lambda: self.role.serving(process, self.settings, None, ask_nothing).prepare(bad),
-            lambda: self.role.once(process, self.settings, None).prepare(bad),
+            lambda: self.role.once(process, self.settings, no_rest()).prepare(bad),
         ):
             error = self.assertRaises(Unloadable, make)
             self.assertIn("tls.ca_file", str(error))
-        self.role.once(process, self.settings, None).prepare(self.settings)()
+        self.role.once(process, self.settings, no_rest()).prepare(self.settings)()

@@ -18,7 +18,7 @@ from nitroproxy.host import components
 from nitroproxy.host.components import HostRole
 from nitroproxy.telemetry.metrics import SUPERVISOR
 from nitroproxy.vsock.address import VsockAddress
-from tests.roles import FakeReactor, ask_nothing
+from tests.roles import FakeReactor, ask_nothing, no_rest
 
 
 class HostRoleTests(SynchronousTestCase):
@@ -75,7 +75,7 @@ class HostRoleTests(SynchronousTestCase):
             transport=Transport(directory=str(Path(self.mktemp()).absolute())), enclave=Enclave(cid=0)
         )
         serving = self.role.serving(self.process(), settings, None, ask_nothing)
-        once = self.role.once(self.process(SUPERVISOR), settings, None)
+        once = self.role.once(self.process(SUPERVISOR), settings, no_rest())
         directory = Path(settings.transport.directory)
         directory.mkdir()
         for reload in (False, True):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.host.monitor import INTERVAL, Monitor
+from nitroproxy.host.monitor import Monitor
 from nitroproxy.proxy.deadlines import TICK, Deadlines
 from nitroproxy.telemetry.health import Check, Health
+from nitroproxy.telemetry.samples import INTERVAL
 
 
 class MonitorTests(SynchronousTestCase):
@@ -18,11 +22,17 @@ class MonitorTests(SynchronousTestCase):
         self.clock = Clock()
         self.deadlines = Deadlines(self.clock)
         self.examining: list[Deferred[Health]] = []
-        self.monitor = Monitor(self.examine, self.deadlines)
+        self.collecting: list[Deferred[Sequence[Metric]]] = []
+        self.monitor = Monitor(self.examine, self.collect, self.deadlines)
 
     async def examine(self) -> Health:
         asked: Deferred[Health] = Deferred()
         self.examining.append(asked)
+        return await asked
+
+    async def collect(self) -> Sequence[Metric]:
+        asked: Deferred[Sequence[Metric]] = Deferred()
+        self.collecting.append(asked)
         return await asked
 
     def pass_time(self, seconds: float) -> None:
@@ -30,6 +40,7 @@ class MonitorTests(SynchronousTestCase):
             self.clock.advance(TICK)
 
     def answer(self, **checks: Check) -> None:
+        self.collecting[-1].callback([])
         self.examining[-1].callback(Health("x", "1", checks))
 
     def status(self, layer: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,22 @@ from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import HostProxy, Limits, Logging, Settings, Transport
+from nitroproxy.config.load import Configuration
+from nitroproxy.config.schema import Enclave, HostProxy, Limits, Logging, Settings, Transport
+from nitroproxy.daemon.role import Rest
 from nitroproxy.host.components import HostRole
 from nitroproxy.host.enclave_end import WORDS
 from nitroproxy.host.once import HostOnce
+from nitroproxy.host.pages import HealthRouter
+from nitroproxy.host.status import Status
+from nitroproxy.host.status_resource import STATUS
+from nitroproxy.http1.messages import Request
+from nitroproxy.proxy.route import Route
+from nitroproxy.telemetry.failures import FAILURES, Failure
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import SUPERVISOR
-from tests.roles import FakeReactor
+from tests.roles import FakeReactor, no_rest
+from tests.wire import GET, OneHop, record
 
 
 class Whole:
@@ -40,7 +50,7 @@ class HostOnceTests(SynchronousTestCase):
         self.process = HostRole().process(self.reactor, self.settings, 1, SUPERVISOR)
 
     def once(self, **sections: Any) -> HostOnce:
-        return HostOnce(self.process, self.changed(**sections), None)
+        return HostOnce(self.process, self.changed(**sections), no_rest())
 
     def changed(self, **sections: Any) -> Settings:
         return msgspec.structs.replace(self.settings, **sections)
@@ -85,13 +95,60 @@ class HostOnceTests(SynchronousTestCase):
         daemon is being stopped."""
         self.process.drain()
         for whole, layers in ((None, ["host", "vsock", "enclave"]), (Whole(), ["host", "vsock", "enclave", "workers"])):
-            once = HostOnce(self.process, self.settings, whole)
+            once = HostOnce(self.process, self.settings, no_rest(whole))
             examining = Deferred.fromCoroutine(once._built.health())
             self.reactor.advance(1.0)
             self.reactor.advance(1.0)
             health = self.successResultOf(examining)
             self.assertEqual(list(health.checks), layers)
             self.assertEqual(health.checks["host"], Check("fail", "the host daemon is being stopped"))
+
+    def test_status(self) -> None:
+        """The document has what the enclave's log tells, what serves has seen, and what is configured."""
+        failed = Failure("enclave_unavailable", "nitroproxy-host", "a.example:443", 1, 4.0, "ours")
+
+        async def ask_serving(what: str) -> list[Any]:
+            self.assertEqual(what, FAILURES)
+            return [[msgspec.to_builtins(failed)], []]
+
+        configuration = Configuration(self.changed(enclave=Enclave(cid=77)), False, None, {"enclave.cid": "a file"})
+        once = HostOnce(self.process, self.settings, Rest(None, ask_serving, lambda: configuration))
+        told = {
+            "event": "access",
+            "error": "dns_error",
+            "found_by": "nitroproxy-relay",
+            "host": "b.example",
+            "port": 443,
+        }
+        self.patch(self.process.instruments.lines, "take", lambda fields: None)
+        once.log.intake._take({**told, "request_id": "theirs", "message": "m"})
+        asked = Deferred.fromCoroutine(once.answerers[STATUS](None))
+        status = msgspec.convert(self.successResultOf(asked), Status)
+        self.assertEqual([failure.request_id for failure in status.failures], ["theirs", "ours"])
+        self.assertEqual((status.cid, status.status), (77, "unknown"))
+        self.assertIn(("enclave.cid", "77", "a file"), status.configuration)
+
+    def test_where_status_is(self) -> None:
+        """The health listener has the status on loopback, and elsewhere only if told."""
+        for interface, told, expected in (
+            ("127.0.0.1", False, 200),
+            ("::1", False, 200),
+            ("0.0.0.0", False, 404),
+            ("192.0.2.1", False, 404),
+            ("0.0.0.0", True, 200),
+        ):
+            gateway = HostProxy(health_interface=interface, health_port=9, health_status=told)
+            once = self.once(host_proxy=gateway)
+            router = once._built.router
+            client = OneHop(partial(self.route, router)).client()
+            for page in (b"/status", b"/status.json"):
+                client.receive(GET.replace(b"/thing", page))
+                self.assertEqual(client.take().split(b" ")[1], b"%d" % expected, (interface, told))
+
+    @staticmethod
+    def route(router: HealthRouter, request: Request) -> Route:
+        """As the listener asks."""
+        return router.route(request, record())
 
     def test_enclave_end(self) -> None:
         """The enclave's events reach the log and the account of its end, which the pages ask for."""

@@ -19,7 +19,7 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.egress import relay_site
 from nitroproxy.host.enclave_end import FORGET, WORDS
 from nitroproxy.host.log_intake import LogIntake, LogRouter
-from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site
+from nitroproxy.host.pages import HealthOfHost, MetricsOfBoth, gateway_site, health_site
 from nitroproxy.http1.messages import Request
 from nitroproxy.policy import Policy
 from nitroproxy.proxy.route import Local, Route
@@ -27,6 +27,7 @@ from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.health import Check, Health
 from nitroproxy.telemetry.metrics import Metrics
 from tests.roles import ask_nothing
+from tests.statuses import ask_status
 from tests.wire import OneHop, record, split_head
 
 FOUR_MEGABYTES = b'nitroproxy_requests_total{hop="x"} 1\n' * (4_000_000 // 37)
@@ -37,7 +38,9 @@ class PagesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         nobody: Any = None
-        self.site = gateway_site(HealthOfHost(nobody, nobody, "", ask_nothing, verifies=True), nobody, "1<2")
+        self.site = gateway_site(
+            HealthOfHost(nobody, nobody, "", ask_nothing, verifies=True), nobody, "1<2", ask_nothing
+        )
 
     def route(self, request: Request) -> Route:
         return Local(self.site)
@@ -243,6 +246,7 @@ ODD_VALUES = [
 READ_FIELDS = [
     b"Accept",
     b"Accept-Encoding",
+    b"Accept-Language",
     b"Authorization",
     b"Content-Type",
     b"Content-Encoding",
@@ -281,6 +285,11 @@ PATHS = [
     b"/health/ready",
     b"/metrics",
     b"/metrics/x",
+    b"/status",
+    b"/status?lang=zh&refresh=0",
+    b"/status?lang=%ff&refresh=%00&lang",
+    b"/status.json",
+    b"/status/x",
     b"/logs",
     b"/%ff",
     b"/%00",
@@ -311,13 +320,14 @@ class OddRequestTests(SynchronousTestCase):
         both = MetricsOfBoth(lambda: own_metrics(metrics), hop.pool, hop.deadlines)
         resolver: Any = type("Resolver", (), {"trouble": None})
         sites = [
-            gateway_site(health, both, "1"),
+            gateway_site(health, both, "1", ask_status),
+            health_site(health, both, ask_status),
             Site(enclave_root(examine, collect, list)),
             relay_site(resolver, Policy(["*:*"], []), "1"),
         ]
         router = LogRouter(LogIntake(16, lambda fields: None))
         self.routes: list[Callable[[Request], Route]] = [
-            *(partial(lambda site, request: Local(site), site) for site in sites),
+            *(partial(lambda site, request: Local(site, query=True), site) for site in sites),
             lambda request: router.route(request, record()),
         ]
 
@@ -352,7 +362,7 @@ class OddRequestTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """Every value in every field that a page reads is answered, by GET and POST, on every page."""
-        paths = [(b"/", b"/health", b"/metrics"), (b"/health", b"/metrics"), (b"/health",), (b"/logs",)]
+        paths = [(b"/", b"/health", b"/metrics"), (b"/status",), (b"/health", b"/metrics"), (b"/health",), (b"/logs",)]
         for route, pages in zip(self.routes, paths, strict=True):
             for path in pages:
                 for name in READ_FIELDS:
@@ -366,9 +376,9 @@ class OddRequestTests(SynchronousTestCase):
     def test_log_fields(self) -> None:
         """A Log-Session that is not ASCII is 400 and changes nothing; HEAD of the log is 405."""
         post = b"POST /logs HTTP/1.1\r\nHost: a\r\nLog-First: 1\r\nLog-Session: %b\r\nContent-Length: 0\r\n\r\n"
-        self.assertEqual(self.check(self.routes[3], post % b"\xff"), b"400")
-        self.assertEqual(self.check(self.routes[3], post % b"s"), b"204")
-        self.assertEqual(self.check(self.routes[3], b"HEAD /logs HTTP/1.1\r\nHost: a\r\n\r\n"), b"405")
+        self.assertEqual(self.check(self.routes[4], post % b"\xff"), b"400")
+        self.assertEqual(self.check(self.routes[4], post % b"s"), b"204")
+        self.assertEqual(self.check(self.routes[4], b"HEAD /logs HTTP/1.1\r\nHost: a\r\n\r\n"), b"405")
 
     def test_page_that_fails(self) -> None:
         """A page that cannot be made is a problem document with status 500, and logged once."""

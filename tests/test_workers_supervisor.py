@@ -205,6 +205,13 @@ class SupervisorTests(SupervisorCase):
         self.pass_time(0.6)
         self.assertEqual(self.successResultOf(asked), Check("warn", "of 2 workers these do not answer: 2"))
 
+    def test_ask_serving(self) -> None:
+        """What serves in each worker can be asked; one that does not answer is left out."""
+        self.up()
+        self.assertEqual(self.done(self.supervisor.ask_serving("name")), ["worker 1", "worker 2"])
+        self.spawn.die(1)
+        self.assertEqual(self.done(self.supervisor.ask_serving("name")), ["worker 2"])
+
     def test_accepting(self) -> None:
         """The daemon accepts at a place while a worker is up that does: without any it does not, however they ended
         (K6)."""

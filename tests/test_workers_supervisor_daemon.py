@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy.config.load import Configuration
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon import service as daemon_module
+from nitroproxy.telemetry.health import Check
 from nitroproxy.workers import supervisor_daemon
 from nitroproxy.workers.supervisor_daemon import SupervisorDaemon
 from tests.pair import FakeSpawn
@@ -97,6 +98,19 @@ class SupervisorDaemonTests(SynchronousTestCase):
         self.spawn.die(1)
         self.reactor.advance(0.2)
         self.assertEqual(self.spawn.workers[1].start.shared, b"second")
+
+    def test_rest(self) -> None:
+        """What the daemon has once can ask what serves in each worker, all processes, and for the configuration."""
+        self.start()
+        rest = self.role.rest
+        asking = Deferred.fromCoroutine(rest.ask_serving("name"))
+        self.spawn.carry()
+        self.assertEqual(self.successResultOf(asking), ["worker 1", "worker 2"])
+        assert rest.whole is not None
+        asking = Deferred.fromCoroutine(rest.whole.check())  # type: ignore[arg-type]
+        self.spawn.carry()
+        self.assertEqual(self.successResultOf(asking), Check("pass", "2 answer"))
+        self.assertEqual(rest.configuration().settings, Settings())
 
     def test_inherited(self) -> None:
         """The workers inherit the memory of their shares and then the sockets, by the number of the place."""

@@ -1,4 +1,4 @@
-"""Asks a running gateway for its health and metrics, and puts the answers into words for a terminal.
+"""Asks a running gateway for its status document, and puts it into words for a terminal.
 
 `status` is its command line. What the gateway does not say is unknown here, never taken for healthy or for zero.
 """
@@ -9,33 +9,18 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from prometheus_client.parser import text_string_to_metric_families
-
-#: Seconds that the gateway may take: it answers for the enclave within one.
+#: Seconds that the gateway may take: it answers from what it knows.
 _TIMEOUT: Final = 3.0
-#: Bytes of a page that are read: far more than both daemons' metrics have.
-_LONGEST: Final = 16 << 20
+#: Bytes of the document that are read: many times what it has.
+_LONGEST: Final = 4 << 20
 _MARKS: Final = {"pass": "ok", "warn": "WARN", "fail": "FAIL"}
-#: The layers that the health document of a working stack has, in the order in which a request passes them.
-_LAYERS: Final = ("host", "vsock", "enclave", "egress", "dns", "policy", "tls_verification")
 _UNKNOWN: Final = "unknown"
-_ROLES: Final = ("host", "enclave")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the way out.
-
-    :ivar status: ``pass``, ``warn``, ``fail``, or ``unknown`` where the gateway could not ask.
-    """
-
-    name: str
-    status: str
-    output: str
+#: Failures that are shown.
+_MOST_FAILURES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -43,76 +28,56 @@ class Status:
     """What was found.
 
     :ivar reachable: whether the gateway answered at all; if not, *problem* says why.
-    :ivar up_since: when each daemon started, in seconds since the epoch, by role; a role that did not say is not in it.
-    :ivar totals: counts since then, by name; those of a role that did not answer are not in it.
+    :ivar document: as `nitroproxy.host.status.Status`; empty without an answer.
     """
 
     url: str
     reachable: bool
     problem: str = ""
-    status: str = "fail"
-    layers: Sequence[Layer] = ()
-    up_since: Mapping[str, float] = field(default_factory=dict)
-    totals: Mapping[str, float] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """The status of the whole."""
+        return str(self.document.get("status", _UNKNOWN if self.reachable else "fail"))
 
     @property
     def good(self) -> bool:
-        """Whether nothing fails."""
-        return self.reachable and self.status != "fail"
+        """Whether every layer was examined and none fails."""
+        return self.reachable and self.status in ("pass", "warn")
 
     def to_dict(self) -> dict[str, object]:
         """For a machine."""
-        return {
-            "url": self.url,
-            "reachable": self.reachable,
-            "problem": self.problem,
-            "status": self.status,
-            "layers": {layer.name: {"status": layer.status, "output": layer.output} for layer in self.layers},
-            "up_since": dict(self.up_since),
-            "totals": dict(self.totals),
-        }
+        found = {"url": self.url, "reachable": self.reachable, "problem": self.problem, "status": self.status}
+        return {**self.document, **found}
 
 
 def look(url: str) -> Status:
-    """Ask the gateway at *url*, which has no slash at its end. Blocks for a few seconds at most."""
+    """Ask the gateway, or the health listener, at *url*, which has no slash at its end. Blocks for a few seconds at
+    most."""
     try:
-        document: Any = json.loads(_get(f"{url}/health"))
-        layers = [
-            Layer(name, str(entries[0]["status"]), str(entries[0].get("output", "")))
-            for name, entries in document["checks"].items()
-        ]
-        layers += [Layer(name, _UNKNOWN, "") for name in _LAYERS if name not in document["checks"]]
-        status = str(document["status"])
+        code, body = _get(f"{url}/status.json")
+        document = json.loads(body)
+        layers = document["layers"]
+        if not isinstance(layers, list):
+            raise TypeError
     except (OSError, http.client.HTTPException) as error:
         return Status(url, False, f"the gateway does not answer: {_reason(error)}")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return Status(url, False, "what answers is not the gateway")
-    since, totals = _counts(url)
-    return Status(url, True, "", status, layers, since, totals)
+    except (ValueError, KeyError, TypeError):
+        return Status(url, False, _no_document(url))
+    if code != 200:
+        return Status(url, False, f"the gateway answers {code}")
+    return Status(url, True, document=document)
 
 
-def _counts(url: str) -> tuple[dict[str, float], dict[str, float]]:
-    since: dict[str, float] = {}
-    totals: dict[str, float] = {}
+def _no_document(url: str) -> str:
+    """Why there is no document at *url*: a health listener may be without one, and something else may answer."""
     try:
-        families = list(text_string_to_metric_families(_get(f"{url}/metrics")))
-    except (OSError, http.client.HTTPException, ValueError):
-        return since, {}
-    for family in families:
-        for sample in family.samples:
-            labels = sample.labels
-            if sample.name == "process_start_time_seconds":
-                # A daemon of several processes is up since the first of them began.
-                since[labels["role"]] = min(sample.value, since.get(labels["role"], sample.value))
-            if labels.get("hop") not in ("nitroproxy-host", "nitroproxy-enclave"):
-                continue
-            if sample.name in ("nitroproxy_requests_total", "nitroproxy_errors_total", "nitroproxy_connections_open"):
-                name = sample.name.removeprefix("nitroproxy_").removesuffix("_total")
-                totals[f"{labels['role']}_{name}"] = totals.get(f"{labels['role']}_{name}", 0.0) + sample.value
-            elif sample.name == "nitroproxy_bytes_total":
-                name = f"{labels['role']}_{labels['direction']}_bytes"
-                totals[name] = totals.get(name, 0.0) + sample.value
-    return since, totals
+        _, body = _get(f"{url}/health")
+        service = json.loads(body)["serviceId"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return "what answers is not the gateway"
+    return f"{service} answers, but has no status there (host_proxy.health_status)"
 
 
 def _reason(error: Exception) -> str:
@@ -121,43 +86,77 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def _get(url: str) -> str:
+def _get(url: str) -> tuple[int, str]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=_TIMEOUT) as answer:
-            return str(answer.read(_LONGEST).decode("utf-8"))
+            return 200, str(answer.read(_LONGEST).decode("utf-8"))
     except urllib.error.HTTPError as error:
-        return error.read(_LONGEST).decode("utf-8")
+        return error.code, error.read(_LONGEST).decode("utf-8")
 
 
-def render(status: Status, now: float) -> str:
-    """For a person.
-
-    :param now: seconds since the epoch.
-    """
+def render(status: Status) -> str:
+    """For a person."""
     if not status.reachable:
         return f"{status.url}: {status.problem}"
+    document = status.document
     lines = [f"{status.url}: {status.status}"]
-    for layer in status.layers:
-        mark = _MARKS.get(layer.status, layer.status)
-        lines.append(f"  {mark:7}  {layer.name:17} {layer.output}".rstrip())
-    lines += [_traffic(status, role, now) for role in _ROLES]
+    lines += [_layer(layer) for layer in document["layers"]]
+    if not document["layers"]:
+        lines.append("  no layer has been examined yet: the daemon has just started")
+    lines += [_daemon(document, daemon) for daemon in document.get("daemons", [])]
+    lines += _room(document)
+    for daemon in document.get("daemons", []):
+        if daemon.get("reloaded") is False:
+            role = daemon.get("role")
+            lines.append(
+                f"  the {role} daemon did not take its new configuration, the old one is in force: see its log"
+            )
+    lines += _failures(document)
     return "\n".join(lines)
 
 
-def _traffic(status: Status, role: str, now: float) -> str:
-    since = status.up_since.get(role)
-    if since is None:
+def _layer(layer: Mapping[str, Any]) -> str:
+    status = str(layer.get("status", _UNKNOWN))
+    since = _duration(layer.get("seconds", 0.0))
+    text = f"  {_MARKS.get(status, status):7}  {layer.get('layer', '?'):17} {since:9}  {layer.get('output', '')}"
+    return text.rstrip()
+
+
+def _daemon(document: Mapping[str, Any], daemon: Mapping[str, Any]) -> str:
+    """A daemon's traffic: the gateway's, or the enclave's."""
+    role = daemon.get("role")
+    hop = next((hop for hop in document.get("hops", []) if hop.get("name") == f"nitroproxy-{role}"), None)
+    since = daemon.get("since")
+    if not daemon.get("up") or hop is None or since is None:
         return f"  {role}: traffic {_UNKNOWN}, as its metrics could not be had"
-    counts = {
-        name: int(status.totals.get(f"{role}_{name}", 0))
-        for name in ("requests", "errors", "connections_open", "received_bytes", "sent_bytes")
-    }
     return (
-        f"  {role}: up {_duration(now - since)}, {counts['requests']} requests, {counts['errors']} errors, "
-        f"{counts['connections_open']} connections, {_size(counts['received_bytes'])} in, "
-        f"{_size(counts['sent_bytes'])} out"
+        f"  {role}: up {_duration(max(document.get('time', 0.0) - since, 0.0))}, {hop['requests']:.0f} requests, "
+        f"{hop['codes'].get('5xx', 0):.0f} of them 5xx, {hop['under_way']:.0f} under way, "
+        f"{_size(hop['received'])} in, {_size(hop['sent'])} out"
     )
+
+
+def _room(document: Mapping[str, Any]) -> Iterator[str]:
+    """What is nearly used up, and the enclave's memory."""
+    for room in document.get("room", []):
+        what, where, used, most = (room.get(name) for name in ("what", "where", "used", "most"))
+        if what == "memory":
+            yield f"  {where}: {_size(used)} of {_size(most)} of memory used"
+        elif what != "lag" and used > 0.8 * most:
+            yield f"  {where}: {used:.0f} of {most:.0f} {what} used"
+
+
+def _failures(document: Mapping[str, Any]) -> Iterator[str]:
+    failures = document.get("failures", [])
+    if failures:
+        yield "  latest failures:"
+    for failure in failures[:_MOST_FAILURES]:
+        again = f" ×{failure['count']}" if failure["count"] > 1 else ""
+        yield (
+            f"    {_duration(failure['seconds'])} ago  {failure['error']}{again}, found by {failure['found_by']}  "
+            f"{failure['destination'] or '-'}  {failure['request_id']}"
+        ).rstrip()
 
 
 def _duration(seconds: float) -> str:
@@ -167,7 +166,9 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(rest, 60)
     if days:
         return f"{days}d {hours}h"
-    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s"
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {rest}s" if minutes else f"{rest}s"
 
 
 def _size(count: float) -> str:

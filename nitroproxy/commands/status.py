@@ -20,15 +20,18 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add ``status`` to the command line."""
     parser = subparsers.add_parser(
         "status",
-        help="show the health of each layer, and the traffic",
-        description="Ask the gateway for the health of each layer from the host to the internet, and for the traffic.",
-        epilog="Exit status: 0 if no layer fails, 1 if one does or the gateway does not answer.",
+        help="show the health of each layer, the traffic and the latest failures",
+        description="Ask the gateway how each layer from the host to the internet is and for how long, for the traffic "
+        "and the latest failures. It knows that from a look every 5 seconds.",
+        epilog="Exit status: 0 if no layer fails, 1 if one does or none has been examined yet, or if the gateway does "
+        "not answer.",
     )
     parser.add_argument(
         "--url",
         metavar="URL",
         type=lambda text: base_url(text, ("http",)),
-        help="the gateway (default: host_proxy.interface and host_proxy.port of the configuration)",
+        help="the gateway, or the listener of host_proxy.health_port (default: host_proxy.interface and "
+        "host_proxy.port of the configuration)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON document; with --watch one a line")
     parser.add_argument("-w", "--watch", action="store_true", help="ask again and again until interrupted")
@@ -53,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             watch(url, arguments.interval, as_json=arguments.json)
         return 0
     status = look(url)
-    print(json.dumps(status.to_dict(), indent=2) if arguments.json else render(status, time.time()))
+    print(json.dumps(status.to_dict(), indent=2) if arguments.json else render(status))
     return 0 if status.good else 1
 
 
@@ -69,8 +72,7 @@ def watch(url: str, interval: float, *, as_json: bool) -> None:
     before, after = (_CLEAR_SCREEN, "") if sys.stdout.isatty() else ("", "\n")
     while True:
         status = look(url)
-        now = time.time()
-        shown = json.dumps(status.to_dict()) if as_json else f"{before}{render(status, now)}{after}"
+        shown = json.dumps(status.to_dict()) if as_json else f"{before}{render(status)}{after}"
         print(shown, flush=True)
         time.sleep(interval)
 

@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -120,6 +120,12 @@ class Configuration:
             value = json.dumps(msgspec.to_builtins(getattr(getattr(self.settings, section), name)))
             yield key, value, self.source_of(key)
         yield _DEBUG_MODE, json.dumps(self.debug_mode), self.source_of(_DEBUG_MODE)
+
+    def unusual_rows(self) -> Iterator[tuple[str, str, str]]:
+        """Those of `rows` whose value is not the default."""
+        usual = replace(self, settings=Settings(), debug_mode=False)
+        defaults = {key: value for key, value, _ in usual.rows()}
+        return (row for row in self.rows() if row[1] != defaults[row[0]])
 
 
 @dataclass(frozen=True)

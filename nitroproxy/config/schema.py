@@ -321,8 +321,12 @@ class HostProxy(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "127.0.0.1"
     health_port: Annotated[
         int,
-        Meta(ge=0, le=65535, description="Its TCP port, for /health and /metrics only; 0: no such listener."),
+        Meta(ge=0, le=65535, description="Its TCP port, for /health, /metrics and /status; 0: no such listener."),
     ] = 0
+    health_status: Annotated[
+        bool,
+        Meta(description="Whether /status is there too where health_interface is no loopback address."),
+    ] = False
     drain_delay: Annotated[
         float,
         Meta(

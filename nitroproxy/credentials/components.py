@@ -23,7 +23,7 @@ from nitroproxy.credentials.imds import MetadataService
 from nitroproxy.credentials.keeper import Keeper
 from nitroproxy.credentials.pages import HOP, CredentialsRouter, credentials_site
 from nitroproxy.daemon.place import Place, exit_with
-from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Rest, Server, Stages
 from nitroproxy.daemon.wiring import instruments_of, listener_settings, pool_settings
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
@@ -43,6 +43,8 @@ _MODE: Final = 0o660
 
 class CredentialsServer:
     """What serves. See `nitroproxy.daemon.role.Serving`."""
+
+    answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = MappingProxyType({})
 
     def __init__(self, process: Process, settings: Settings) -> None:
         instruments, deadlines = process.instruments, process.deadlines
@@ -145,6 +147,6 @@ class CredentialsRole:
         """See `Role`."""
         return CredentialsServer(process, settings)
 
-    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> Nothing:
+    def once(self, process: Process, settings: Settings, rest: Rest) -> Nothing:
         """See `Role`."""
         return Nothing()

@@ -8,10 +8,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from nitroproxy.config.load import Configuration
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.reload import Reloader
-from nitroproxy.daemon.role import Commit, Role, Stages, asked_here, places_of, prepare_all
+from nitroproxy.daemon.role import Commit, Rest, Role, Stages, asked_here, places_of, prepare_all
 from nitroproxy.daemon.service import Daemon
 from nitroproxy.daemon.systemd import Notifier
 
@@ -28,7 +29,7 @@ class Alone:
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
         process = role.process(reactor, settings, output, None)
-        once = role.once(process, settings, None)
+        once = role.once(process, settings, Rest(None, self._ask_serving, self._in_force))
         serving = role.serving(process, settings, None, asked_here(once.answerers))
         serving.take(once.shared)
 
@@ -37,8 +38,9 @@ class Alone:
             return succeed(None)
 
         once.watch(take)
+        self._serving = serving
         self._parts = serving, once, process
-        reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
+        reloader = self._reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(reloader.collect)
         self.daemon = Daemon(
             reactor,
@@ -51,6 +53,12 @@ class Alone:
             at_stop=process.drain,
             delay=lambda: role.drain_delay(reloader.configuration.settings),
         )
+
+    async def _ask_serving(self, what: str) -> list[Any]:
+        return [await self._serving.answerers[what](None)]
+
+    def _in_force(self) -> Configuration:
+        return self._reloader.configuration
 
     def _prepare(self, settings: Settings) -> Commit:
         return prepare_all(self._parts, settings)

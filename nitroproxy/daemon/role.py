@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from nitroproxy.config.load import Configuration
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.descriptors import check_limit, raise_limit
 from nitroproxy.daemon.place import ListeningPlace, Place
@@ -91,9 +92,12 @@ class Serving(Part, Protocol):
     """What serves clients in one process.
 
     :ivar factories: one for each server of the daemon, in the order of its stages.
+    :ivar answerers: what the part that there is once can ask it, by name. Answers are plain values.
     :ivar at_end: called and waited for, one after the other, when everything has stopped.
     """
 
+    @property
+    def answerers(self) -> Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]: ...
     @property
     def factories(self) -> Sequence[DownstreamFactory]: ...
     @property
@@ -136,6 +140,20 @@ class AllProcesses(Protocol):
 
     async def check(self) -> Check:
         """Whether all of them answer."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The rest of a daemon, for the part that there is once; to be asked when all of it has been built.
+
+    :ivar whole: all processes; None: there is only this one.
+    :ivar ask_serving: asks what serves, in every process, one of `Serving.answerers`; gives the answers that came.
+    :ivar configuration: gives the configuration that is in force.
+    """
+
+    whole: AllProcesses | None
+    ask_serving: Callable[[str], Coroutine[Any, Any, list[Any]]]
+    configuration: Callable[[], Configuration]
 
 
 class Process:
@@ -224,10 +242,9 @@ class Role(Protocol):
         :raises nitroproxy.daemon.reload.Unloadable: when a file of the configuration cannot be used.
         """
 
-    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> Once:
+    def once(self, process: Process, settings: Settings, rest: Rest) -> Once:
         """What the daemon has once; *process* is the only or the first one.
 
-        :param whole: as in `serving`; can be asked when all of the daemon has been built.
         :raises nitroproxy.daemon.reload.Unloadable: when a file of the configuration cannot be used.
         """
 

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from twisted.web.server import Request, Site
@@ -16,7 +17,7 @@ from twisted.web.server import Request, Site
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings, address_and_port
 from nitroproxy.daemon.ingress import IngressListeners, Way, inside_servers
-from nitroproxy.daemon.role import CLOSE_IDLE, AllProcesses, AskOnce, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import CLOSE_IDLE, AllProcesses, AskOnce, Commit, Process, Rest, Server, Stages
 from nitroproxy.daemon.wiring import (
     ENCLAVE_PATIENCE,
     HOP_FIELDS,
@@ -89,6 +90,8 @@ class EnclaveProxy:
 
     :raises Unloadable: when a file that the section tls names cannot be used.
     """
+
+    answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = MappingProxyType({})
 
     def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None, ask_once: AskOnce) -> None:
         self._process = process
@@ -354,6 +357,6 @@ class EnclaveRole:
         """See `Role`."""
         return EnclaveProxy(process, settings, whole, ask_once)
 
-    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> EnclaveOnce:
+    def once(self, process: Process, settings: Settings, rest: Rest) -> EnclaveOnce:
         """See `Role`."""
         return EnclaveOnce(process, settings)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,7 +19,7 @@ from nitroproxy.config.schema import Settings, proxy_address
 from nitroproxy.daemon.ingress import IngressListeners, Way, outside_servers
 from nitroproxy.daemon.place import exit_with
 from nitroproxy.daemon.reload import Unloadable
-from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Server, Stages
+from nitroproxy.daemon.role import AllProcesses, AskOnce, Commit, Process, Rest, Server, Stages
 from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
     RELAY_PATIENCE,
@@ -49,8 +49,10 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.passage import PassageRouter
+from nitroproxy.proxy.record import Observers
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.failures import FAILURES, Failures
 from nitroproxy.telemetry.health import LONGEST_HEALTH
 from nitroproxy.telemetry.metrics import limit_metrics, pool_metrics
 
@@ -89,9 +91,10 @@ class HostProxy:
         self._credentials = _credentials_daemon(process, settings)
         self._built = built = self._build(settings)
         _tell_way_out(settings)
-        self._gateway = DownstreamFactory(
-            GATEWAY, built.gateway, listener_settings(settings), deadlines, instruments.observer(GATEWAY)
-        )
+        failures = Failures(GATEWAY, deadlines.seconds)
+        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {FAILURES: failures.answer}
+        observer = Observers(instruments.observer(GATEWAY), failures)
+        self._gateway = DownstreamFactory(GATEWAY, built.gateway, listener_settings(settings), deadlines, observer)
         self._relay = DownstreamFactory(
             RELAY, built.relay, relay_settings(settings), deadlines, instruments.observer(RELAY)
         )
@@ -128,7 +131,7 @@ class HostProxy:
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
-        gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__))
+        gateway = GatewayRouter(pool, enclave, gateway_site(health, metrics, __version__, self._ask_once))
         return _Built(pool, gateway, self._build_relay(settings))
 
     def _ways(self, settings: Settings) -> list[Way]:
@@ -281,6 +284,6 @@ class HostRole:
         """See `Role`."""
         return HostProxy(process, settings, whole, ask_once)
 
-    def once(self, process: Process, settings: Settings, whole: AllProcesses | None) -> HostOnce:
+    def once(self, process: Process, settings: Settings, rest: Rest) -> HostOnce:
         """See `Role`."""
-        return HostOnce(process, settings, whole)
+        return HostOnce(process, settings, rest)

@@ -36,7 +36,7 @@ class GatewayRouter:
         if target is None:
             if request.target.partition(b"?")[0] == ATTESTATION and request.method in (b"GET", b"HEAD"):
                 return Forward(self._pool, ENCLAVE, request.target, b"localhost", ours=True)
-            return Local(self._site)
+            return Local(self._site, query=True)
         origin = target.origin
         record.host, record.port = origin.host, origin.port
         if request.method == b"CONNECT":

@@ -6,18 +6,22 @@ See `nitroproxy.daemon.role.Once`. `nitroproxy.host.components` is its only user
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, Final
 
+import msgspec
+from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
 
 from nitroproxy import __version__
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.place import ListeningPlace
-from nitroproxy.daemon.role import AllProcesses, Commit, Process, asked_here
+from nitroproxy.daemon.role import Commit, Process, Rest, asked_here
 from nitroproxy.daemon.wiring import (
     HOP_FIELDS,
     RELAY_PATIENCE,
@@ -34,11 +38,14 @@ from nitroproxy.host.enclave_end import EnclaveEnd
 from nitroproxy.host.log_intake import LOG_CONNECTIONS, LogIntake, LogRouter
 from nitroproxy.host.monitor import Monitor
 from nitroproxy.host.pages import HealthOfHost, HealthRouter, MetricsOfBoth, health_site
+from nitroproxy.host.status import latest
+from nitroproxy.host.status_resource import STATUS
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.settings import ListenerSettings
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
+from nitroproxy.telemetry.failures import FAILURES, Failure, Failures
 from nitroproxy.telemetry.health import Health
 from nitroproxy.telemetry.metrics import limit_metrics
 
@@ -56,6 +63,7 @@ class EnclaveLog:
         instruments = process.instruments
         self._lines = instruments.lines
         self._end = EnclaveEnd(time.time)
+        self.failures = Failures("", process.deadlines.seconds)
         self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = self._end.answerers
         self.intake = LogIntake(settings.enclave.cid, self._take)
         self.factory = DownstreamFactory(
@@ -69,6 +77,7 @@ class EnclaveLog:
 
     def _take(self, fields: Mapping[str, Any]) -> None:
         self._end.take(fields)
+        self.failures.take(fields)
         self._lines.take(fields)
 
 
@@ -88,21 +97,26 @@ class _Built:
 
     pool: Pool
     health: HealthOfHost
+    metrics: MetricsOfBoth
     router: HealthRouter
 
 
 class HostOnce:
     """See the module."""
 
-    def __init__(self, process: Process, settings: Settings, whole: AllProcesses | None) -> None:
+    def __init__(self, process: Process, settings: Settings, rest: Rest) -> None:
         self._process = process
-        self._whole = whole
+        self._whole = rest.whole
+        self._rest = rest
         instruments = process.instruments
         self.log = EnclaveLog(process, settings)
-        self.answerers = self.log.answerers
+        self.answerers: Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]] = {
+            **self.log.answerers,
+            STATUS: self._tell_status,
+        }
         self.shared = b""
         self._built = built = self._build(settings)
-        self.monitor = Monitor(self._examine, process.deadlines)
+        self.monitor = Monitor(self._examine, self._collect, process.deadlines)
         instruments.metrics.sources.append(self.monitor.states.collect)
         self.health_factory = self._health_listener(settings, built.router)
         factories = [one for one in (self.log.factory, self.health_factory) if one is not None]
@@ -123,6 +137,25 @@ class HostOnce:
     async def _examine(self) -> Health:
         """Examine by the configuration that is in force."""
         return await self._built.health()
+
+    async def _collect(self) -> Sequence[Metric]:
+        """What both daemons count."""
+        return await self._built.metrics()
+
+    async def _tell_status(self, about: Any) -> Any:
+        """The status document, in plain values."""
+        configuration = self._rest.configuration()
+        answers = await self._rest.ask_serving(FAILURES)
+        ours = [msgspec.convert(one, Failure) for answer in answers for one in answer]
+        told = self.log.failures
+        status = self.monitor.status(
+            machine=os.uname().nodename,
+            cid=enclave_cid(configuration.settings)(),
+            now=time.time(),
+            failures=latest(ours, told.tell(), prefer_told=told.told),
+            configuration=list(configuration.unusual_rows()),
+        )
+        return msgspec.to_builtins(status)
 
     def _build(self, settings: Settings) -> _Built:
         """The parts that depend on the configuration."""
@@ -146,7 +179,10 @@ class HostOnce:
         )
         collect = whole.metrics if whole is not None else partial(own_metrics, self._process.instruments.metrics)
         metrics = MetricsOfBoth(collect, pool, deadlines, settings.enclave.processes)
-        return _Built(pool, health, HealthRouter(health_site(health, metrics)))
+        gateway = settings.host_proxy
+        shows_status = gateway.health_status or ip_address(gateway.health_interface).is_loopback
+        site = health_site(health, metrics, asked_here(self.answerers) if shows_status else None)
+        return _Built(pool, health, metrics, HealthRouter(site))
 
     def watch(self, tell: Callable[[bytes], Deferred[Any]]) -> None:
         """See `nitroproxy.daemon.role.Once`: nothing is shared."""

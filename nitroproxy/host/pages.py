@@ -1,5 +1,6 @@
 """The gateway's own pages: ``/`` explains its use, ``/health`` has the state of each layer, ``/health/live`` and
-``/health/ready`` are for orchestrators, ``/metrics`` has the metrics of both daemons.
+``/health/ready`` are for orchestrators, ``/metrics`` has the metrics of both daemons, ``/status`` shows it all to a
+person and ``/status.json`` to a program.
 
 What the enclave answers is read up to a limit in bytes and within a time; neither can hold a page up.
 """
@@ -20,6 +21,7 @@ from nitroproxy.daemon.role import AskOnce
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.host.enclave_end import FORGET, WORDS
 from nitroproxy.host.gateway import ENCLAVE
+from nitroproxy.host.status_resource import StatusDocument, StatusResource
 from nitroproxy.http1.messages import Request as ProxyRequest
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
@@ -67,8 +69,8 @@ padding:0 1rem}}</style>
 <h1>nitroproxy {version}</h1>
 <p>The gateway to the enclave. Put a URL after the slash: <code>curl http://{host}/https://httpbin.org/get</code>,
 or use it as an HTTP proxy.</p>
-<p><a href="/health">health</a> · <a href="/health/live">live</a> · <a href="/health/ready">ready</a> ·
-<a href="/metrics">metrics</a></p>
+<p><a href="/status">status</a> · <a href="/health">health</a> · <a href="/health/live">live</a> ·
+<a href="/health/ready">ready</a> · <a href="/metrics">metrics</a></p>
 </html>
 """
 
@@ -178,25 +180,32 @@ class MetricsOfBoth:
         return body if status == 200 else None
 
 
-def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str) -> Site:
-    """The gateway's resource tree: ``/``, ``/metrics``, ``/health`` with ``/health/live`` and ``/health/ready``."""
-    root = _root("nitroproxy-host", health, metrics)
+def gateway_site(health: HealthOfHost, metrics: MetricsOfBoth, version: str, ask_once: AskOnce) -> Site:
+    """The gateway's resource tree: ``/``, ``/metrics``, ``/health`` with ``/health/live`` and ``/health/ready``,
+    ``/status`` and ``/status.json``."""
+    root = _root("nitroproxy-host", health, metrics, ask_once)
     root.putChild(b"", _Index("nitroproxy-host", version))
     return Site(root)
 
 
-def health_site(health: HealthOfHost, metrics: MetricsOfBoth) -> Site:
-    """That of the health listener: the same without ``/``."""
-    return Site(_root("nitroproxy-health", health, metrics))
+def health_site(health: HealthOfHost, metrics: MetricsOfBoth, ask_once: AskOnce | None) -> Site:
+    """That of the health listener: the same without ``/``.
+
+    :param ask_once: None: without the status, too.
+    """
+    return Site(_root("nitroproxy-health", health, metrics, ask_once))
 
 
-def _root(hop: str, health: HealthOfHost, metrics: MetricsOfBoth) -> LocalRoot:
+def _root(hop: str, health: HealthOfHost, metrics: MetricsOfBoth, ask_once: AskOnce | None) -> LocalRoot:
     tree = HealthResource(hop, health)
     tree.putChild(b"ready", HealthResource(hop, health))
     tree.putChild(b"live", HealthResource(hop, health.live))
     root = LocalRoot(hop)
     root.putChild(b"health", tree)
     root.putChild(b"metrics", MetricsResource(hop, metrics))
+    if ask_once is not None:
+        root.putChild(b"status", StatusResource(hop, ask_once))
+        root.putChild(b"status.json", StatusDocument(hop, ask_once))
     return root
 
 
@@ -208,7 +217,7 @@ class HealthRouter:
 
     def route(self, request: ProxyRequest, record: Record) -> Route:
         """See `nitroproxy.proxy.route.Router.route`."""
-        return Local(self._site)
+        return Local(self._site, query=True)
 
     def check_tunnel(self, record: Record, address: IAddress) -> None:
         """See `nitroproxy.proxy.route.Router.check_tunnel`: this listener has no tunnels."""

@@ -183,6 +183,11 @@ class Supervisor:
         own = pack([*self._metrics.collect(), worker_up(self._metrics.role, up)])
         return [own, *(answer for answer in answers.values() if answer is not None)]
 
+    async def ask_serving(self, what: str) -> list[Any]:
+        """What each worker's serving part answers; that of one that does not answer is missing."""
+        answers = await self._ask_all(what, None, _METRICS)
+        return [answer for answer in answers.values() if answer is not None]
+
     def _restarts(self) -> Iterator[Metric]:
         family = CounterMetricFamily("nitroproxy_worker_restarts", "Workers started again.", labels=["worker"])
         for worker in self._workers:

@@ -14,7 +14,7 @@ from nitroproxy.config.load import Configuration, ConfigurationError
 from nitroproxy.config.options import DaemonOptions
 from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.reload import Reloader
-from nitroproxy.daemon.role import Commit, Role, Stages, prepare_all
+from nitroproxy.daemon.role import Commit, Rest, Role, Stages, prepare_all
 from nitroproxy.daemon.service import Daemon
 from nitroproxy.daemon.systemd import Notifier
 from nitroproxy.telemetry.metrics import SUPERVISOR
@@ -35,7 +35,8 @@ class SupervisorDaemon:
     def __init__(self, role: Role, reactor: Any, options: DaemonOptions, servers: Stages, output: int) -> None:
         settings = options.configuration.settings
         process = role.process(reactor, settings, output, SUPERVISOR)
-        once = self._once = role.once(process, settings, Supervised(lambda: self._supervisor))
+        rest = Rest(Supervised(lambda: self._supervisor), self._ask_serving, lambda: self._reloader.configuration)
+        once = self._once = role.once(process, settings, rest)
         self._parts = once, process
         self._reloader = Reloader(options.configuration, options.load, self._prepare, time.time)
         process.instruments.metrics.sources.append(self._reloader.collect)
@@ -79,6 +80,9 @@ class SupervisorDaemon:
     def _start(self) -> WorkerStart:
         configuration, names = _encode(self._reloader.configuration), [socket.name for socket in self._sockets]
         return WorkerStart(configuration, self._count, names, self._via_key, self._once.shared)
+
+    async def _ask_serving(self, what: str) -> list[Any]:
+        return await self._supervisor.ask_serving(what)
 
     def _prepare(self, settings: Settings) -> Commit:
         return prepare_all(self._parts, settings)

@@ -101,6 +101,7 @@ class Worker:
     :param close_idle: see `nitroproxy.daemon.role.Serving`.
     :param take: takes what the daemon shares: see `nitroproxy.daemon.role.Serving`.
     :param end: ends the process; nothing is asked after it.
+    :param serving: what can be asked besides, by name; see `nitroproxy.daemon.role.Serving`.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Worker:
         close_idle: Callable[[], object],
         take: Callable[[bytes], object],
         end: Callable[[], object],
+        serving: Mapping[str, Answerer],
     ) -> None:
         self._places = places
         self._own = own
@@ -118,12 +120,14 @@ class Worker:
         self._close_idle = close_idle
         self._take = take
         self._end = end
+        self._serving = serving
         self._prepared: Callable[[], object] | None = None
 
     @property
     def answerers(self) -> Mapping[str, Answerer]:
         """For the channel to the supervisor."""
         return {
+            **self._serving,
             "state": self._tell_state,
             "metrics": self._tell_metrics,
             "prepare": self._do_prepare,

@@ -64,7 +64,15 @@ class WorkerDaemon:
         self._reloader = Reloader(self._newest, lambda: self._newest, self._prepare, time.time)
         metrics.sources.append(self._reloader.collect)
         places = [_place(reactor, start, number, *indexed) for indexed in enumerate(serving.factories)]
-        worker = Worker(places, metrics.collect, self._prepare_reload, serving.close_idle, serving.take, self._end)
+        worker = Worker(
+            places,
+            metrics.collect,
+            self._prepare_reload,
+            serving.close_idle,
+            serving.take,
+            self._end,
+            serving.answerers,
+        )
         self._channel = Channel(reactor, worker.answerers, self._supervisor_gone)
         os.set_blocking(CHANNEL, False)
         reactor.adoptStreamConnection(CHANNEL, socket.AF_UNIX, factory_of(lambda: self._channel))
