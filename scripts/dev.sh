@@ -28,7 +28,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   transparent-test [WORD...]
                   try real clients and servers there, many names and connections, killed daemons; or those named (root)
   vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak, pair-soak
-  lint            ruff, mypy, shellcheck, systemd-analyze verify, hadolint, docker-compose, cfn-lint
+  lint            ruff, mypy, shellcheck, systemd-analyze verify, hadolint, docker-compose, cfn-lint, kubernetes-validate
   bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --quick: one short round;
                   --help for the options
   start           start the stack in the background: upstream, enclave and host daemons
@@ -380,6 +380,7 @@ cmd_lint() {
     docker-compose -f docker/compose.yaml config -q
     lint_tools
     "$venv/lint/bin/cfn-lint" etc/aws/instance.yaml etc/aws/key.yaml
+    "$venv/lint/bin/kubernetes-validate" --strict --quiet etc/kubernetes/nitroproxy.yaml
     verify_units
     echo "lint: nothing found"
 }

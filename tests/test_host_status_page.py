@@ -95,6 +95,21 @@ class PageTests(SynchronousTestCase):
             self.assertIn(mark, text)
         self.assertNotIn("Every layer is well", text)
 
+    def test_same_reason(self) -> None:
+        """A reason that two layers have is said once; one that says more is said too."""
+        why = "cannot reach the enclave"
+        layers = [
+            State("vsock", "fail", why, 1.0),
+            State("enclave", "fail", f"the enclave does not answer: {why}", 1.0),
+            State("egress", "fail", "", 1.0),
+        ]
+        text = read(Page(healthy(status="fail", layers=layers), "en", refresh=True)).text
+        self.assertEqual(text.count(why), 1)
+        self.assertIn("egress fails", text)
+        layers[1] = State("enclave", "fail", f"the enclave does not answer: {why}; it said: no memory", 1.0)
+        text = read(Page(healthy(status="fail", layers=layers), "en", refresh=True)).text
+        self.assertIn("it said: no memory", text)
+
     def test_other_sentences(self) -> None:
         """A failed reload, an old document and a daemon that has just started are said."""
         daemons = [Daemon("host", True, "1", 1.0, False, 0.0), Daemon("enclave", False, None, None, None, None)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -66,6 +66,16 @@ def share(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value * 100:.0f} %" if value in (0, 1) or value >= 0.1 else f"{value * 100:.2g} %"
+
+
+def _reasons(layers: Sequence[State]) -> Iterator[State]:
+    """The layers that fail, then those that warn; not one that only repeats what another has said."""
+    said: list[str] = []
+    bad = [layer for layer in layers if layer.status in ("fail", "warn")]
+    for layer in sorted(bad, key=lambda one: one.status != "fail"):
+        if not any(text and layer.output.endswith(text) for text in said):
+            said.append(layer.output)
+            yield layer
 
 
 @dataclass(frozen=True)
@@ -141,8 +151,7 @@ class Page:
         found = []
         if status.age > _OLD:
             found.append(("warn", say("stale", age=self._time(status.age))))
-        bad = [layer for layer in status.layers if layer.status in ("fail", "warn")]
-        for layer in sorted(bad, key=lambda one: one.status != "fail"):
+        for layer in _reasons(status.layers):
             why = f": {escape(layer.output)}" if layer.output else ""
             found.append((layer.status, f"<b>{escape(layer.layer)}</b> {say('is_' + layer.status)}{why}"))
         found += [("warn", say(f"reload_{one.role}")) for one in status.daemons if one.reloaded is False]
@@ -175,8 +184,10 @@ class Page:
             self._tile("connections", lambda one: one.connections, rate, of=most),
         ]
         return (
-            f'<h2>{say("traffic")} <span class="dim"><span class="key"></span>{say("legend_gateway")}'
-            f'<span class="key two"></span>{say("legend_enclave")}</span></h2><dl class="tiles">{"".join(tiles)}</dl>'
+            f'<h2>{say("traffic")} <span class="dim">'
+            f'<span class="legend"><span class="key"></span>{say("legend_gateway")}</span> '
+            f'<span class="legend"><span class="key two"></span>{say("legend_enclave")}</span></span></h2>'
+            f'<dl class="tiles">{"".join(tiles)}</dl>'
         )
 
     def _tile(
@@ -273,7 +284,7 @@ class Page:
             (escape(failure.error), "l"),
             (found_by, "l"),
             (escape(failure.destination) or "–", "w"),
-            (f"{failure.count:,}", ""),
+            (f"{failure.count:,}", "n"),
             (f"<code>{escape(failure.request_id)}</code>" if failure.request_id else "–", "l"),
         ]
 
@@ -284,7 +295,7 @@ class Page:
         for daemon in self.status.daemons:
             lost = "–" if daemon.lines_lost is None else f"{daemon.lines_lost:,.0f}"
             rows += f"<tr><th scope=row>{self.say('lines_lost', where=self.say(daemon.role))}</th><td>{lost}</td></tr>"
-        return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
+        return f'<div class="scroll"><table class="room"><tbody>{rows}</tbody></table></div>'
 
     def _where(self, room: Room) -> str:
         return self.say(f"room_{room.what}", where=self.say(room.where))

@@ -34,7 +34,7 @@ svg{display:block;width:100%;height:3rem}
 polyline{fill:none;stroke-width:1.5;vector-effect:non-scaling-stroke}
 .a{stroke:var(--ink)}.b{stroke:var(--ink2);stroke-dasharray:4 3}
 .key{display:inline-block;width:1.6rem;border-top:2px solid var(--ink);vertical-align:middle;margin:0 .3rem 0 .8rem}
-.key.two{border-top:2px dashed var(--ink2)}
+.legend{white-space:nowrap}.key.two{border-top:2px dashed var(--ink2)}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
@@ -48,9 +48,10 @@ footer{margin-top:2rem;color:var(--dim);border-top:1px solid var(--line);padding
 @media(max-width:600px){
 .cards thead{display:none}
 .cards tr{display:grid;grid-template-columns:1fr 1fr;gap:0 1.5rem;padding:.4rem 0;border-bottom:1px solid var(--line)}
-.cards th,.cards td.l,.cards td.w{grid-column:1/-1}
+.cards th,.cards td.l,.cards td.w,.cards td.n{grid-column:1/-1}
 .cards td,.cards th{display:flex;justify-content:space-between;gap:1rem;border:0;padding:.05rem 0;text-align:left;
 white-space:normal;overflow-wrap:anywhere}
 .cards td[data-l]::before{content:attr(data-l);color:var(--dim);white-space:nowrap}
-.cards th{font-weight:600}nav{margin-left:0}}
+.cards th{font-weight:600}nav{margin-left:0}
+.room th,.room td{padding:.25rem 0;white-space:normal}.room meter{width:3.5rem}}
 """
