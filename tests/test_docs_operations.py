@@ -91,3 +91,16 @@ class GuideTests(SynchronousTestCase):
         text = section("Signals")
         for name in RELOADABLE - {"egress.allow", "egress.deny", "egress.allow_addresses"}:
             self.assertIn(f"`{name.removeprefix('host_proxy.') if name.endswith('retry_delay') else name}`", text)
+
+
+class TranslationTests(SynchronousTestCase):
+    """The guide in Chinese follows the English one."""
+
+    def test_tables(self) -> None:
+        """It has no row that the English one has not, and most of those that it has."""
+        english, chinese = (
+            [re.findall(r"`([^`]+)`", line.split(" | ")[0]) for line in text.splitlines() if line.startswith("| `")]
+            for text in (GUIDE, (ROOT / "docs/operations.zh-CN.md").read_text("utf-8"))
+        )
+        self.assertEqual([row for row in chinese if row not in english], [])
+        self.assertGreater(len(chinese), 0.9 * len(english))
