@@ -54,7 +54,7 @@ class Stage:
 
 
 STAGES: Final = {
-    "loopback": Stage(limit=1200, memory=1536, systemd=False),
+    "loopback": Stage(limit=300, memory=1024, systemd=False),
     "systemd": Stage(limit=480, memory=1536, systemd=True),
     "eif": Stage(limit=1800, memory=0, systemd=False, enclave=True, here=True),
     "pair": Stage(limit=1800, memory=1536, systemd=True, enclave=True),

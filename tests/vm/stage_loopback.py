@@ -1,7 +1,6 @@
 """The stage ``loopback``: the trial tests of vsock on the AF_VSOCK of one kernel, whose cid 1 is the machine itself.
 
 Each test is a check of its own. They run on the daemons' reactor; Twisted's conformance tests bring others besides.
-Then both daemons on two processes each: drain, reload, metrics and a worker killed each second.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from twisted.trial.runner import TestLoader, TrialRunner
 
 from nitroproxy.daemon.reactor import install
 from tests.vm.checks import Outcome, Result, report
-from tests.vm.load import run_load
 
 _MODULES: Final = (
     "tests.test_vsock_kernel",
@@ -24,8 +22,6 @@ _MODULES: Final = (
     "tests.test_vsock_endpoints",
     "tests.test_vsock_real",
 )
-#: Trials of two host and two enclave processes: small ones.
-_LOAD: Final = ("workers-drain", "workers-reload", "workers-connects")
 
 
 class CheckReporter(Reporter):
@@ -71,6 +67,3 @@ def run_stage() -> None:
     os.environ["NITROPROXY_TEST_VSOCK"] = "1"
     suite = TestLoader().loadByNames(list(_MODULES))
     TrialRunner(CheckReporter, workingDirectory="/tmp/trial").run(suite)
-    for name in _LOAD:
-        run_load(name, "--small")
-    run_load("workers-killed")
