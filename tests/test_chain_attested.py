@@ -27,6 +27,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from nitroproxy.attestation import Policy, Refused, verify
 from nitroproxy.attestation.evidence import IDENTITY, make_certificate
 from nitroproxy.enclave import gates
+from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.tls.attested import AttestedAgent
 from nitroproxy.tls.attested_endpoint import AttestedTLS, Verifier
 from nitroproxy.tls.server import TLSServer
@@ -419,7 +420,11 @@ class HostileTests(AttestedChainCase):
         for name, made in documents.items():
             server = TLSServer()
             server.use(thief.pkcs8, make_certificate(thief.private, made, now, now + timedelta(hours=1)))
-            listening = reactor.listenTCP(0, server.around(Factory.forProtocol(Hearing)), interface="127.0.0.1")
+            listening = reactor.listenTCP(
+                0,
+                server.around(Factory.forProtocol(Hearing), Deadlines(reactor).after, lambda: 10.0),
+                interface="127.0.0.1",
+            )
             self.outside = listening.getHost().port
             rules[name] = (await self.refused()).rule
             await listening.stopListening()

@@ -164,7 +164,7 @@ class ServerTests(SynchronousTestCase):
                 return None
 
         refusing: Any = Refusing()
-        wrapped: Any = self.pair.server.around(refusing)
+        wrapped: Any = self.pair.server.around(refusing, self.pair.deadlines.after, lambda: 10.0)
         self.assertIsNone(wrapped.buildProtocol(None))
 
     def test_half_close(self) -> None:
@@ -205,6 +205,25 @@ class ServerTests(SynchronousTestCase):
         wire.end()
         self.assertEqual(len(self.pair.serving.lost), 1)
         self.assertEqual(self.pair.shaken, [True, False])
+
+    def test_late(self) -> None:
+        """A handshake that is not over in time is ended, however little by little it comes; one that is over is not."""
+        served = self.client()
+        wire = self.pair.accept()
+        slow = Client(wire)
+        with contextlib.suppress(SSL.WantReadError):
+            slow.tls.do_handshake()
+        hello = slow.tls.bio_read(65536)
+        for place in range(9):
+            wire.receive(hello[place : place + 1])
+            self.pair.server_clock.advance(1)
+        self.assertFalse(wire.closed)
+        self.pair.server_clock.advance(1.1)
+        wire.settle()
+        self.assertTrue(wire.closed)
+        self.assertEqual(self.pair.shaken, [True, False])
+        served.send(b"still here")
+        self.assertIsNone(served.error)
 
     def test_rubbish(self) -> None:
         """What is no TLS ends the connection, and nothing of it reaches what is served."""

@@ -137,7 +137,9 @@ class EnclaveProxy:
             self._attested.shook_hands = counts.shook_hands
             pool = pool_metrics("application", lambda: self._built.application)
             instruments.metrics.sources += [counts.collect, pool]
-            self._from_outside.outer = self._attested.around(self._from_outside)
+            self._from_outside.outer = self._attested.around(
+                self._from_outside, process.deadlines.after, lambda: self._from_outside.settings.header_timeout
+            )
             outside = [self._from_outside]
         self.factories: Sequence[DownstreamFactory] = [
             *(*self._ingress.factories, *outside),

@@ -7,7 +7,7 @@ client's verdict on a certificate is for the handshake in which it saw it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
+    ITransport,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -28,6 +29,16 @@ from nitroproxy.attestation.evidence import EXPORTER_BYTES, EXPORTER_LABEL
 from nitroproxy.tls.anchors import read_certificates
 
 _HTTP: Final = b"http/1.1"
+
+
+class Cancellable(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None: ...
+
+
+#: Calls something after so many seconds, unless that is cancelled: see `nitroproxy.proxy.deadlines`.
+After = Callable[[float, Callable[[], object]], Cancellable]
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -57,9 +68,13 @@ class TLSServer:
         context.check_privatekey()
         self._context = context
 
-    def around(self, factory: IProtocolFactory) -> IProtocolFactory:
-        """A factory for connections with TLS, in which *factory*'s protocols speak."""
-        return _Wrapping(self, False, factory)
+    def around(self, factory: IProtocolFactory, after: After, patience: Callable[[], float]) -> IProtocolFactory:
+        """A factory for connections with TLS, in which *factory*'s protocols speak.
+
+        :param after: ends a handshake that is late.
+        :param patience: gives the seconds that one may take.
+        """
+        return _Wrapping(self, factory, after, patience)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See `IOpenSSLServerConnectionCreator`."""
@@ -97,19 +112,21 @@ def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
 
 @implementer(IHalfCloseableProtocol)
 class ServerTransport(TLSMemoryBIOProtocol):
-    """The TLS of one accepted connection, as its protocol sees it."""
+    """The TLS of one accepted connection, as its protocol sees it.
+
+    :ivar certified: the client has proven itself with a certificate of one of the authorities.
+    """
 
     factory: _Wrapping
     transport: Any
+    certified = False
     _ends_direction = False
+    _late: Cancellable | None = None
 
-    @property
-    def certified(self) -> bool:
-        """Whether the client has proven itself with a certificate of one of the authorities."""
-        connection = self._tlsConnection
-        return bool(
-            connection is not None and self._handshakeDone and connection.get_peer_certificate(as_cryptography=True)
-        )
+    def makeConnection(self, transport: ITransport) -> None:
+        """See `IProtocol`."""
+        self._late = self.factory.after(self.factory.patience(), self.abortConnection)
+        super().makeConnection(transport)
 
     def exported(self) -> bytes:
         """What identifies this connection to both of its ends (RFC 9266 section 2)."""
@@ -120,8 +137,20 @@ class ServerTransport(TLSMemoryBIOProtocol):
         done = self._handshakeDone
         super().dataReceived(bytes)
         if self._handshakeDone and not done:
-            self.factory.creator.shook_hands(True)
+            self._shook_hands(True)
             self._end_direction()
+
+    def _checkHandshakeStatus(self) -> None:
+        super()._checkHandshakeStatus()
+        if self._handshakeDone:
+            # Before anything that the client has sent is read.
+            self.certified = self._tlsConnection.get_peer_certificate(as_cryptography=True) is not None
+
+    def _shook_hands(self, succeeded: bool) -> None:
+        late, self._late = self._late, None
+        if late is not None:
+            late.cancel()
+            self.factory.creator.shook_hands(succeeded)
 
     def loseWriteConnection(self) -> None:
         """Send no more, and go on reading: close_notify ends one direction (RFC 8446 section 6.1)."""
@@ -145,8 +174,7 @@ class ServerTransport(TLSMemoryBIOProtocol):
             self.wrappedProtocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._handshakeDone:
-            self.factory.creator.shook_hands(False)
+        self._shook_hands(False)
         super().connectionLost(reason)
 
 
@@ -156,9 +184,13 @@ class _Wrapping(TLSMemoryBIOFactory):
     protocol = ServerTransport
     noisy = False
 
-    def __init__(self, creator: TLSServer, isClient: bool, wrappedFactory: IProtocolFactory) -> None:
-        super().__init__(creator, isClient, wrappedFactory)
+    def __init__(
+        self, creator: TLSServer, wrappedFactory: IProtocolFactory, after: After, patience: Callable[[], float]
+    ) -> None:
+        super().__init__(creator, False, wrappedFactory)
         self.creator = creator
+        self.after = after
+        self.patience = patience
 
     def buildProtocol(self, addr: IAddress | None) -> TLSMemoryBIOProtocol | None:  # type: ignore[override]
         """None for a peer that the listener refuses: Twisted would put TLS around nothing."""

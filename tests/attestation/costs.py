@@ -18,10 +18,12 @@ from typing import Any
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate as TwistedCertificate
 from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.task import Clock
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from nitroproxy.attestation import verify
 from nitroproxy.attestation.evidence import verify_certificate
+from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.tls.attested_endpoint import AttestedTLS, Verifier
 from nitroproxy.tls.server import TLSServer
 from tests.attestation.real import load
@@ -50,7 +52,7 @@ class Usual:
         server.use(key, identity.certificate.public_bytes(Encoding.DER))
         trusted = trustRootFromCertificates([TwistedCertificate.loadPEM(authority.pem)])
         options: Any = optionsForClientTLS("enclave.example", trusted)
-        self._server: Any = server.around(Factory.forProtocol(Serving))
+        self._server: Any = server.around(Factory.forProtocol(Serving), Deadlines(Clock()).after, lambda: 10.0)
         self._client = TLSMemoryBIOFactory(options, True, Factory.forProtocol(Speaking))
         self._client.protocol = TLSMemoryBIOProtocol
 

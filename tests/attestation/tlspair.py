@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from nitroproxy.attestation import Entry, Policy
 from nitroproxy.attestation.evidence import IDENTITY, make_certificate, spki_of
+from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.tls.attested_endpoint import AttestedTLS, Verifier
 from nitroproxy.tls.server import ServerTransport, TLSServer
 from tests.attestation.pki import T0, document, fields, pki
@@ -106,7 +107,9 @@ class TLSPair:
         self.now = NOW
         self.server = TLSServer(client_ca_file, self.shaken.append)
         self.server.use(self.key.pkcs8, self.key.certificate())
-        self.wrapped = self.server.around(Factory.forProtocol(self._make))
+        self.server_clock = Clock()
+        self.deadlines = Deadlines(self.server_clock)
+        self.wrapped = self.server.around(Factory.forProtocol(self._make), self.deadlines.after, lambda: 10.0)
         self.carried = [b"", b""]
 
     def _make(self) -> Serving:
