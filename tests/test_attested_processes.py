@@ -96,6 +96,7 @@ class GateTests(ProcessCase):
         self.assertFalse((self.directory / "both" / "enclave" / "5000.sock").exists())
         [logged] = [one for one in events if one.get("event") == "enclave_did_not_start"]
         _, checks = await self.health()
+        await self.until(True, self.is_known)  # the host looks every five seconds
         status = ["-c", "import sys; from nitroproxy.commands.main import main; sys.exit(main())", "status"]
         shown, _, code = await getProcessOutputAndValue(
             sys.executable, [*status, "--url", f"http://127.0.0.1:{self.port}"], os.environ
@@ -104,6 +105,11 @@ class GateTests(ProcessCase):
             self.assertIn("the enclave did not start", told)
             for word in (f"the gate '{gate}' has failed", *words):
                 self.assertIn(word, told.replace("\\'", "'"))
+
+    async def is_known(self) -> bool:
+        """Whether the status document tells that the enclave did not start."""
+        response: Any = await self.agent.request(b"GET", f"http://127.0.0.1:{self.port}/status.json".encode())
+        return b"the enclave did not start" in await readBody(response)
 
     async def test_no_nsm(self) -> None:
         """A device that is no NSM."""
