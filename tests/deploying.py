@@ -95,8 +95,8 @@ class Instance:
 
     def stop(self) -> None:
         """End everything that was started."""
-        for unit in ("nitroproxy-eif.service", "nitroproxy-host.service", "nitroproxy-host.socket"):
-            self.machine.succeeds("systemctl", "stop", unit)
+        for unit in ("eif.service", "credentials.service", "host.service", "host.socket"):
+            self.machine.succeeds("systemctl", "stop", f"nitroproxy-{unit}")
         self.machine.succeeds("nitro-cli", "terminate-enclave", "--all")
 
 

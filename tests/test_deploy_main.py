@@ -11,12 +11,14 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.deploy import environment
 from tests.deploying import Build, Instance, make_environment, script
 from tests.images import patched
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -274,6 +276,43 @@ class LifeTests(DeployTestCase):
         self.deploy(self.build, "--uninstall", "--purge")
         self.assertEqual(self.instance.tree(), empty)
         self.assertEqual([path for path in self.instance.root.rglob("*") if "nitroproxy" in path.name], [])
+
+    def test_credentials(self) -> None:
+        """The credentials daemon runs as long as a role is configured, is restarted with the host's, and is undone."""
+        unit = "nitroproxy-credentials.service"
+
+        def runs() -> bool:
+            return self.instance.machine.succeeds("systemctl", "is-active", "--quiet", unit)
+
+        def calls() -> list[str]:
+            return [call.split()[1] for call in self.instance.calls if call.endswith(f" {unit}")]
+
+        self.instance.boot()
+        self.deploy(self.build)
+        self.assertFalse(runs())
+        listener = {"proxy_port": free_port()}
+        socket_place = str(self.instance.root / "run/nitroproxy/credentials.sock")
+        with_role: dict[str, Any] = {"role": "r", "socket": socket_place, "metadata_url": "http://127.0.0.1:1"}
+        self.build.configure(credentials=with_role, enclave=listener)
+        self.build.sum()
+        self.deploy(self.build)
+        self.assertTrue(runs())
+        done = len(calls())
+        self.deploy(self.build)
+        self.assertFalse({"start", "restart", "stop"} & set(calls()[done:]))
+        self.build.configure(credentials=with_role, enclave=listener, limits={"connections": 99})
+        self.build.sum()
+        self.deploy(self.build)
+        self.assertIn("restart", calls()[done:])
+        (self.instance.systemd / "fail").write_text("restart nitroproxy-host.service\n")
+        self.build.configure(limits={"connections": 98})
+        self.build.sum()
+        self.assertEqual(self.build.deploy(self.instance)[0], 6)
+        (self.instance.systemd / "fail").unlink()
+        self.assertTrue(runs(), "what was undone runs as before")
+        self.deploy(self.build)
+        self.assertFalse(runs())
+        self.assertFalse(self.instance.machine.succeeds("systemctl", "is-enabled", "--quiet", unit))
 
     def test_enclave_dies(self) -> None:
         """An enclave that dies at boot: the failing unit, its journal, status 6, and nothing is left."""

@@ -203,11 +203,16 @@ def _change(machine: Machine, plan: Plan, changes: Changes, timeout: float, say:
     install.put_listen_file(machine, plan.settings.host_proxy, changes, changed)
     image = install.put_copy(machine, state.EIF, plan.eif, changes)
     changed.enclave = changed.enclave or image or plan.settings.enclave != enclave
-    if changed.anything or not units.running:
+    running = units.running(credentials=_wants_credentials(plan.settings))
+    if changed.anything or not running:
         _run(units, changed, machine, plan.settings, timeout, say)
     if changed.anything or config:
         _note_generation(machine, plan, before)
-    return changed.anything or allocated or not units.running
+    return changed.anything or allocated or not running
+
+
+def _wants_credentials(settings: Settings) -> bool:
+    return settings.credentials.role is not None
 
 
 def _run(
@@ -215,6 +220,7 @@ def _run(
 ) -> None:
     exchanging = time.monotonic()
     units.run(host=changed.host, socket=changed.socket, enclave=changed.enclave)
+    units.run_credentials(wanted=_wants_credentials(settings), host=changed.host)
     waited = wait_until_ready(machine, settings.host_proxy, timeout)
     say(f"ready      after {time.monotonic() - exchanging:.1f} s, {waited:.1f} of them after the enclave had booted")
 

@@ -12,11 +12,11 @@ from nitroproxy.deploy.changes import prune
 from nitroproxy.deploy.failure import Refused, Status
 from nitroproxy.deploy.install import COMMAND
 from nitroproxy.deploy.machine import CommandFailed, Machine
-from nitroproxy.deploy.start import LISTEN, UNITS
+from nitroproxy.deploy.start import CREDENTIALS, LISTEN, UNITS
 
 #: A unit that an operator may have enabled.
 _INGRESS: Final = "nitroproxy-ingress.socket"
-_USER: Final = "nitroproxy-eif"
+_USERS: Final = ("nitroproxy-eif", "nitroproxy-credentials")
 
 
 def remove(machine: Machine, *, purge: bool, dry: bool, say: Callable[[str], object]) -> None:
@@ -33,7 +33,7 @@ def remove(machine: Machine, *, purge: bool, dry: bool, say: Callable[[str], obj
         for line in (*UNITS, *environments(machine), state.DIRECTORY, COMMAND):
             say(f"would remove {line}")
         return
-    for unit in (*reversed(UNITS), _INGRESS):
+    for unit in (*reversed(UNITS), _INGRESS, CREDENTIALS):
         machine.succeeds("systemctl", "disable", "--now", "--quiet", unit)
     try:
         if directory is not None:
@@ -49,7 +49,8 @@ def remove(machine: Machine, *, purge: bool, dry: bool, say: Callable[[str], obj
         raise Refused(Status.INSTANCE, f"not removed: {error}") from error
     machine.succeeds("systemctl", "daemon-reload")
     if machine.root == Path("/"):
-        machine.succeeds("userdel", _USER)
+        for user in _USERS:
+            machine.succeeds("userdel", user)
 
 
 def environments(machine: Machine) -> list[str]:

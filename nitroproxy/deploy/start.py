@@ -19,6 +19,8 @@ HOST: Final = "nitroproxy-host.service"
 ENCLAVE: Final = "nitroproxy-eif.service"
 #: In the order in which they start.
 UNITS: Final = (SOCKET, HOST, ENCLAVE)
+#: The one that runs only where a role is configured (credentials.role).
+CREDENTIALS: Final = "nitroproxy-credentials.service"
 #: What the gateway's own socket listens at, as the unit is distributed.
 _USUAL: Final = ("127.0.0.1", 8080)
 LISTEN: Final = f"/etc/systemd/system/{SOCKET}.d/listen.conf"
@@ -55,15 +57,18 @@ class Units:
     def __init__(self, machine: Machine, changes: Changes) -> None:
         self._machine = machine
         self._changes = changes
-        self._were_active = {unit: active(machine, unit) for unit in UNITS}
-        self._were_enabled = {unit: machine.succeeds("systemctl", "is-enabled", "--quiet", unit) for unit in UNITS}
+        known = (*UNITS, CREDENTIALS)
+        self._were_active = {unit: active(machine, unit) for unit in known}
+        self._were_enabled = {unit: machine.succeeds("systemctl", "is-enabled", "--quiet", unit) for unit in known}
         self._touched: list[str] = []
         changes.did(self._bring_back)
 
-    @property
-    def running(self) -> bool:
-        """Whether all of them ran."""
-        return all(self._were_active.values())
+    def running(self, *, credentials: bool) -> bool:
+        """Whether all of them ran that should.
+
+        :param credentials: the credentials daemon should; otherwise it should not.
+        """
+        return all(self._were_active[unit] for unit in UNITS) and self._were_active[CREDENTIALS] == credentials
 
     @property
     def gateway_runs(self) -> bool:
@@ -90,6 +95,20 @@ class Units:
         if not self._were_active[ENCLAVE] or enclave:
             self._touch(ENCLAVE, "restart" if self._were_active[ENCLAVE] else "start")
 
+    def run_credentials(self, *, wanted: bool, host: bool) -> None:
+        """Start the credentials daemon, restart it when the host's files have changed, or end it; after `run`.
+
+        :raises Refused: when it does not start, with the end of its journal.
+        """
+        was_active = self._were_active[CREDENTIALS]
+        if wanted:
+            self._control("enable", "--quiet", CREDENTIALS)
+        if wanted and (host or not was_active):
+            self._touch(CREDENTIALS, "restart" if was_active else "start")
+        if not wanted and was_active:
+            self._touch(CREDENTIALS, "stop")
+            self._control("disable", "--quiet", CREDENTIALS)
+
     def _touch(self, unit: str, verb: str) -> None:
         self._touched.append(unit)
         self._control(verb, unit, unit=unit)
@@ -103,7 +122,7 @@ class Units:
 
     def _stop_new(self) -> None:
         """Before the files are put back: what did not run stops by the units that started it."""
-        for unit in reversed(UNITS):
+        for unit in (*reversed(UNITS), CREDENTIALS):
             if unit in self._touched and not self._were_active[unit]:
                 self._machine.succeeds("systemctl", "stop", unit)
             if not self._were_enabled[unit]:
@@ -115,7 +134,9 @@ class Units:
         if SOCKET in self._touched and self._were_active[SOCKET]:
             self._machine.succeeds("systemctl", "stop", HOST)
             self._machine.run("systemctl", "restart", SOCKET)
-        for unit in (HOST, ENCLAVE):
+        for unit in (HOST, CREDENTIALS, ENCLAVE):
+            if unit in self._touched and self._were_enabled[unit]:
+                self._machine.run("systemctl", "enable", "--quiet", unit)
             if unit in self._touched and self._were_active[unit]:
                 self._machine.run("systemctl", "restart", unit)
 
