@@ -15,6 +15,8 @@ from typing import Final
 
 from OpenSSL import SSL
 
+from nitroproxy.version import version_text
+
 #: The command that prints each program's version.
 _VERSIONS: Final[dict[str, list[str]]] = {
     "nginx": ["nginx", "-v"],
@@ -49,6 +51,7 @@ def versions(commands: Path) -> dict[str, str]:
     :param commands: where the virtual environment of the peers has its commands.
     """
     found = {
+        "nitroproxy": version_text().removeprefix("nitroproxy "),
         "python": f"{platform.python_version()} ({_build()})",
         "twisted": version("twisted"),
         "openssl of the enclave": str(SSL.OpenSSL_version(SSL.OPENSSL_VERSION), "ascii"),

@@ -17,7 +17,7 @@ mkdir -p "$prefix/bin"
 
 "$@" install --quiet --no-index --no-deps --no-compile --no-warn-script-location --root-user-action=ignore \
     --only-binary=:all: --implementation cp --python-version 3.11 --platform "manylinux_2_34_$machine" \
-    --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
+    --platform "linux_$machine" --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
     --target "$site" "$wheels"/*.whl
 # These name the machine that built, or change with every build.
 find "$site" \( -name direct_url.json -o -name REQUESTED -o -name RECORD -o -name uv_cache.json \) -delete

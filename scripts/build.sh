@@ -5,6 +5,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=$root/build
 cache=$build/cache
+# The compiled wheel that --compiled names, which images then get instead of the pure one.
+compiled=''
 # Later than 0, which docker/finish.py gives to Twisted's plugins: their cache must be newer than they are.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1} PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
 cd "$root"
@@ -39,6 +41,9 @@ Options of enclave:
   --with-nitro-cli    have nitro-cli build-enclave make build/enclave.eif, from the Docker image that --from names
   --role ARN, --instance ID, --public
                       on which instances policy.json accepts the image; fill in the file without one
+  --compiled WHEEL#sha256=DIGEST
+                      install this compiled wheel of nitroproxy (docs/performance.md says how one is made) instead of the pure
+                      one; for docker, too
   -- COMMAND...       the application, started when the proxy listens [none: the enclave is a proxy for its host]; an image
                       or archive that --from names has its own
 
@@ -134,21 +139,38 @@ make_wheels() {
     download "$1" 3.11 "$(machine)"
 }
 
+# take_compiled WHEEL#sha256=DIGEST: sets compiled to the wheel, which is for the image's Python and machine, of this version,
+# and the one that was meant.
+take_compiled() {
+    local wheel=${1%%#*} digest=${1##*#sha256=} name found
+    [ "$wheel#sha256=$digest" = "$1" ] || wrong "--compiled: expected WHEEL#sha256=DIGEST, got '$1'"
+    [ -f "$wheel" ] || die "--compiled $wheel: no such file"
+    name=nitroproxy-$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' nitroproxy/__init__.py)-cp311-cp311
+    case ${wheel##*/} in
+        "$name"-*linux*_"$(machine)".whl) ;;
+        *) die "--compiled ${wheel##*/}: the image needs $name-linux_$(machine).whl" ;;
+    esac
+    found=$(sha256sum "$wheel" | cut -d ' ' -f 1)
+    [ "$found" = "$digest" ] || die "--compiled ${wheel##*/}: its SHA-256 is $found, not $digest"
+    compiled=$wheel
+}
+
 # The wheel of this tree, from a copy, so that setuptools leaves nothing in it.
 make_own_wheel() {
     local copy=$cache/source
     rm -rf "$copy"
     mkdir -p "$copy"
-    cp -r setup.cfg pyproject.toml MANIFEST.in LICENSE README.md nitroproxy twisted_plugins etc docs systemd "$copy/"
+    cp -r setup.cfg setup.py pyproject.toml MANIFEST.in LICENSE README.md nitroproxy twisted_plugins etc docs systemd "$copy/"
     find "$copy" -name __pycache__ -prune -exec rm -rf {} +
     find "$copy" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-    "$python" -m pip wheel --quiet --no-deps --wheel-dir "$1" "$copy" >&2
+    env -u NITROPROXY_COMPILED "$python" -m pip wheel --quiet --no-deps --wheel-dir "$1" "$copy" >&2
     rm -rf "$copy"
 }
 
 wheels() {
     made "$cache/wheels" "$(machine) $(cat requirements.lock)" make_wheels
-    made "$cache/own" "$(content setup.cfg pyproject.toml nitroproxy twisted_plugins etc)" make_own_wheel
+    made "$cache/own" "$(content setup.cfg setup.py pyproject.toml nitroproxy twisted_plugins etc)" make_own_wheel
+    own=${compiled:-$(echo "$cache"/own/*.whl)}
 }
 
 needs_debian() {
@@ -209,7 +231,7 @@ make_root() {
     cp -a "$cache/base" "$directory"
     rm -rf "$cache/install"
     mkdir -p "$cache/install" "$directory/etc/nitroproxy"
-    cp "$cache"/wheels/*.whl "$cache"/own/*.whl "$cache/install/"
+    cp "$cache"/wheels/*.whl "$own" "$cache/install/"
     docker/install.sh "$directory" /usr/bin/python3.11 "$cache/install" "$(machine)" "$python" -m pip >&2
     rm -rf "$cache/install"
     install -m 644 "$config" "$directory/etc/nitroproxy/config.json"
@@ -264,7 +286,7 @@ cmd_enclave() {
     local command=()
     while [ $# -gt 0 ]; do
         case $1 in
-            --application | --config | --from | --blobs | --kernel | --boot | --cmdline | --role | --instance) [ $# -ge 2 ] || wrong "$1 needs a value" ;;&
+            --application | --config | --from | --blobs | --kernel | --boot | --cmdline | --compiled | --role | --instance) [ $# -ge 2 ] || wrong "$1 needs a value" ;;&
             --application) application=$2 ;;
             --config) config=$2 ;;
             --from) from=$2 ;;
@@ -272,6 +294,7 @@ cmd_enclave() {
             --kernel) kernel=$2 ;;
             --boot) boot=$2 ;;
             --cmdline) cmdline=$2 ;;
+            --compiled) take_compiled "$2" ;;
             --role | --instance) policy=("$1" "$2") ;;
             --public) policy=(--public) && set -- - "$@" ;;
             --emulator) emulated=yes && set -- - "$@" ;;
@@ -287,6 +310,7 @@ cmd_enclave() {
     done
     [ -f "$config" ] || die "$config: no such file"
     [ -z "$application" ] || [ -d "$application" ] || die "$application: no such directory"
+    [ -z "$from" ] || [ -z "$compiled" ] || wrong "--from takes the root as it is; build its nitroproxy with --compiled"
     [ -z "$from" ] || [ -z "$application" ] || wrong "--from takes the root as it is; put the application into it"
     [ -z "$nitro" ] || [ -n "$from" ] || wrong "--with-nitro-cli makes an image of the Docker image that --from names"
     [ -z "$nitro" ] || [ -z "$blobs$kernel$boot$cmdline$emulated$application${command[*]}" ] ||
@@ -376,7 +400,7 @@ make_demo_wheels() {
 make_context() {
     mkdir -p "$1/wheels" "$1/demo-wheels"
     cp -r docker etc requirements.lock requirements-dev.lock "$1/"
-    cp "$cache"/wheels/*.whl "$cache"/own/*.whl "$1/wheels/"
+    cp "$cache"/wheels/*.whl "$own" "$1/wheels/"
     cp "$cache"/demo-wheels/*.whl "$1/demo-wheels/"
     find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
@@ -405,7 +429,13 @@ find_engine() {
 }
 
 cmd_docker() {
-    local target arguments=(--build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH")
+    local target arguments
+    if [ "${1:-}" = --compiled ] && [ $# = 2 ]; then
+        take_compiled "$2"
+    elif [ $# -gt 0 ]; then
+        wrong "docker takes no option but --compiled WHEEL#sha256=DIGEST"
+    fi
+    arguments=(--build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH")
     find_engine || die "docker needs buildah, podman or a docker that reaches its engine; on Debian: apt install buildah"
     lock
     tools
@@ -438,7 +468,7 @@ cmd_docker() {
 cmd_build() {
     cmd_enclave
     if find_engine; then
-        cmd_docker
+        cmd_docker "$@"
     else
         say "no container images: there is no buildah, podman or docker"
     fi
@@ -462,8 +492,8 @@ cmd_clean() {
 verb=${1:-build}
 [ $# -gt 0 ] && shift
 case $verb in
-    enclave | artifacts) "cmd_$verb" "$@" ;;
-    build | docker | base | clean)
+    enclave | artifacts | docker) "cmd_$verb" "$@" ;;
+    build | base | clean)
         [ $# = 0 ] || wrong "$verb takes no options"
         "cmd_$verb"
         ;;

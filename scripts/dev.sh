@@ -30,7 +30,7 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   vm [STAGE...]   test on real AF_VSOCK in emulated virtual machines (Debian 12, root): loopback, systemd, eif, pair; soak, pair-soak
   lint            ruff, mypy, shellcheck, systemd-analyze verify, hadolint, docker-compose, cfn-lint, kubernetes-validate
   bench [NAME...] install other proxies, measure nitroproxy beside them, print the tables; --quick: one short round;
-                  --help for the options
+                  --publish: write README's and docs/performance.md's figures anew; --help for the options
   start           start the stack in the background: upstream, enclave and host daemons
   enclave         start it with the real enclave image in an emulated enclave (Debian 12, root): build.sh makes it first
   stop            stop it
@@ -42,11 +42,17 @@ usage: scripts/dev.sh COMMAND [ARGUMENT...]
   clean           stop the stack; remove .venv, .run, .bench and what builds leave
   help            this text
 
+With NITROPROXY_COMPILED=1 a command is carried out with the compiled build (setup.py), in a copy of the tree: .run/compiled.
+
 Environment: LOG_LEVEL=DEBUG|INFO|WARN|ERROR|CRITICAL and DEBUG_MODE=true apply to both daemons, as in
 LOG_LEVEL=DEBUG scripts/dev.sh restart. start listens on HOST_PROXY_PORT (default 8080, the gateway) and
 ENCLAVE_PROXY_PORT (default 8081, the enclave's loopback). PYTHON is the Python to make the environment with.
 TEXT
 }
+
+# The daemons refuse variables that begin like theirs and are none.
+compiled=${NITROPROXY_COMPILED:-}
+unset NITROPROXY_COMPILED
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -93,6 +99,36 @@ lock_for() {
     flock "$4" -w 600 "$2" || die "another dev.sh that $1 did not end in 10 minutes; try again when it has"
 }
 
+# enter_copy COMMAND [ARGUMENT...]: go on in a copy of the tree, whose environment and wheel are kept for the next time.
+enter_copy() {
+    local copy=$root/.run/compiled
+    mkdir -p "$copy"
+    find "$copy" -mindepth 1 -maxdepth 1 ! -name '.venv*' ! -name .bench ! -name dist -exec rm -rf {} +
+    git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+        [ ! -e "$file" ] || printf '%s\0' "$file"
+    done | xargs -0 cp --parents -t "$copy"
+    NITROPROXY_COMPILED=1 exec "$copy/scripts/dev.sh" "$@"
+}
+
+# Puts the compiled wheel into the environment, and what is compiled beside the modules that the tests start here.
+install_compiled() {
+    local contents
+    contents=$(find setup.cfg setup.py pyproject.toml requirements-dev.lock nitroproxy twisted_plugins -type f ! -name '*.so' \
+        ! -name '*.pyc' -exec sha256sum {} + | sort | sha256sum)
+    if ! up_to_date "$venv/.installed" "$contents"; then
+        say "compiling"
+        rm -rf dist
+        NITROPROXY_COMPILED=1 "$venv/bin/python" -m build --wheel --no-isolation >"$venv/install.log" 2>&1 || die "$(cat "$venv/install.log")"
+        rm -rf build nitroproxy.egg-info
+        "$venv/bin/pip" install --quiet --no-deps --force-reinstall dist/*.whl
+        "$venv/bin/twistd" --help >/dev/null
+        printf '%s' "$contents" >"$venv/.installed"
+    fi
+    "$venv/bin/python" -c 'import sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+wheel.extractall(members=[name for name in wheel.namelist() if name.endswith(".so")])' dist/*.whl
+}
+
 # Makes the environment again when the lock file has changed, and the installation in it when the list of modules has.
 # Commands that use it share a file lock; making it excludes them.
 deps() {
@@ -102,10 +138,14 @@ deps() {
     installed=$( (cat setup.cfg pyproject.toml && find nitroproxy twisted_plugins -name '*.py' | sort) | sha256sum)
     exec 9>>"$venv.lock"
     lock_for "is making $venv" 9 "$venv.lock" -s
-    up_to_date "$venv/.locked" "$locked" && up_to_date "$venv/.installed" "$installed" && return
+    [ -z "$compiled" ] && up_to_date "$venv/.locked" "$locked" && up_to_date "$venv/.installed" "$installed" && return
     flock -u 9
     lock_for "uses $venv" 9 "$venv.lock" -x
     up_to_date "$venv/.locked" "$locked" || make_environment "$python" "$locked"
+    if [ -n "$compiled" ]; then
+        install_compiled
+        return
+    fi
     up_to_date "$venv/.installed" "$installed" || install_package "$installed"
     lock_for "uses $venv" 9 "$venv.lock" -s
 }
@@ -439,6 +479,10 @@ cmd_clean() {
 # tests/clients/run.sh reads this file for its functions.
 [ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
+case $compiled-$root in
+    1-*/.run/compiled | -*) ;;
+    *) enter_copy "$@" ;;
+esac
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in

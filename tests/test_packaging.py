@@ -14,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
-import nitroproxy
+from nitroproxy.version import version_text
 from nitroproxy.vsock.endpoints import VsockClientEndpoint, VsockServerEndpoint
 
 ROOT = Path(__file__).parent.parent
@@ -96,4 +96,4 @@ class PackagingTests(SynchronousTestCase):
             [str(BIN / "twistd"), "nitroproxy-enclave", "--version"],
         ):
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            self.assertEqual(output, f"nitroproxy {nitroproxy.__version__}\n")
+            self.assertEqual(output, f"{version_text()}\n")

@@ -26,7 +26,8 @@ from nitroproxy.http1.messages import Fields, Limits, Request
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.listener import DownstreamFactory
-from nitroproxy.proxy.record import Observer, Record
+from nitroproxy.proxy.observer import Observer
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.route import Forward, Route
 from nitroproxy.proxy.settings import ExchangeSettings, ListenerSettings, PoolSettings
 from nitroproxy.proxy.upstream import Pool

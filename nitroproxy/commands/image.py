@@ -25,6 +25,7 @@ from nitroproxy.image.measurements import Measurements
 from nitroproxy.image.memory import needed
 from nitroproxy.image.reader import Image, read_image
 from nitroproxy.image.writer import write_signed
+from nitroproxy.version import version_text
 
 #: ``limits.connections`` of the default configuration, and MiB that an application is taken to need.
 _CONNECTIONS: Final = 4000
@@ -47,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
         help="build, describe, measure, extract or sign an enclave image",
         description="Build, describe, measure, extract or sign an enclave image (EIF).",
     )
-    parser.add_argument("--version", action="version", version=f"nitroproxy {__version__}")
+    parser.add_argument("--version", action="version", version=version_text())
     commands = parser.add_subparsers(dest="image_command", metavar="COMMAND", required=True)
     _add_build(commands)
     for name, run, text in (

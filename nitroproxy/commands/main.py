@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from nitroproxy import __version__
 from nitroproxy.commands import (
     attest,
     config,
@@ -26,6 +25,7 @@ from nitroproxy.commands import (
     status,
 )
 from nitroproxy.commands.arguments import Parser
+from nitroproxy.version import version_text
 
 #: The subcommands, in the order in which the help lists them.
 COMMANDS: Final = (status, logs, policy, config, demo, install_units, run_enclave, image, enclave_init, attest)
@@ -43,7 +43,7 @@ def build_parser() -> Parser:
         epilog="The daemons themselves are started with `twistd nitroproxy-host` and `twistd nitroproxy-enclave`. "
         "`nitroproxy COMMAND --help` describes a command.",
     )
-    parser.add_argument("--version", action="version", version=f"nitroproxy {__version__}")
+    parser.add_argument("--version", action="version", version=version_text())
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
-from nitroproxy import __version__
 from nitroproxy.config.load import DEFAULT_PATH, PATH_VARIABLE, Configuration, ConfigurationError, load
 from nitroproxy.config.schema import Tls
 from nitroproxy.tls.settings import ClientCertificateFiles, TLSFileError, TLSSettings
+from nitroproxy.version import version_text
 
 
 class DaemonOptions(usage.Options):
@@ -53,7 +53,7 @@ class DaemonOptions(usage.Options):
 
     def opt_version(self) -> NoReturn:
         """Display nitroproxy's version and exit."""
-        print(f"nitroproxy {__version__}")
+        print(version_text())
         raise SystemExit(0)
 
     def getUsage(self, width: int | None = None) -> str:

@@ -48,8 +48,8 @@ from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.fetch import fetch
 from nitroproxy.proxy.listener import DownstreamFactory
+from nitroproxy.proxy.observer import Observers
 from nitroproxy.proxy.passage import PassageRouter
-from nitroproxy.proxy.record import Observers
 from nitroproxy.proxy.upstream import Pool
 from nitroproxy.telemetry.exposition import own_metrics
 from nitroproxy.telemetry.failures import FAILURES, Failures

@@ -31,7 +31,9 @@ class HeadFields(Fields):
 
     __slots__ = ()
 
-    on_header = Fields.add
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp has read a field."""
+        self.add(name, value)
 
     def imitation(self) -> bytes | None:
         """The name of a field that some recipients would read as one that this hop acts on; None when there is none."""

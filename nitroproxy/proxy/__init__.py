@@ -4,7 +4,7 @@ A client's side: `listener` makes the connections that it accepts, `opening` is 
 that may do so in two ways. `places` limits how many are served, `reserve` holds those above the limit, which get pages
 of our own only. `downstream` is one of them, `head_timeout` bounds the wait for a request's head, `backpressure` paces
 the client in both directions, `response` writes what it is answered, and `closing` ends its connection. `trace`
-identifies a request, `record` notes what happened to it.
+identifies a request, `record` notes what happened to it, an `observer` is told.
 
 From a request to its answer: `browser` refuses what a browser sends for another site, `route` is what a role decides,
 `dispatch` picks what carries the request out: `exchange` forwards it over an `upstream` connection, `connect_request`

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
+from zope.interface import classImplements
 
 
-@implementer(IPushProducer)
 class Backpressure:
     """How fast a client reads: the producer of its transport while its connection is HTTP. What its response comes
     from is paused and resumed with it.
@@ -54,7 +53,6 @@ class Backpressure:
         """The client has gone: its connection's end reaches the exchange by itself."""
 
 
-@implementer(IPushProducer)
 class Throttle:
     """Whether a client is read: the producer of the connection that its request's body goes to.
 
@@ -99,3 +97,8 @@ class Throttle:
 
     def stopProducing(self) -> None:
         """The upstream connection has gone: its end reaches the exchange by itself."""
+
+
+# Not by a decorator, which would keep mypyc from making them its own classes.
+classImplements(Backpressure, IPushProducer)
+classImplements(Throttle, IPushProducer)

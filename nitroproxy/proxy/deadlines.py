@@ -66,9 +66,13 @@ class Deadlines:
         slot = self._slots.get(tick)
         if slot is None:
             slot = self._slots[tick] = set()
+        self._wake()
+        return Deadline(slot, callback)
+
+    def _wake(self) -> None:
+        """Look at the clock again after a tick."""
         if self._next is None and not self._stopped:
             self._next = self._clock.callLater(TICK, self._turn)
-        return Deadline(slot, callback)
 
     def stop(self) -> None:
         """Forget every deadline, and those set from now on: the daemon ends."""
@@ -95,8 +99,8 @@ class Deadlines:
                     _log.failure("a deadline's callback failed", event="callback_failed")
         for tick in [tick for tick, slot in self._slots.items() if not slot]:
             del self._slots[tick]
-        if self._slots and self._next is None:
-            self._next = self._clock.callLater(TICK, self._turn)
+        if self._slots:
+            self._wake()
 
 
 class Alarm:

@@ -32,7 +32,13 @@ from nitroproxy.proxy.tunnel import Side, Tunnel
 from nitroproxy.sockets.hangup import SocketTable, has_hung_up, probe
 from nitroproxy.sockets.options import set_tcp_options
 
-_State = enum.Enum("_State", ["HEAD", "BODY", "RESPONDING", "TUNNEL", "LINGER"])
+
+class _State(enum.Enum):
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    RESPONDING = enum.auto()
+    TUNNEL = enum.auto()
+    LINGER = enum.auto()
 
 
 @implementer(IHalfCloseableProtocol)

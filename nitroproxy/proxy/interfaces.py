@@ -11,9 +11,10 @@ from twisted.internet.interfaces import IAddress
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.backpressure import Backpressure, Throttle
 from nitroproxy.proxy.deadlines import Alarm, Deadlines
+from nitroproxy.proxy.observer import Observer
 from nitroproxy.proxy.opening import Opening
 from nitroproxy.proxy.pinned import PinnedConnections
-from nitroproxy.proxy.record import Observer, Record
+from nitroproxy.proxy.record import Record
 from nitroproxy.proxy.response import ResponseWriter
 from nitroproxy.proxy.route import Router
 from nitroproxy.proxy.settings import ListenerSettings

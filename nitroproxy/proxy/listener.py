@@ -15,9 +15,9 @@ from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.downstream import Downstream
 from nitroproxy.proxy.interfaces import AcceptedConnection, Client
+from nitroproxy.proxy.observer import Observer
 from nitroproxy.proxy.opening import Opening, http
 from nitroproxy.proxy.places import Places, Share
-from nitroproxy.proxy.record import Observer
 from nitroproxy.proxy.reserve import Reserve
 from nitroproxy.proxy.route import Router
 from nitroproxy.proxy.settings import ListenerSettings

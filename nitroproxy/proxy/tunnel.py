@@ -21,7 +21,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPullProducer, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 
 from nitroproxy.proxy.deadlines import Deadline, Deadlines
 from nitroproxy.proxy.record import End
@@ -38,7 +38,6 @@ _LAST_WORDS: Final = 10.0
 _LAST_BYTES: Final = 0.05
 
 
-@implementer(IPushProducer, IPullProducer)
 class Side:
     """One end of a tunnel, and for the other end's transport the source of its bytes.
 
@@ -71,7 +70,7 @@ class Side:
         self._paused = False
         self._peer_closed = False
         #: The transport when it is a bare socket; None when it is TLS.
-        self.socket = transport if isinstance(transport, FileDescriptor) else None
+        self.socket = _bare_socket(transport)
         #: The same while it is known to hold nothing that has not been sent.
         self.idle_socket: FileDescriptor | None = None
 
@@ -178,6 +177,14 @@ class Side:
         """The connection is gone, both ways."""
         self.gone = True
         self.tunnel.side_lost(self, clean=self._peer_closed or reason.check(ConnectionDone) is not None)
+
+
+def _bare_socket(transport: object) -> FileDescriptor | None:
+    return transport if isinstance(transport, FileDescriptor) else None
+
+
+# Not by a decorator, which would keep mypyc from making it one of its own classes.
+classImplements(Side, IPushProducer, IPullProducer)
 
 
 class Tunnel:

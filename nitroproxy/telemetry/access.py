@@ -10,7 +10,8 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import Kind
-from nitroproxy.proxy.record import End, Observer, Record
+from nitroproxy.proxy.observer import Observer
+from nitroproxy.proxy.record import End, Record
 from nitroproxy.telemetry.logs import EventLog
 
 _PHASES: Final = ("connect", "answer")

@@ -15,7 +15,8 @@ import msgspec
 from twisted.internet.interfaces import IAddress
 
 from nitroproxy.errors import HOPS, Kind
-from nitroproxy.proxy.record import Observer, Record
+from nitroproxy.proxy.observer import Observer
+from nitroproxy.proxy.record import Record
 from nitroproxy.telemetry.logs import printable
 
 #: The question for what a process has seen.

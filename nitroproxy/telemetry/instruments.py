@@ -10,7 +10,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from nitroproxy.proxy.record import Observer, Observers
+from nitroproxy.proxy.observer import Observer, Observers
 from nitroproxy.telemetry.access import AccessLog
 from nitroproxy.telemetry.lag import ReactorLag
 from nitroproxy.telemetry.logs import EventLog, Lines, journal_reads

@@ -21,16 +21,20 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
 from nitroproxy.errors import HOPS, Kind
-from nitroproxy.proxy.record import End, Observer, Record
+from nitroproxy.proxy.observer import Observer
+from nitroproxy.proxy.record import End, Record
 from nitroproxy.proxy.upstream import Pool
 
 #: Methods that are a label of their own; any other is "other".
 _METHODS: Final = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"CONNECT", b"TCP", b"SOCKS5"}
 )
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_LONG_SECONDS: Final = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
-_BYTES: Final = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 16777216.0, 268435456.0)
+_SECONDS: Final[Sequence[float]] = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+    *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+_LONG_SECONDS: Final[Sequence[float]] = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0)
+_BYTES: Final[Sequence[float]] = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 16777216.0, 268435456.0)
 #: Which rule of the policy refused, by the failure that the client gets.
 _DENIALS: Final = {
     Kind.DESTINATION_DENIED: "deny",
