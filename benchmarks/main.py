@@ -17,6 +17,7 @@ from typing import Final
 from benchmarks import machine
 from benchmarks.cases import CASES
 from benchmarks.chart import chart
+from benchmarks.documents import PUBLISHED, publish
 from benchmarks.figures import CaseResult, Row, Unmeasured
 from benchmarks.install import ENVIRONMENT, install
 from benchmarks.pairs import Plan
@@ -80,6 +81,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--profile", action="store_true", help=f"say where the CPU goes in: {', '.join(PROFILES)}")
     parser.add_argument("--installed", action="store_true", help="install nothing; measure with what is here")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help=f"write to {PUBLISHED}, and the figures into README and docs/performance.md",
+    )
     parser.add_argument("--output", type=Path, help="a directory for results.json, .svg and .md, or profiles.txt")
     options = parser.parse_args(arguments)
     known = PROFILES if options.profile else CASES
@@ -88,6 +94,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"there is no case {name!r}; there are {', '.join(known)}")
     if options.against is not None and not (options.against / ".venv/bin/twistd").exists():
         parser.error(f"{options.against} has no .venv/bin/twistd: run ./scripts/dev.sh deps there")
+    if options.publish:
+        options.output = ROOT / PUBLISHED
     return options
 
 
@@ -120,6 +128,8 @@ def _measure(options: argparse.Namespace, plan: Plan) -> int:
         (options.output / "results.json").write_text(to_json(results))
         (options.output / "results.svg").write_text(chart(results))
         (options.output / "results.md").write_text(document(results))
+    if options.publish:
+        publish(results)
     return 1 if any(row.unmeasured and len(case.rows) == 1 for case in cases for row in case.rows) else 0
 
 
