@@ -1,10 +1,11 @@
-"""What nitroproxy is compared with: the other programs, or nitroproxy of another checkout (``--against``)."""
+"""What nitroproxy is compared with: the other programs, of which ``--quick`` takes a few and ``--all`` takes more, or
+nitroproxy of another checkout (``--against``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from benchmarks import forward_peers, go_peers, ours, peers
 from benchmarks.clients import Door
@@ -41,20 +42,23 @@ _RELAYS: Final[dict[str, StartRelay]] = {
     "socat": peers.socat_relay,
     "portforward": peers.stock_relay,
 }
+#: With these the requirements are compared.
+_QUICK: Final = frozenset({"nginx", GO, GO_CHAIN, HAPROXY, GOPROXY})
+_T = TypeVar("_T")
 
 
 def gateways(plan: Plan) -> dict[str, Start]:
     """The contenders of the gateway hop."""
     if plan.against is not None:
         return {_other(plan): partial(ours.start_gateway, root=plan.against)}
-    return _GATEWAYS | (forward_peers.FORWARD if plan.everything else {})
+    return _few(plan, _GATEWAYS) | (forward_peers.FORWARD if plan.everything else {})
 
 
 def chains(plan: Plan) -> dict[str, Start]:
     """The contenders of the whole chain."""
     if plan.against is not None:
         return {_other(plan): partial(ours.start_chain, root=plan.against)}
-    return _CHAINS
+    return _few(plan, _CHAINS)
 
 
 def relays(plan: Plan) -> dict[str, StartRelay]:
@@ -62,7 +66,11 @@ def relays(plan: Plan) -> dict[str, StartRelay]:
     if plan.against is not None:
         root = plan.against
         return {_other(plan): lambda crew, raw: ours.start_relay(crew, f"127.0.0.1:{raw}", "against", root)}
-    return _RELAYS
+    return _few(plan, _RELAYS)
+
+
+def _few(plan: Plan, contenders: Mapping[str, _T]) -> dict[str, _T]:
+    return {name: start for name, start in contenders.items() if name in _QUICK or not plan.quick}
 
 
 def _other(plan: Plan) -> str:

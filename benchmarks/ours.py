@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.clients import Door
 from benchmarks.origin import Origin
-from benchmarks.processes import ROOT, Crew, Process, free_ports
+from benchmarks.processes import ROOT, Crew, Process, free_ports, listens
 from benchmarks.wrk import Entry
 
 #: So that idle connections stay open and none is refused: other cases measure those.
@@ -84,7 +84,7 @@ def start_host(crew: Crew, ours: Ours, name: str = "nitroproxy-host", processes:
     """Start the host daemon, gateway and relay, with *processes* processes."""
     environment = ours.environment | {"NITROPROXY_HOST_PROXY_PROCESSES": str(processes)}
     process = crew.launch(name, command("host", ours.root), ("127.0.0.1", ours.gateway), environment, ours.root)
-    process.wait_until(lambda: Path(ours.relay_socket).exists())
+    process.wait_until(lambda: listens(ours.relay_socket))
     if processes > 1:
         process.wait_until(lambda: all_serve(ours.gateway, processes))
     return process
@@ -100,7 +100,7 @@ def start_enclave(
     """Start the enclave daemon with *processes* processes, optionally with additions to its environment."""
     variables = ours.environment | {"NITROPROXY_ENCLAVE_PROCESSES": str(processes)} | dict(environment or {})
     process = crew.launch(name, command("enclave", ours.root), ("127.0.0.1", ours.loopback), variables, ours.root)
-    process.wait_until(ours.enclave_socket.exists)
+    process.wait_until(lambda: listens(str(ours.enclave_socket)))
     if processes > 1:
         process.wait_until(lambda: all_serve(ours.loopback, processes))
     return process
