@@ -312,7 +312,7 @@ class RecordTests(SynchronousTestCase):
         record = self.record()
         self.assertEqual((record.method, record.status, record.received, record.sent), (b"POST", 200, 3, 2))
         self.assertEqual((record.error, record.client_gone, record.opened_by), (None, False, record.request_id))
-        self.assertFalse(any("secret" in str(getattr(record, name)) for name in Record.__slots__))
+        self.assertFalse(any("secret" in str(getattr(record, name)) for name in dir(record) if name[0] != "_"))
 
     def test_refused(self) -> None:
         """A head that is none has a record too."""
