@@ -28,8 +28,8 @@ BIN: Final = Path(sys.executable).parent
 PATIENCE: Final = 120
 #: What a panel of the dashboard has in the place of Grafana's variables.
 VARIABLES: Final = {"$instance": ".*", "$__rate_interval": "1m"}
-#: Alerts on what the demo does on purpose.
-PROVOKED: Final = {"NitroproxyCertificateErrors", "NitroproxyErrorRate"}
+#: Alerts on what the demo does on purpose, and on what a machine shows that has more to do than it can.
+PROVOKED: Final = {"NitroproxyCertificateErrors", "NitroproxyErrorRate", "NitroproxyLag"}
 
 
 class PrometheusTests(SynchronousTestCase):
@@ -125,6 +125,10 @@ class PrometheusTests(SynchronousTestCase):
         values = [float(one["value"][1]) for one in answer["result"]] if answer else []
         return [value for value in values if value == value]
 
+    def alerts(self) -> set[str]:
+        """The names of the alerts that fire or are pending."""
+        return {alert["labels"]["alertname"] for alert in self.ask("alerts")["alerts"]}
+
     def test_dashboard(self) -> None:
         """See the module."""
         self.start()
@@ -143,6 +147,5 @@ class PrometheusTests(SynchronousTestCase):
                     query = query.replace(name, text)
                 self.assertTrue(self.value(query), f"{panel['title']}: {query}")
         self.assertEqual(self.value('nitroproxy_health{layer="egress", status="pass"}'), [1.0])
-        alerts = {alert["labels"]["alertname"] for alert in self.ask("alerts")["alerts"]}
-        self.assertEqual(alerts - PROVOKED, set())
-        self.assertIn("NitroproxyCertificateErrors", alerts)
+        self.until(lambda: "NitroproxyCertificateErrors" in self.alerts(), "no alert for what the demo provokes")
+        self.assertEqual(self.alerts() - PROVOKED, set())

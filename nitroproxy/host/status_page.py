@@ -316,7 +316,7 @@ class Page:
                     f"<code>{escape(value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + '…')}</code>",
                     "w",
                 ),
-                (escape(source), "l"),
+                (escape(source), "w"),
             ]
             for key, value, source in self.status.configuration
         ]

@@ -47,10 +47,10 @@ meter{width:6rem;vertical-align:middle}
 footer{margin-top:2rem;color:var(--dim);border-top:1px solid var(--line);padding-top:.5rem}
 @media(max-width:600px){
 .cards thead{display:none}
-.cards tr{display:grid;grid-template-columns:1fr 1fr;gap:0 1.5rem;padding:.4rem 0;border-bottom:1px solid var(--line)}
+.cards tr{display:grid;grid-template-columns:1fr 1fr;gap:0 1rem;padding:.4rem 0;border-bottom:1px solid var(--line)}
 .cards th,.cards td.l,.cards td.w,.cards td.n{grid-column:1/-1}
-.cards td,.cards th{display:flex;justify-content:space-between;gap:1rem;border:0;padding:.05rem 0;text-align:left;
-white-space:normal;overflow-wrap:anywhere}
+.cards td,.cards th{display:flex;justify-content:space-between;gap:.5rem;border:0;padding:.05rem 0;text-align:left}
+.cards td.l,.cards td.w{white-space:normal;overflow-wrap:anywhere}
 .cards td[data-l]::before{content:attr(data-l);color:var(--dim);white-space:nowrap}
 .cards th{font-weight:600}nav{margin-left:0}
 .room th,.room td{padding:.25rem 0;white-space:normal}.room meter{width:3.5rem}}
