@@ -24,6 +24,7 @@ WANTED = [
     "ErrorRate",
     "CertificateErrors",
     "RelayUnavailable",
+    "LayerFails",
     "ConnectionLimitNear",
     "PeerDenied",
     "ReloadFailed",
