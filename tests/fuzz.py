@@ -1,5 +1,6 @@
 """Random and mutated bytes for everything that parses: the HTTP readers, the relay's preamble, the configuration, what
-KMS encrypts, the name server's questions; and for the page that gives credentials to who has the token.
+KMS encrypts, the name server's questions, PROXY headers and SOCKS; and for the page that gives credentials to who has
+the token.
 
 `python -m tests.fuzz [SECONDS] [--seed N]` (``scripts/dev.sh fuzz``) goes on until the time is over or something is
 found; a finding is printed with the bytes and the seed that lead to it. Besides never failing in any way but its own,
@@ -38,6 +39,8 @@ from nitroproxy.http1.reader import RequestReader, ResponseReader
 from nitroproxy.kms.envelope import NotOpened
 from nitroproxy.kms.recipient import RecipientKey
 from nitroproxy.policy import AddressGuard, Policy
+from nitroproxy.preface.proxy_protocol import Header, HeaderError, HeaderReader, Peers
+from nitroproxy.preface.socks5 import Handshake
 from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.proxy.listener import DownstreamFactory
 from nitroproxy.proxy.route import Local
@@ -308,6 +311,40 @@ def fuzz_names(chance: random.Random, data: bytes) -> None:
         raise Finding("an answer without its question")
 
 
+def fuzz_prefaces(chance: random.Random, data: bytes) -> None:
+    """What stands before the bytes of a connection that is not HTTP, a PROXY header or SOCKS: read the same however it
+    was cut, with the same rest, or refused."""
+    for make in (HeaderReader, Handshake):
+        outcomes = [_preface(make, pieces) for pieces in cuts(chance, data)]
+        if any(outcome != outcomes[0] for outcome in outcomes):
+            raise Finding(f"{make.__name__} depends on how the bytes were cut: {outcomes}")
+
+
+def _preface(make: Callable[[], Any], pieces: list[bytes]) -> Any:
+    reader, found = make(), None
+    for piece in pieces:
+        reader.feed(piece)
+        if found is None:
+            try:
+                found = reader.read()
+            except (HeaderError, ProxyError):
+                return "refused"
+    return None if found is None else (found, reader.take_rest())
+
+
+_PREFACE_SEEDS: Final = [
+    b"PROXY TCP4 192.0.2.1 198.51.100.2 4321 443\r\nrest",
+    b"PROXY TCP6 2001:db8::1 2001:db8::2 4321 443\r\n",
+    b"PROXY UNKNOWN x\r\n",
+    Header(Peers(("192.0.2.1", 4321), ("198.51.100.2", 443)), b"an-id").to_bytes() + b"rest",
+    Header(Peers(("2001:db8::1", 4321), ("2001:db8::2", 443))).to_bytes(),
+    Header(None, b"an-id").to_bytes(),
+    b"\x05\x01\x00\x05\x01\x00\x03\x0csite.example\x01\xbbrest",
+    b"\x05\x02\x00\x02\x05\x01\x00\x01\xc0\x00\x02\x01\x01\xbb",
+    b"\x05\x01\x00\x05\x01\x00\x04" + bytes(15) + b"\x01\x01\xbb",
+]
+
+
 def _query(name: bytes, kind: int, rest: bytes = b"") -> bytes:
     labels = b"".join(bytes([len(label)]) + label for label in name.split(b"."))
     return b"\x12\x34\x01\0\0\1\0\0\0\0\0" + bytes([bool(rest)]) + labels + b"\0\0%c\0\1" % kind + rest
@@ -336,6 +373,7 @@ TARGETS: Final[dict[str, tuple[Callable[[random.Random, bytes], None], list[byte
     "kms": (fuzz_kms, [stored(name) for name in (*REAL, OWN)]),
     "credentials": (fuzz_credentials, [*_CREDENTIALS_SEEDS, *seeds("requests_refused")]),
     "names": (fuzz_names, _NAME_SEEDS),
+    "prefaces": (fuzz_prefaces, _PREFACE_SEEDS),
     "configuration": (fuzz_configuration, [path.read_bytes() for path in sorted(_CONFIGURATIONS.glob("*.json"))]),
 }
 

@@ -7,6 +7,8 @@ import random
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.enclave.credentials import CredentialsPage
+from nitroproxy.errors import Kind, ProxyError
+from nitroproxy.preface.socks5 import Handshake
 from tests import fuzz
 from tests.fuzz import Finding
 
@@ -38,6 +40,20 @@ class FuzzTests(SynchronousTestCase):
             changed = [*mine]
             changed[position] = wrong
             self.assertRaises(Finding, fuzz.agrees, [changed], data)
+
+    def test_cut_preface_is_found(self) -> None:
+        """A reader that needs its first bytes together is a finding."""
+        data = b"\x05\x01\x00\x05\x01\x00\x03\x0csite.example\x01\xbbrest"
+        fuzz.fuzz_prefaces(random.Random(1), data)
+
+        def hasty(handshake: Handshake) -> bool:
+            if handshake.buffered < 3:
+                raise ProxyError(Kind.MALFORMED_REQUEST, "too short")
+            return greeting(handshake)
+
+        greeting = Handshake._read_greeting
+        self.patch(Handshake, "_read_greeting", hasty)
+        self.assertRaises(Finding, fuzz.fuzz_prefaces, random.Random(1), data)
 
     def test_credentials_are_found(self) -> None:
         """A page that asks the host without the token is a finding."""
