@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -13,7 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.kms.envelope import NotOpened
 from nitroproxy.kms.recipient import RecipientKey, recipient_json
+from nitroproxy.tls.client import TLSClient
+from nitroproxy.tls.settings import TLSSettings
 from tests.kms import OWN, REAL, broken_rules, changed, envelope_for, own_key, own_plaintext, stored
+from tests.tlsmemory import Authority, MemoryServer
 
 
 class OpenTests(SynchronousTestCase):
@@ -71,6 +75,29 @@ class OpenTests(SynchronousTestCase):
         """What is encrypted for the key is what comes out, of any length."""
         key = RecipientKey(own_key())
         self.assertEqual(key.open(envelope_for(key.public_key, plaintext)), plaintext)
+
+
+class OnTheWayTests(SynchronousTestCase):
+    """What makes up for the integrity that an envelope does not have: the TLS that ends in the enclave."""
+
+    def test_flipped(self) -> None:
+        """A host that flips one bit of an answer in the tunnel ends the connection: no part of it is given on."""
+        root = Authority()
+        roots = Path(self.mktemp())
+        roots.write_bytes(root.pem)
+        client, server = TLSClient(TLSSettings(ca_file=str(roots))), MemoryServer(root.issue())
+        envelope = stored(OWN)
+        for place in range(5, len(envelope), 29):
+            wire, application = server.accepted(client)
+            server.tls.send(envelope)
+            record = bytearray(server.tls.bio_read(65536))
+            record[place] ^= 1 << place % 8
+            wire.receive(bytes(record))
+            wire.settle()
+            self.assertEqual((application.received, len(application.lost)), (b"answer", 1), place)
+        wire, application = server.accepted(client)
+        server.send(wire, envelope)
+        self.assertEqual(application.received, b"answer" + envelope)
 
 
 class KeyTests(SynchronousTestCase):
