@@ -253,9 +253,12 @@ make_emulator() {
     install -m 755 "$files/usr/bin/busybox" "$directory/boot/bin/busybox"
     install -m 755 docker/emulator/init "$directory/boot/init"
     install -m 644 docker/emulator/heartbeat.py "$directory/boot/heartbeat.py"
-    for module in virtio_mmio vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport nsm; do
+    # What Nitro's kernel has built in: vsock, and netfilter's NAT without nf_tables. Each after those that it needs.
+    for module in virtio_mmio vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport nsm x_tables ip_tables \
+        nf_defrag_ipv6 libcrc32c nf_defrag_ipv4 nf_conntrack nf_nat iptable_nat ip6_tables ip6table_nat xt_REDIRECT; do
         find "$files/usr/lib/modules" -name "$module.ko.xz" -exec xz -dc {} + >"$directory/boot/modules/$module.ko"
         [ -s "$directory/boot/modules/$module.ko" ] || die "Debian's kernel has no module $module"
+        printf '%s\n' "$module" >>"$directory/boot/modules/order"
     done
     rm -rf "$files"
 }

@@ -27,11 +27,18 @@ die() {
     exit 1
 }
 
+# Installs what is missing; PostgreSQL and curl are for the stage eif. As in a change to single-user mode, so that nothing
+# is started that is installed.
 tools() {
-    command -v mmdebstrap >/dev/null && return
-    say "installing mmdebstrap"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
-        --no-install-recommends mmdebstrap; } >&2 || die "mmdebstrap cannot be installed: nothing was tested"
+    local package missing=()
+    command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+    [ -d /usr/lib/postgresql ] || missing+=(postgresql)
+    command -v curl >/dev/null || missing+=(curl)
+    for package in "${missing[@]}"; do
+        say "installing $package"
+        { apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
+            --no-install-recommends "$package"; } >&2 || die "$package cannot be installed: nothing was tested"
+    done
 }
 
 # child COMMAND...: runs it so that a signal to this script ends it at once, and not when it is done by itself.

@@ -19,13 +19,18 @@ from twisted.internet.error import ProcessDone
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
+
+from nitroproxy.config.schema import Enclave, Settings, Transparent
+from nitroproxy.enclave.init_root import _proxy_variables
 
 _CODE = """
 import os, sys
 os.geteuid = lambda: 1000
+import nitroproxy.transparent.network as network
+network.interfaces_up = lambda: {"lo", "eth9"}  # This machine's network stays as it is.
 from nitroproxy.commands.enclave_init import main
 sys.exit(main())
 """
@@ -162,6 +167,16 @@ class RootTests(TestCase):
         [message] = self._messages("enclave_did_not_start")
         self.assertIn(f"cannot listen on 127.0.0.1:{self.port}", message)
 
+    async def test_other_network(self) -> None:
+        """enclave.transparent is refused where another network would bypass it, before anything is changed or started,
+        and the host hears which one."""
+        await self._prepare(enclave={"proxy_port": 0, "transparent": {"enabled": True}})
+        ended = self._start("true")
+        self.assertEqual(await ended.done, 1)
+        [message] = self._messages("enclave_did_not_start")
+        self.assertIn("enclave.transparent: eth9 is up", message)
+        self.assertFalse((self.directory / "names").exists())
+
     async def test_missing_program(self) -> None:
         """An application that is not in the image is found before anything is started."""
         await self._prepare()
@@ -180,3 +195,13 @@ class RootTests(TestCase):
         self.assertEqual(await ended.done, 3, ended.output)
         self.assertIn(b"caught", ended.output)
         self.assertFalse(await threads.deferToThread(os.path.exists, f"/proc/{pid}"))
+
+
+class VariableTests(SynchronousTestCase):
+    """What the application is told of the proxy."""
+
+    def test_transparent(self) -> None:
+        """With enclave.transparent it need not know the proxy, and is not told."""
+        self.assertEqual(set(_proxy_variables(Settings())), {"HTTPS_PROXY", "https_proxy"})
+        transparent = Enclave(transparent=Transparent(enabled=True))
+        self.assertEqual(_proxy_variables(Settings(enclave=transparent)), {})

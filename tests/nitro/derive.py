@@ -50,26 +50,37 @@ def derive(
 
 
 def derive_for_tests(
-    base: Path, output: Path, ca_pem: bytes, user: str = "65533", limits: Mapping[str, object] | None = None
+    base: Path,
+    output: Path,
+    ca_pem: bytes,
+    user: str = "65533",
+    limits: Mapping[str, object] | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> Measurements:
     """An image with the application of the VM tests, which trusts *ca_pem* and may reach the upstream on its parent.
 
     :param user: of the application; as the daemon's own, 65532, it can count the daemon's descriptors.
     :param limits: that section of the configuration.
+    :param more: further files; with them applications need not know the proxy (enclave.transparent).
     """
     environment = ["PATH=/opt/nitroproxy/bin:/usr/bin:/bin", "LANG=C.UTF-8", f"NITROPROXY_APP_USER={user}"]
-    egress = {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]}
-    config = {
+    allow = ["localhost:*"] if more is None else ["localhost:*", "*.test:*"]
+    egress = {"allow": allow, "allow_addresses": ["127.0.0.0/8", "::1/128"]}
+    config: dict[str, object] = {
         "egress": egress,
         "tls": {"ca_file": "/etc/nitroproxy/ca.pem"},
         "limits": limits or {},
         "attestation": {"device": "/dev/nsm", "emulated": True},
         "ingress": {"application": HTTP_PORT},
     }
+    if more is not None:
+        config["enclave"] = {"transparent": {"enabled": True}}
+        environment.append("HTTPS_PROXY=http://127.0.0.1:8080")  # For what tries that way, too.
     files = {
         "app/application.py": _APPLICATION.read_bytes(),
         "etc/nitroproxy/config.json": json.dumps(config).encode(),
         "etc/nitroproxy/ca.pem": ca_pem,
+        **(more or {}),
     }
     return derive(base, output, files, _COMMAND, environment)
 
@@ -82,7 +93,8 @@ def _tree(files: Mapping[str, bytes], command: Sequence[str], environment: Seque
         *((f"rootfs/{path}", data) for path, data in files.items()),
     ]:
         content: partial[BinaryIO] = partial(_open, data)
-        tree.add(path, Node(stat.S_IFREG | 0o644, size=len(data), content=content))
+        mode = 0o755 if data.startswith(b"\x7fELF") else 0o644
+        tree.add(path, Node(stat.S_IFREG | mode, size=len(data), content=content))
     return tree
 
 

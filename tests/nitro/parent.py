@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nitroproxy.image.measurements import Measurements
+from tests.nitro.clients import DATABASE, Database, client_files
 from tests.nitro.derive import derive_for_tests
 from tests.nitro.enclave import EmulatedEnclave
 from tests.nitro.qemu import find_qemu
@@ -46,6 +47,8 @@ class Parent(Gateway):
         self._children: list[subprocess.Popen[bytes]] = []
         self._host: subprocess.Popen[bytes] | None = None
         self.port, self.outside = free_port(), free_port()
+        self.database_port = free_port()
+        self.database = Database(directory / "database", self.database_port)
 
     # What runs.
 
@@ -65,21 +68,32 @@ class Parent(Gateway):
     def derive(self) -> Measurements:
         """Make the image: the base, the application, a configuration for the upstream."""
         ca = (self.directory / "upstream" / "ca.pem").read_bytes()
-        return derive_for_tests(self._base, self.image, ca)
+        files = {**client_files(), "etc/nitroproxy/database.pem": self.database.ca_pem}
+        return derive_for_tests(self._base, self.image, ca, more=files)
+
+    def start_database(self) -> None:
+        """Start a PostgreSQL for the application to reach."""
+        self.directory.chmod(0o711)  # It runs as a user of its own.
+        self.database.make()
+        self._spawn("database", *self.database.command)
 
     def start_host(self) -> None:
         """Start the host daemon."""
         settings = {
             "transport": {"kind": "unix", "directory": str(self.enclave.directory)},
             "host_proxy": {"port": self.port},
-            "egress": {"allow": ["localhost:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]},
+            "egress": {"allow": ["localhost:*", "*.test:*"], "allow_addresses": ["127.0.0.0/8", "::1/128"]},
             "ingress": {"tcp_port": self.outside, "interface": "127.0.0.1", "port": ATTESTED_PORT},
         }
         path = self.directory / "host.json"
         path.write_text(json.dumps(settings))
         twistd = Path(sys.executable).parent / "twistd"
         words = [str(twistd), "-n", "--pidfile=", "--reactor=nitroproxy", "nitroproxy-host", "--config", str(path)]
-        self._host = self._spawn("host", *words)
+        hosts = self.directory / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost {DATABASE} upstream.test\n")
+        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        in_its_own = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(hosts)]
+        self._host = self._spawn("host", *in_its_own, *words)
         wait_until("the gateway", 30, self.alive)
 
     @property
@@ -178,6 +192,7 @@ class Parent(Gateway):
         :raises Failed: it could not.
         """
         with self.connect(APPLICATION_PORT) as connection, connection.makefile("rb") as lines:
+            connection.settimeout(280 if do == "demo" else 60)
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             line = lines.readline()
         if not line:

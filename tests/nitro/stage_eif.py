@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives import hashes
 from nitroproxy.attestation import Attestation, Refused, load_policy, verify
 from nitroproxy.image.documents import policy_document, write_document
 from nitroproxy.image.reader import read_image
+from tests.nitro.clients import DATABASE, command_of
 from tests.nitro.nsm import ROLE
 from tests.nitro.parent import ENCLAVE_PORT, Parent
 from tests.vm.checks import END, Check, Failed, Result, expect, expect_in, report, run_checks, wait_until
@@ -42,6 +44,7 @@ _BODY: Final = 100 * 1024
 def host_starts(machine: Parent) -> str:
     """The host daemon starts before the enclave, and its health says what is missing."""
     machine.start_upstream()
+    machine.start_database()
     machine.derive()
     machine.enclave.start_switch()
     machine.start_host()
@@ -75,6 +78,28 @@ def application_is_served(machine: Parent) -> str:
     answer = machine.ask("fetch", url=f"{machine.upstream_url}/get?x=canary-of-the-application", canary="canary-of-the")
     expect("the answer", (answer["status"], answer["has_canary"]), (200, True))
     return f"{answer['size']} bytes"
+
+
+def without_proxy_settings(machine: Parent) -> str:
+    """psql and curl reach their servers without any proxy variable, over netfilter without nf_tables as on Nitro; a
+    denied name does not exist, and one of the proxy's health checks watches it all."""
+    server = f"host={DATABASE} port={machine.database_port} user=app dbname=postgres"
+    trust = "sslmode=verify-full sslrootcert=/etc/nitroproxy/database.pem"
+    query = "select 'tls ' || version from pg_stat_ssl where pid = pg_backend_pid()"
+    psql = machine.ask("run", words=command_of("psql", f"{server} {trust}", "-Atc", query))
+    expect("psql", (psql["status"], psql["output"].strip()), (0, "tls TLSv1.3"))
+    port = urlsplit(machine.upstream_url).port
+    to = f"localhost:{port}:upstream.test:{port}"
+    curl = ["-sS", "--cacert", "/etc/nitroproxy/ca.pem", "--connect-to", to, f"{machine.upstream_url}/get"]
+    found = machine.ask("run", words=command_of("curl", *curl))
+    expect("curl", found["status"], 0)
+    expect_in("curl's output", '"origin"', found["output"])
+    denied = machine.ask("run", words=command_of("curl", "-sS", "https://denied.example/"))
+    expect_in("curl's words", "Could not resolve host", denied["output"])
+    wait_until("health", 30, machine.healthy)
+    checks = machine.get("/health").json()["checks"]
+    expect("the check transparent", checks["transparent"][0]["status"], "pass")
+    return f"{psql['output'].strip()}; {checks['transparent'][0]['output']}"
 
 
 def application_runs_demo(machine: Parent) -> str:
@@ -328,6 +353,7 @@ CHECKS: Final = (
     Check(privileges, limit=60),
     Check(demo_passes, limit=300),
     Check(application_is_served, limit=90),
+    Check(without_proxy_settings, limit=120),
     Check(application_runs_demo, limit=300),
     Check(log_arrives, limit=120),
     Check(document_is_verified, limit=60),

@@ -44,6 +44,13 @@ def fetch(url: str, canary: str = "") -> dict[str, Any]:
     return {"status": response.status, "size": len(body), "has_canary": canary.encode() in body}
 
 
+def run(words: list[str]) -> dict[str, Any]:
+    """Run a program without any proxy variable: its exit status and output."""
+    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60, env=environ)
+    return {"status": done.returncode, "output": done.stdout + done.stderr}
+
+
 def stream(url: str) -> dict[str, Any]:
     """GET *url*, whose answer breaks off: how that looked."""
     connection = _tunnel(url)
@@ -207,7 +214,7 @@ def _expect(seen: bytes, start: bytes) -> None:
 
 _DO: Final[dict[str, Callable[..., dict[str, Any]]]] = {
     function.__name__: function
-    for function in (fetch, stream, demo, churn, dial, descriptors, attest, clock, identity, register, hog, leave)
+    for function in (fetch, run, stream, demo, churn, dial, descriptors, attest, clock, identity, register, hog, leave)
 }
 
 
