@@ -75,7 +75,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each pair is run [5]")
     parser.add_argument(
         "--against",
-        type=Path,
+        type=lambda text: Path(text).resolve(),
         metavar="DIRECTORY",
         help="compare with nitroproxy of another checkout, which has a .venv, instead of with other programs",
     )
