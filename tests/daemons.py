@@ -51,6 +51,8 @@ class FakeSocket:
 class FakePort:
     """A listening port."""
 
+    transport: Any = None
+
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
         self.socket: Any = FakeSocket()
