@@ -20,7 +20,7 @@ class GatewayTests(SynchronousTestCase):
         """It forwards requests that name a destination, in absolute form, and leaves policy to the enclave."""
         pool, site, noted = OneHop().pool, Site(Resource()), record()
         router = GatewayRouter(pool, WaitingEndpoint(), site)
-        self.assertEqual(router.route(request(b"GET", b"/health"), noted), Local(site))
+        self.assertEqual(router.route(request(b"GET", b"/health"), noted), Local(site, query=True))
         self.assertEqual((noted.host, noted.port), ("", 0))
         expected = Forward(pool, ENCLAVE, b"https://bad.example/x?y", b"bad.example", ours=True)
         self.assertEqual(router.route(request(b"GET", b"/https://bad.example/x?y"), noted), expected)
@@ -37,7 +37,7 @@ class GatewayTests(SynchronousTestCase):
             (b"GET", b"/enclave/"),
             (b"GET", b"//enclave/attestation"),
         ):
-            self.assertEqual(router.route(request(method, local), record()), Local(site), local)
+            self.assertEqual(router.route(request(method, local), record()), Local(site, query=True), local)
         route = router.route(request(b"CONNECT", b"a.example:443"), record())
         assert isinstance(route, Dial)
         self.assertIsInstance(route.endpoint_for([]), ConnectEndpoint)
