@@ -48,6 +48,18 @@ class ChangesTests(SynchronousTestCase):
         self.assertEqual(removed.read_text(), "c")
         self.assertEqual(same.stat(), before)
 
+    def test_directory(self) -> None:
+        """A file comes back though its directory has gone with it."""
+        path = self.directory / "x" / "file"
+        path.parent.mkdir()
+        path.write_text("x")
+        changes = Changes()
+        changes.keep([path])
+        path.unlink()
+        path.parent.rmdir()
+        self.assertEqual(changes.undo(), [])
+        self.assertEqual(path.read_text(), "x")
+
     def test_prune(self) -> None:
         """Empty directories go, up to one that is not, or the top."""
         (self.directory / "x/y/z").mkdir(parents=True)

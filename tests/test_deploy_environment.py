@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import stat
 import subprocess
@@ -53,6 +54,18 @@ class EnvironmentTests(SynchronousTestCase):
             self.assertEqual(mode, 0o755 if path.is_dir() or path.parent.name == "bin" else 0o644, path)
         self.assertTrue(environment.is_complete(self.machine, "/opt/nitroproxy-1", "d1"))
         self.assertFalse(environment.is_complete(self.machine, "/opt/nitroproxy-1", "d2"))
+
+    def test_one_process(self) -> None:
+        """Where several processes cannot be had, one compiles."""
+        compile_dir = compileall.compile_dir
+
+        def one_only(directory: Path, *, quiet: int, workers: int = 1) -> object:
+            if workers != 1:
+                raise FileNotFoundError(2, "No such file or directory")
+            return compile_dir(directory, quiet=quiet)
+
+        self.patch(compileall, "compile_dir", one_only)
+        self.assertEqual(len(list(self.make().glob("lib/*/site-packages/__pycache__/x.*.pyc"))), 1)
 
     def test_place(self) -> None:
         """An environment of the same version and another content is not touched: the new one has another place."""

@@ -266,6 +266,23 @@ class LifeTests(DeployTestCase):
         self.assertEqual(left.pop("etc/nitroproxy/config.json").split()[0], "100644")
         self.assertEqual(left, empty)
 
+    def test_any_kernel(self) -> None:
+        """--any-kernel reaches run-enclave; an upgrade to an image of Nitro ends it, and going back brings it back."""
+        self.instance.boot()
+        empty = self.instance.tree()
+        self.build.put_image(boot="emulator")
+        self.build.sum()
+        drop_in = self.instance.root / "etc/systemd/system/nitroproxy-eif.service.d/any-kernel.conf"
+        self.deploy(self.build, "--any-kernel")
+        self.assertTrue(drop_in.exists())
+        newer = Build(self.directory / "newer", self.instance, "0.2.0", "newer", self.build.port)
+        self.deploy(newer)
+        self.assertFalse(drop_in.parent.exists())
+        self.deploy(newer, "--rollback")
+        self.assertTrue(drop_in.exists())
+        self.deploy(newer, "--uninstall")
+        self.assertEqual(self.instance.tree(), empty)
+
     def test_purge(self) -> None:
         """Purged, nothing is left; without an edit nothing is left in any case."""
         self.instance.boot()
@@ -343,6 +360,7 @@ class LifeTests(DeployTestCase):
         self.assertEqual(status, 6)
         self.assertIn("deploy.sh: not ready after 1 seconds: vsock fails: cannot reach the enclave at", err)
         self.assertNotIn("not undone", out)
+        self.assertIn("the version before is ready again", out)
         kept = {name: value.split()[-1] for name, value in self.instance.tree().items()}
         self.assertEqual(kept, {name: value.split()[-1] for name, value in deployed.items()})
         self.assertIn("\nunchanged\n", self.deploy(self.build))

@@ -45,6 +45,7 @@ def _restore(path: Path, content: bytes | None, mode: int) -> None:
     if content is None:
         path.unlink(missing_ok=True)
     elif not path.is_file() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.restored")
         new.write_bytes(content)
         new.chmod(mode)

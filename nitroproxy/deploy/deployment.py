@@ -19,7 +19,7 @@ from nitroproxy.deploy.failure import Refused, Status
 from nitroproxy.deploy.image import check_image, check_measurements, pcr0_of
 from nitroproxy.deploy.machine import CommandFailed, Machine
 from nitroproxy.deploy.remove import environments
-from nitroproxy.deploy.start import HOST, SOCKET, Units, active, wait_until_ready
+from nitroproxy.deploy.start import ENCLAVE, HOST, SOCKET, Units, active, wait_until_ready
 
 if TYPE_CHECKING:
     from nitroproxy.config.schema import Enclave, Settings
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], object]
 _CONFIGURATION = "/etc/nitroproxy/config.json"
 _ENVIRONMENT = "/etc/nitroproxy/nitroproxy.env"
+#: Seconds that the version before may take to be ready again.
+_UNDO_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Plan:
     :ivar settings: the configuration that will be in force.
     :ivar directory: of the environment.
     :ivar allocates: the allocator's file has to be edited.
+    :ivar any_kernel: the image may be one of the emulator.
     """
 
     artifacts: Artifacts
@@ -46,6 +49,7 @@ class Plan:
     digest: str
     directory: str
     allocates: bool
+    any_kernel: bool
 
 
 def deploy(machine: Machine, artifacts: Artifacts, arguments: argparse.Namespace, *, say: Say) -> None:
@@ -63,7 +67,7 @@ def deploy(machine: Machine, artifacts: Artifacts, arguments: argparse.Namespace
     try:
         changed = _change(machine, plan, changes, arguments.timeout, say)
     except BaseException as error:
-        _undo(changes, say)
+        _undo(machine, changes, say)
         if isinstance(error, OSError):
             raise Refused(Status.INSTANCE, str(error)) from error
         raise
@@ -101,8 +105,17 @@ def check(machine: Machine, artifacts: Artifacts, arguments: argparse.Namespace,
         resources.check_port(settings.host_proxy.interface, settings.host_proxy.port)
     wheels = artifacts.wheels(machine.architecture)
     digest = artifacts.digest(wheels)
-    directory = environment.place(machine, artifacts.version, digest)
-    return Plan(artifacts, settings, eif, pcr0, wheels, digest, directory, allocates=bool(lack))
+    return Plan(
+        artifacts=artifacts,
+        settings=settings,
+        eif=eif,
+        pcr0=pcr0,
+        wheels=wheels,
+        digest=digest,
+        directory=environment.place(machine, artifacts.version, digest),
+        allocates=bool(lack),
+        any_kernel=arguments.any_kernel,
+    )
 
 
 def load_settings(machine: Machine, artifacts: Artifacts) -> Settings:
@@ -193,14 +206,14 @@ def _change(machine: Machine, plan: Plan, changes: Changes, timeout: float, say:
     allocated = _allocate(machine, plan, changes, say)
     if not environment.is_complete(machine, plan.directory, plan.digest):
         say(f"making     {plan.directory}")
-        changes.did(lambda: shutil.rmtree(machine.path(plan.directory)))
+        changes.did(lambda: shutil.rmtree(machine.path(plan.directory), ignore_errors=True))
         environment.make(machine, plan.directory, plan.wheels, plan.digest)
     changed = install.Changed()
     changes.keep(state.files(machine))
     config = install.put_copy(machine, state.CONFIG, plan.artifacts.directory / "etc" / "config.json", changes)
     install.put_link(machine, plan.directory, changes, changed)
     install.put_files(machine, plan.directory, changes, changed, say)
-    install.put_listen_file(machine, plan.settings.host_proxy, changes, changed)
+    install.put_drop_ins(machine, plan.settings.host_proxy, changes, changed, any_kernel=plan.any_kernel)
     image = install.put_copy(machine, state.EIF, plan.eif, changes)
     changed.enclave = changed.enclave or image or plan.settings.enclave != enclave
     running = units.running(credentials=_wants_credentials(plan.settings))
@@ -218,16 +231,19 @@ def _wants_credentials(settings: Settings) -> bool:
 def _run(
     units: Units, changed: install.Changed, machine: Machine, settings: Settings, timeout: float, say: Say
 ) -> None:
-    exchanging = time.monotonic()
-    units.run(host=changed.host, socket=changed.socket, enclave=changed.enclave)
+    started = time.monotonic()
+    ended = units.run(host=changed.host, socket=changed.socket, enclave=changed.enclave)
     units.run_credentials(wanted=_wants_credentials(settings), host=changed.host)
-    waited = wait_until_ready(machine, settings.host_proxy, timeout)
-    say(f"ready      after {time.monotonic() - exchanging:.1f} s, {waited:.1f} of them after the enclave had booted")
+    wait_until_ready(machine, settings.host_proxy, timeout)
+    now = time.monotonic()
+    if ended is not None:
+        say(f"enclave    exchanged: for {now - ended:.1f} s at most requests got 503 with Retry-After")
+    say(f"ready      after {now - started:.1f} s")
 
 
 def _note_generation(machine: Machine, plan: Plan, before: state.State | None) -> None:
     """Note what is deployed now and what before; environments of neither are removed."""
-    now = state.Generation(plan.artifacts.version, plan.directory)
+    now = state.Generation(plan.artifacts.version, plan.directory, plan.any_kernel)
     if before is not None:
         for place in (state.CONFIG, state.EIF):
             state.commit(machine, place)
@@ -282,10 +298,11 @@ def go_back(machine: Machine, timeout: float, *, dry: bool, say: Say) -> None:
         install.put_files(machine, now.previous.directory, changes, changed, say)
         settings = _load(machine, machine.path(_CONFIGURATION))
         changed.enclave = changed.enclave or settings.enclave != enclave
-        install.put_listen_file(machine, settings.host_proxy, changes, changed)
+        any_kernel = now.previous.any_kernel
+        install.put_drop_ins(machine, settings.host_proxy, changes, changed, any_kernel=any_kernel)
         _run(units, changed, machine, settings, timeout, say)
     except BaseException as error:
-        _undo(changes, say)
+        _undo(machine, changes, say)
         if isinstance(error, OSError):
             raise Refused(Status.INSTANCE, str(error)) from error
         raise
@@ -297,10 +314,19 @@ def _same_image(machine: Machine) -> bool:
     return state.same_content(machine.path(state.EIF), machine.path(f"{state.EIF}.previous"))
 
 
-def _undo(changes: Changes, say: Say) -> None:
+def _undo(machine: Machine, changes: Changes, say: Say) -> None:
+    """Undo the changes, and wait for what ran before."""
     say("undoing what was changed")
     for problem in changes.undo():
         say(f"  not undone: {problem}")
+    if not active(machine, ENCLAVE):
+        return
+    try:
+        wait_until_ready(machine, _load(machine, machine.path(_CONFIGURATION)).host_proxy, _UNDO_SECONDS)
+    except Refused as error:
+        say(f"the version before runs again, and is not ready: {error}")
+    else:
+        say("the version before is ready again")
 
 
 def _show_status(machine: Machine, settings: Settings, say: Say) -> None:

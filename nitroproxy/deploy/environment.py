@@ -68,11 +68,18 @@ def _fill(machine: Machine, path: Path, wheels: Sequence[Path], *, compiled: boo
         )
         program.chmod(0o755)
     if compiled:
-        compileall.compile_dir(site, quiet=2, workers=0)
+        _compile(site)
     for entry in [path, *path.rglob("*")]:
         if not entry.is_symlink():
             executable = entry.is_dir() or entry.stat().st_mode & stat.S_IXUSR
             entry.chmod(0o755 if executable else 0o644)
+
+
+def _compile(site: Path) -> None:
+    try:
+        compileall.compile_dir(site, quiet=2, workers=0)
+    except OSError:  # Several processes need /dev/shm.
+        compileall.compile_dir(site, quiet=2)
 
 
 def _place_data(data: Path, path: Path, site: Path) -> None:

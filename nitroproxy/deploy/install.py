@@ -11,7 +11,7 @@ from nitroproxy.deploy import environment, state
 from nitroproxy.deploy.changes import Changes, prune
 from nitroproxy.deploy.failure import Refused, Status
 from nitroproxy.deploy.machine import CommandFailed, Machine
-from nitroproxy.deploy.start import ENCLAVE, LISTEN, SOCKET, listen_file
+from nitroproxy.deploy.start import ANY_KERNEL, ANY_KERNEL_TEXT, ENCLAVE, LISTEN, SOCKET, listen_file
 
 if TYPE_CHECKING:
     from nitroproxy.config.schema import HostProxy
@@ -86,19 +86,28 @@ def put_files(
             changed.enclave = changed.enclave or path.endswith(ENCLAVE)
 
 
-def put_listen_file(machine: Machine, gateway: HostProxy, changes: Changes, changed: Changed) -> None:
-    """Have the socket unit listen where the configuration wants the gateway."""
-    path, wanted = machine.path(LISTEN), listen_file(gateway)
-    if (machine.read(LISTEN) or "") == wanted:
-        return
-    changes.did(lambda: prune(path.parent, machine.root))
+def put_drop_ins(machine: Machine, gateway: HostProxy, changes: Changes, changed: Changed, *, any_kernel: bool) -> None:
+    """Have the socket unit listen where the configuration wants the gateway, and run-enclave take an image of the
+    emulator if that was asked for.
+    """
+    changed.socket = _put_drop_in(machine, LISTEN, listen_file(gateway), changes) or changed.socket
+    text = ANY_KERNEL_TEXT if any_kernel else ""
+    changed.enclave = _put_drop_in(machine, ANY_KERNEL, text, changes) or changed.enclave
+
+
+def _put_drop_in(machine: Machine, place: str, wanted: str, changes: Changes) -> bool:
+    """Write the file, or remove it when nothing is wanted; whether that was a change."""
+    path = machine.path(place)
+    if (machine.read(place) or "") == wanted:
+        return False
+    changes.did(lambda: prune(path.parent, path.parent.parent))
     changes.keep([path])
-    changed.socket = True
     if wanted:
         state.replace(path, wanted.encode())
     else:
         path.unlink()
         prune(path.parent, path.parent.parent)
+    return True
 
 
 def put_copy(machine: Machine, place: str, source: Path, changes: Changes) -> bool:

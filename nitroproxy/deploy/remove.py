@@ -12,7 +12,7 @@ from nitroproxy.deploy.changes import prune
 from nitroproxy.deploy.failure import Refused, Status
 from nitroproxy.deploy.install import COMMAND
 from nitroproxy.deploy.machine import CommandFailed, Machine
-from nitroproxy.deploy.start import CREDENTIALS, LISTEN, UNITS
+from nitroproxy.deploy.start import ANY_KERNEL, CREDENTIALS, LISTEN, UNITS
 
 #: A unit that an operator may have enabled.
 _INGRESS: Final = "nitroproxy-ingress.socket"
@@ -74,9 +74,10 @@ def _remove_files(machine: Machine, say: Callable[[str], object]) -> None:
     command = machine.path(COMMAND)
     if command.is_symlink() and str(command.readlink()).startswith(environment.LINK + "/"):
         command.unlink()
-    listen = machine.path(LISTEN)
-    listen.unlink(missing_ok=True)
-    prune(listen.parent, listen.parent.parent)
+    for place in (LISTEN, ANY_KERNEL):
+        path = machine.path(place)
+        path.unlink(missing_ok=True)
+        prune(path.parent, path.parent.parent)
     places = [path for place in (state.EIF, state.CONFIG) for path in (place, f"{place}.previous")]
     for path in (*map(machine.path, places), *state.files(machine)):
         path.unlink(missing_ok=True)

@@ -24,6 +24,9 @@ CREDENTIALS: Final = "nitroproxy-credentials.service"
 #: What the gateway's own socket listens at, as the unit is distributed.
 _USUAL: Final = ("127.0.0.1", 8080)
 LISTEN: Final = f"/etc/systemd/system/{SOCKET}.d/listen.conf"
+#: What makes run-enclave take an image that was built for the emulator.
+ANY_KERNEL: Final = f"/etc/systemd/system/{ENCLAVE}.d/any-kernel.conf"
+ANY_KERNEL_TEXT: Final = "# Written by deploy.sh --any-kernel.\n[Service]\nEnvironment=EIF_OPTIONS=--any-kernel\n"
 _JOURNAL_LINES: Final = 20
 #: Seconds between two looks at the health page, and for one of them.
 _INTERVAL: Final = 0.5
@@ -75,8 +78,9 @@ class Units:
         """Whether the gateway's port was ours."""
         return self._were_active[SOCKET] or self._were_active[HOST]
 
-    def run(self, *, host: bool, socket: bool, enclave: bool) -> None:
-        """Start what does not run, and restart what has changed.
+    def run(self, *, host: bool, socket: bool, enclave: bool) -> float | None:
+        """Start what does not run, and restart what has changed; returns when an enclave that ran was ended, in
+        seconds of the monotonic clock, None without one.
 
         :param socket: the address of the gateway is another.
         :raises Refused: when a unit does not start, with the end of its journal.
@@ -92,8 +96,13 @@ class Units:
             self._touch(HOST, "start")
         elif not self._were_active[HOST] or host:
             self._touch(HOST, "restart" if self._were_active[HOST] else "start")
-        if not self._were_active[ENCLAVE] or enclave:
-            self._touch(ENCLAVE, "restart" if self._were_active[ENCLAVE] else "start")
+        if not self._were_active[ENCLAVE]:
+            self._touch(ENCLAVE, "start")
+        elif enclave:
+            ended = time.monotonic()
+            self._touch(ENCLAVE, "restart")
+            return ended
+        return None
 
     def run_credentials(self, *, wanted: bool, host: bool) -> None:
         """Start the credentials daemon, restart it when the host's files have changed, or end it; after `run`.
@@ -141,8 +150,8 @@ class Units:
                 self._machine.run("systemctl", "restart", unit)
 
 
-def wait_until_ready(machine: Machine, gateway: HostProxy, seconds: float) -> float:
-    """Wait until a request would reach the relay; the seconds that it took.
+def wait_until_ready(machine: Machine, gateway: HostProxy, seconds: float) -> None:
+    """Wait until a request would reach the relay.
 
     :raises Refused: when it takes longer, with the layer that fails and the end of its journal.
     """
@@ -155,7 +164,6 @@ def wait_until_ready(machine: Machine, gateway: HostProxy, seconds: float) -> fl
                 Status.START, f"not ready after {seconds:g} seconds: {layer} fails: {reason}", journal(machine, unit)
             )
         time.sleep(_INTERVAL)
-    return time.monotonic() - started
 
 
 def failing_layer(gateway: HostProxy) -> tuple[str, str]:

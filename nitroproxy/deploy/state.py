@@ -27,10 +27,12 @@ class Generation:
     """A version that is, or was, deployed.
 
     :ivar directory: its environment.
+    :ivar any_kernel: its image may be one of the emulator.
     """
 
     version: str
     directory: str
+    any_kernel: bool = False
 
 
 @dataclass(frozen=True)
