@@ -63,6 +63,19 @@ class UnitTests(SynchronousTestCase):
             self.assertRegex(unit, r"(?m)^KillMode=mixed$")
             self.assertRegex(unit, r"(?m)^NotifyAccess=main$")
 
+    def test_users(self) -> None:
+        """systemd-sysusers makes every user that a unit runs as; it skips a line that it does not like."""
+        wanted = {match for unit in UNITS for match in re.findall(r"(?m)^User=(.+)$", unit.read_text())}
+        if shutil.which("systemd-sysusers") is None:
+            raise SkipTest("there is no systemd-sysusers here")
+        root = Path(self.mktemp()).absolute()
+        (root / "etc").mkdir(parents=True)
+        command = ["systemd-sysusers", f"--root={root}", str(ROOT / "systemd" / "nitroproxy.sysusers")]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        made = {line.split(":")[0] for line in (root / "etc/passwd").read_text().splitlines()}
+        self.assertLessEqual(wanted, made, done.stderr)
+        self.assertNotIn("not a valid", done.stderr)
+
     def test_enclave_record(self) -> None:
         """The record of the running enclave is where the configuration's default has it, outlives a restart of the unit
         as a directory, and never outlives the process that wrote it."""

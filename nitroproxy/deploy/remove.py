@@ -12,10 +12,9 @@ from nitroproxy.deploy.changes import prune
 from nitroproxy.deploy.failure import Refused, Status
 from nitroproxy.deploy.install import COMMAND
 from nitroproxy.deploy.machine import CommandFailed, Machine
-from nitroproxy.deploy.start import ANY_KERNEL, CREDENTIALS, LISTEN, UNITS
+from nitroproxy.deploy.start import ANY_KERNEL, LISTEN, UNITS
 
-#: A unit that an operator may have enabled.
-_INGRESS: Final = "nitroproxy-ingress.socket"
+#: Those that the definition of the system users makes.
 _USERS: Final = ("nitroproxy-eif", "nitroproxy-credentials")
 
 
@@ -33,7 +32,8 @@ def remove(machine: Machine, *, purge: bool, dry: bool, say: Callable[[str], obj
         for line in (*UNITS, *environments(machine), state.DIRECTORY, COMMAND):
             say(f"would remove {line}")
         return
-    for unit in (*reversed(UNITS), _INGRESS, CREDENTIALS):
+    others = {path.name for path in machine.path("/etc/systemd/system").glob("nitroproxy-*.*") if path.is_file()}
+    for unit in (*reversed(UNITS), *sorted(others - set(UNITS))):
         machine.succeeds("systemctl", "disable", "--now", "--quiet", unit)
     try:
         if directory is not None:
