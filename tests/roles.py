@@ -37,6 +37,7 @@ class FakePort:
     def __init__(self) -> None:
         self.reading = True
         self.numberAccepts = 1
+        self.transport: Any = None
         #: Stands for the socket as well; what a listener puts in its place is kept.
         self.socket: Any = self
 
