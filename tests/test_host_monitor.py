@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.host.monitor import Monitor
+from nitroproxy.host.monitor import FRESH, Monitor
 from nitroproxy.proxy.deadlines import TICK, Deadlines
 from nitroproxy.telemetry.health import Check, Health
 from nitroproxy.telemetry.samples import INTERVAL
@@ -65,6 +65,25 @@ class MonitorTests(SynchronousTestCase):
         self.pass_time(INTERVAL + TICK)
         self.pass_time(INTERVAL + TICK)
         self.assertEqual(len(self.examining), 3)
+
+    def test_asked(self) -> None:
+        """Who asks is told of a look that is at most a second old; all who ask at a time wait for one look."""
+        self.pass_time(2 * TICK)
+        self.answer(enclave=Check("fail"))
+        self.assertTrue(self.monitor.look().called)
+        self.pass_time(FRESH + TICK)
+        first, second = self.monitor.look(), self.monitor.look()
+        self.assertEqual((len(self.examining), first.called), (2, False))
+        self.answer(enclave=Check("pass"))
+        self.assertEqual((first.called, second.called, self.status("enclave")), (True, True, "pass"))
+
+    def test_asked_in_vain(self) -> None:
+        """A look that fails keeps nobody waiting, and the next who asks has another."""
+        first = self.monitor.look()
+        self.examining[-1].errback(ValueError())
+        self.assertEqual((first.called, len(self.flushLoggedErrors(ValueError))), (True, 1))
+        self.monitor.look()
+        self.assertEqual(len(self.examining), 2)
 
     def test_end(self) -> None:
         """It ends with the deadlines."""

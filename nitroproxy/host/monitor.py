@@ -3,11 +3,12 @@ since when each layer is as it is, and for the last quarter of an hour of the st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from prometheus_client.core import Metric
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from nitroproxy.host.status import SAMPLED, Room, Status, daemons_of, hops_of, room_of, worst
@@ -19,6 +20,8 @@ from nitroproxy.telemetry.states import States
 
 _log: Final = Logger()
 
+#: Seconds for which a look is good enough for whoever asks: somebody who has just mended something asks at once.
+FRESH: Final = 1.0
 #: Seconds by which timers may be late before a daemon is at its limit.
 _LATE: Final = 0.1
 
@@ -44,26 +47,52 @@ class Monitor:
         self._samples = {hop: Samples(hop) for hop in SAMPLED}
         self._lags = {role: Lags(role) for role in ("host", "enclave")}
         self._families: Sequence[Metric] = ()
-        self._at = deadlines.seconds()
+        self._began = deadlines.seconds()
+        self._at = -math.inf
+        self._waiting: list[Deferred[None]] = []
         deadlines.after(0.0, self._begin)
 
     def _begin(self) -> None:
         self._deadlines.after(INTERVAL, self._begin)
-        Deferred.fromCoroutine(self._look())
+        Deferred.fromCoroutine(self._sample())
 
-    async def _look(self) -> None:
+    async def _sample(self) -> None:
+        """Look, whoever else has just done so, and add to the curves."""
+        if await self._look():
+            self._take(self._families)
+
+    def look(self) -> Deferred[None]:
+        """Look, unless the last look is less than `FRESH` seconds old. Fires when `status` tells what was seen; all who
+        ask meanwhile wait for the same look."""
+        if self._deadlines.seconds() - self._at < FRESH:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            Deferred.fromCoroutine(self._look()).addCallback(self._tell_waiting)
+        return waiting
+
+    def _tell_waiting(self, seen: bool) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(None)
+
+    async def _look(self) -> bool:
+        """Look now; whether that went well."""
         collecting = Deferred.fromCoroutine(self._collect())
         try:
             self.states.note((await self._examine()).checks)
-            self._take(await collecting)
+            self._families = await collecting
+            self._at = self._deadlines.seconds()
         except Exception:
             collecting.addErrback(lambda failure: None)
             _log.failure("a look at the stack failed", event="callback_failed")
+            return False
+        return True
 
     def _take(self, families: Sequence[Metric]) -> None:
-        """Keep what both daemons count."""
-        self._families = families
-        now = self._at = self._deadlines.seconds()
+        """Add what both daemons count to the curves."""
+        now = self._deadlines.seconds()
         up = {daemon.role: daemon.up for daemon in daemons_of(families)}
         for hop, samples in self._samples.items():
             samples.take(families if up["host" if hop == "nitroproxy-host" else "enclave"] else None, now)
@@ -88,7 +117,7 @@ class Monitor:
         return Status(
             status=worst(states),
             time=now,
-            age=self._deadlines.seconds() - self._at,
+            age=self._deadlines.seconds() - max(self._at, self._began),
             machine=machine,
             cid=cid,
             layers=states,

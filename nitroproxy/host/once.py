@@ -144,6 +144,7 @@ class HostOnce:
 
     async def _tell_status(self, about: Any) -> Any:
         """The status document, in plain values."""
+        await self.monitor.look()
         configuration = self._rest.configuration()
         answers = await self._rest.ask_serving(FAILURES)
         ours = [msgspec.convert(one, Failure) for answer in answers for one in answer]
