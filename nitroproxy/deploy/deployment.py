@@ -29,8 +29,6 @@ _CONFIGURATION = "/etc/nitroproxy/config.json"
 _ENVIRONMENT = "/etc/nitroproxy/nitroproxy.env"
 #: Seconds that the version before may take to be ready again.
 _UNDO_SECONDS = 60.0
-#: Seconds that the gateway may take to see that all layers work: its status is as old as its last look.
-_STATUS_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -335,14 +333,7 @@ def _show_status(machine: Machine, settings: Settings, say: Say) -> None:
     gateway = settings.host_proxy
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.interface, gateway.interface)  # noqa: S104
     url = f"http://[{host}]:{gateway.port}" if ":" in host else f"http://{host}:{gateway.port}"
-    command = (machine.path(environment.LINK) / "bin" / "nitroproxy", "status", "--url", url)
-    until = time.monotonic() + _STATUS_SECONDS
-    while True:
-        try:
-            say(machine.run(*command).rstrip())
-        except CommandFailed as error:
-            if time.monotonic() < until:
-                time.sleep(1)
-                continue
-            say(str(error))
-        return
+    try:
+        say(machine.run(machine.path(environment.LINK) / "bin" / "nitroproxy", "status", "--url", url).rstrip())
+    except CommandFailed as error:
+        say(str(error))
