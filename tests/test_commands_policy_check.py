@@ -8,7 +8,8 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.commands.policy_check import Verdict, check_destination
-from nitroproxy.config.schema import Egress, Settings, Tls
+from nitroproxy.config.schema import Settings
+from nitroproxy.config.traffic import Egress, Tls
 from nitroproxy.errors import Kind
 from nitroproxy.policy import AddressGuard
 

@@ -18,7 +18,9 @@ from nitroproxy.commands.main import main
 from nitroproxy.commands.nitro_cli import NitroCLI, NitroError
 from nitroproxy.commands.run_enclave import LOCK, Plan, check_image, supervise
 from nitroproxy.config import load
-from nitroproxy.config.schema import Enclave, Limits, Settings, Transport
+from nitroproxy.config.ends import Enclave, Transport
+from nitroproxy.config.schema import Settings
+from nitroproxy.config.traffic import Limits
 from nitroproxy.daemon.enclave_record import NAME, EnclaveRecord, read_record
 from nitroproxy.daemon.systemd import Notifier
 from nitroproxy.image.layout import Kind

@@ -5,22 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.contradictions import contradictions
-from nitroproxy.config.schema import (
-    Attestation,
-    Credentials,
-    Egress,
-    Enclave,
-    EnclaveForward,
-    HostProxy,
-    Ingress,
-    IngressForward,
-    Logging,
-    Settings,
-    Tls,
-    Transparent,
-    Transport,
-    UpstreamProxy,
-)
+from nitroproxy.config.ends import Enclave, EnclaveForward, HostProxy, Transparent, Transport
+from nitroproxy.config.schema import Attestation, Credentials, Logging, Settings
+from nitroproxy.config.traffic import Egress, Ingress, IngressForward, Tls, UpstreamProxy
 
 
 class ContradictionTests(SynchronousTestCase):

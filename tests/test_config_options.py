@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from nitroproxy import __version__
 from nitroproxy.config import load as load_module
 from nitroproxy.config.options import DaemonOptions, table, tls_settings
-from nitroproxy.config.schema import ClientCertificate, Settings, Tls
+from nitroproxy.config.schema import Settings
+from nitroproxy.config.traffic import ClientCertificate, Tls
 from nitroproxy.tls.settings import ClientCertificateFiles, TLSSettings
 
 

@@ -19,7 +19,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, T
 from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from nitroproxy.config.schema import Credentials, Limits, Settings
+from nitroproxy.config.schema import Credentials, Settings
+from nitroproxy.config.traffic import Limits
 from nitroproxy.credentials.components import CredentialsRole, _metadata_service
 from nitroproxy.daemon.place import Unable
 from tests.imds import ROLE, Imds

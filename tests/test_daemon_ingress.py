@@ -13,7 +13,9 @@ from twisted.internet.address import IPv4Address
 from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Ingress, IngressForward, Limits, Settings, Transport
+from nitroproxy.config.ends import Transport
+from nitroproxy.config.schema import Settings
+from nitroproxy.config.traffic import Ingress, IngressForward, Limits
 from nitroproxy.daemon.ingress import HOP, outside_servers
 from nitroproxy.daemon.role import Role
 from nitroproxy.enclave.components import EnclaveRole

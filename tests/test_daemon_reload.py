@@ -11,8 +11,9 @@ import msgspec
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.config.ends import HostProxy
 from nitroproxy.config.load import Configuration, load
-from nitroproxy.config.schema import HostProxy, Logging, Settings
+from nitroproxy.config.schema import Logging, Settings
 from nitroproxy.daemon.reload import RELOADABLE, Reloader, Unloadable
 from nitroproxy.telemetry.logs import EventLog
 

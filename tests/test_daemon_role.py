@@ -11,7 +11,8 @@ import msgspec
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Limits, Logging, Settings
+from nitroproxy.config.schema import Logging, Settings
+from nitroproxy.config.traffic import Limits
 from nitroproxy.daemon import role as role_module
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.daemon.role import Process, Server, places_of, prepare_all

@@ -15,7 +15,9 @@ from twisted.internet.error import ConnectError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Enclave, HostProxy, Limits, Settings, Transport
+from nitroproxy.config.ends import Enclave, HostProxy, Transport
+from nitroproxy.config.schema import Settings
+from nitroproxy.config.traffic import Limits
 from nitroproxy.daemon import wiring
 from nitroproxy.daemon.enclave_record import NAME, EnclaveRecord, remove_record
 from nitroproxy.daemon.wiring import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import HostProxy
+from nitroproxy.config.ends import HostProxy
 from nitroproxy.deploy import start
 from nitroproxy.deploy.failure import Refused
 from nitroproxy.deploy.machine import Machine

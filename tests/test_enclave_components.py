@@ -13,17 +13,9 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import (
-    Attestation,
-    Credentials,
-    Enclave,
-    Ingress,
-    Limits,
-    Logging,
-    Settings,
-    Tls,
-    Transport,
-)
+from nitroproxy.config.ends import Enclave, Transport
+from nitroproxy.config.schema import Attestation, Credentials, Logging, Settings
+from nitroproxy.config.traffic import Ingress, Limits, Tls
 from nitroproxy.daemon.place import Unable
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.enclave import gates

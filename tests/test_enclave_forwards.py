@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.address import UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import EnclaveForward
+from nitroproxy.config.ends import EnclaveForward
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.enclave.forwards import ForwardRouter, forward_routers
 from nitroproxy.errors import Kind, ProxyError

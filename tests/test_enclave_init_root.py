@@ -23,7 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from nitroproxy.config.schema import Enclave, Settings, Transparent
+from nitroproxy.config.ends import Enclave, Transparent
+from nitroproxy.config.schema import Settings
 from nitroproxy.enclave.init_root import _proxy_variables
 
 _CODE = """

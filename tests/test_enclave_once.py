@@ -10,7 +10,9 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 import nitroproxy.enclave.once as module
-from nitroproxy.config.schema import Egress, Enclave, Settings, Tls, Transparent, Transport
+from nitroproxy.config.ends import Enclave, Transparent, Transport
+from nitroproxy.config.schema import Settings
+from nitroproxy.config.traffic import Egress, Tls
 from nitroproxy.daemon.place import Unable
 from nitroproxy.daemon.reload import Unloadable
 from nitroproxy.enclave.components import EnclaveRole

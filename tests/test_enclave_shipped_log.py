@@ -6,7 +6,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Logging, Settings, Transport
+from nitroproxy.config.ends import Transport
+from nitroproxy.config.schema import Logging, Settings
 from nitroproxy.enclave.shipped_log import ShippedLog
 from nitroproxy.proxy.deadlines import Deadlines
 from tests.roles import FakeReactor

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.config.schema import Credentials, Egress, Enclave, HostProxy, Limits, Settings, Transport
+from nitroproxy.config.ends import Enclave, HostProxy, Transport
+from nitroproxy.config.schema import Credentials, Settings
+from nitroproxy.config.traffic import Egress, Limits
 from nitroproxy.daemon.enclave_record import EnclaveRecord, remove_record
 from nitroproxy.daemon.place import Unable
 from nitroproxy.errors import Kind, ProxyError

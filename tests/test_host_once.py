@@ -11,8 +11,10 @@ from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from nitroproxy.config.ends import Enclave, HostProxy, Transport
 from nitroproxy.config.load import Configuration
-from nitroproxy.config.schema import Enclave, HostProxy, Limits, Logging, Settings, Transport
+from nitroproxy.config.schema import Logging, Settings
+from nitroproxy.config.traffic import Limits
 from nitroproxy.daemon.role import Rest
 from nitroproxy.host.components import HostRole
 from nitroproxy.host.enclave_end import WORDS

@@ -11,7 +11,9 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from nitroproxy.commands.install_units import install_units
-from nitroproxy.config.schema import Credentials, Limits, Transport
+from nitroproxy.config.ends import Transport
+from nitroproxy.config.schema import Credentials
+from nitroproxy.config.traffic import Limits
 from nitroproxy.daemon.enclave_record import NAME
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from nitroproxy.config.load import load
 from nitroproxy.config.options import DaemonOptions
-from nitroproxy.config.schema import Limits
+from nitroproxy.config.traffic import Limits
 from nitroproxy.proxy.trace import ViaName
 from nitroproxy.workers import worker_daemon
 from nitroproxy.workers.balance import SharedCounts

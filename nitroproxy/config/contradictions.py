@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final
 
-from nitroproxy.config.schema import Settings, address_and_port, proxy_address
+from nitroproxy.config.kinds import address_and_port, proxy_address
+from nitroproxy.config.schema import Settings
 from nitroproxy.transparent.ranges import RANGE_V4, RANGE_V6
 
 #: Who has the vsock CIDs below 4 (vsock(7); 3 is Nitro's own): for the error that refuses one of them for an enclave.

@@ -17,20 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from nitroproxy.config.contradictions import contradictions
+from nitroproxy.config.ends import Enclave, HostProxy, Transport
 from nitroproxy.config.jsonc import Members, UnreadableError, read
-from nitroproxy.config.schema import (
-    Attestation,
-    Credentials,
-    Egress,
-    Enclave,
-    HostProxy,
-    Ingress,
-    Limits,
-    Logging,
-    Settings,
-    Tls,
-    Transport,
-)
+from nitroproxy.config.schema import Attestation, Credentials, Logging, Settings
+from nitroproxy.config.traffic import Egress, Ingress, Limits, Tls
 from nitroproxy.config.values import BOOLEANS, plain, show, takes_list, understand, violations
 
 __all__ = [

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn
 from twisted.python import usage
 
 from nitroproxy.config.load import DEFAULT_PATH, PATH_VARIABLE, Configuration, ConfigurationError, load
-from nitroproxy.config.schema import Tls
+from nitroproxy.config.traffic import Tls
 from nitroproxy.tls.settings import ClientCertificateFiles, TLSFileError, TLSSettings
 from nitroproxy.version import version_text
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from nitroproxy.config.jsonc import Members
-from nitroproxy.config.schema import Rule
+from nitroproxy.config.kinds import Rule
 
 #: The texts that mean a boolean, in lower case.
 BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}

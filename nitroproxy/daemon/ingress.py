@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
 
-from nitroproxy.config.schema import Settings, address_and_port
+from nitroproxy.config.kinds import address_and_port
+from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.role import Commit, Process, Server
 from nitroproxy.daemon.wiring import activated, enclave_places, hop_server, listener_settings, tcp_server
 from nitroproxy.proxy.listener import DownstreamFactory

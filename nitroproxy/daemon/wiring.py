@@ -33,8 +33,9 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from nitroproxy import __version__
-from nitroproxy.config.schema import RESPONSE_TIMEOUT, Settings
-from nitroproxy.config.schema import Limits as LimitSettings
+from nitroproxy.config.kinds import RESPONSE_TIMEOUT
+from nitroproxy.config.schema import Settings
+from nitroproxy.config.traffic import Limits as LimitSettings
 from nitroproxy.daemon.enclave_record import RunningEnclave
 from nitroproxy.http1.messages import Limits
 from nitroproxy.policy import ByPattern

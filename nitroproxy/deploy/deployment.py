@@ -22,7 +22,8 @@ from nitroproxy.deploy.remove import environments
 from nitroproxy.deploy.start import ENCLAVE, HOST, SOCKET, Units, active, wait_until_ready
 
 if TYPE_CHECKING:
-    from nitroproxy.config.schema import Enclave, Settings
+    from nitroproxy.config.ends import Enclave
+from nitroproxy.config.schema import Settings
 
 Say = Callable[[str], object]
 _CONFIGURATION = "/etc/nitroproxy/config.json"

@@ -14,7 +14,7 @@ from nitroproxy.deploy.machine import CommandFailed, Machine
 from nitroproxy.deploy.start import ANY_KERNEL, ANY_KERNEL_TEXT, ENCLAVE, LISTEN, SOCKET, listen_file
 
 if TYPE_CHECKING:
-    from nitroproxy.config.schema import HostProxy
+    from nitroproxy.config.ends import HostProxy
 
 #: The link by which people find the command.
 COMMAND: Final = "/usr/local/bin/nitroproxy"

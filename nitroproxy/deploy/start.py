@@ -12,7 +12,7 @@ from nitroproxy.deploy.failure import Refused, Status
 from nitroproxy.deploy.machine import CommandFailed, Machine
 
 if TYPE_CHECKING:
-    from nitroproxy.config.schema import HostProxy
+    from nitroproxy.config.ends import HostProxy
 
 SOCKET: Final = "nitroproxy-host.socket"
 HOST: Final = "nitroproxy-host.service"

@@ -15,7 +15,8 @@ from typing import Any
 from twisted.web.server import Request, Site
 
 from nitroproxy import __version__
-from nitroproxy.config.schema import Settings, address_and_port
+from nitroproxy.config.kinds import address_and_port
+from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.ingress import IngressListeners, Way, inside_servers
 from nitroproxy.daemon.role import CLOSE_IDLE, AllProcesses, AskOnce, Commit, Process, Rest, Server, Stages
 from nitroproxy.daemon.wiring import (

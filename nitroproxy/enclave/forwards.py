@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 
-from nitroproxy.config.schema import EnclaveForward, destination
+from nitroproxy.config.ends import EnclaveForward
+from nitroproxy.config.kinds import destination
 from nitroproxy.enclave.dialer import Dialer
 from nitroproxy.http1.messages import Headers, Request
 from nitroproxy.policy import Policy

@@ -15,7 +15,8 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.logger import Logger
 
 from nitroproxy import __version__
-from nitroproxy.config.schema import Settings, proxy_address
+from nitroproxy.config.kinds import proxy_address
+from nitroproxy.config.schema import Settings
 from nitroproxy.daemon.ingress import IngressListeners, Way, outside_servers
 from nitroproxy.daemon.place import exit_with
 from nitroproxy.daemon.reload import Unloadable
