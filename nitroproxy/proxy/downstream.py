@@ -308,7 +308,7 @@ class Downstream(Protocol):
         if self.record is not None:
             self.record.failed(error, self._listener.hop)
             self._end_record()
-        self._break_off()
+        self._begin_to_end().break_off()
 
     def send_problem(self, error: ProxyError, request_complete: bool) -> None:
         """Answer with the failure instead of a response."""
@@ -325,7 +325,7 @@ class Downstream(Protocol):
         if self.response.silent:
             self.abort()
         elif not request_complete:
-            self._linger()
+            self._begin_to_end().linger(self._settings.idle_timeout)
         elif self.response.close_after or (self._read_ended and not self._reader.buffered):
             self._close()
         else:
@@ -342,12 +342,6 @@ class Downstream(Protocol):
 
     def _close(self) -> None:
         self._begin_to_end().close(self._settings.idle_timeout)
-
-    def _linger(self) -> None:
-        self._begin_to_end().linger(self._settings.idle_timeout)
-
-    def _break_off(self) -> None:
-        self._begin_to_end().break_off()
 
     def _begin_to_end(self) -> Closing:
         self._head.over()
