@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from nitroproxy.demo.cases import Case, Setting
-from nitroproxy.demo.client import Gateway
+from nitroproxy.demo.cases import Case, Setting, Unreachable
+from nitroproxy.demo.client import Client, Gateway
 from nitroproxy.demo.results import CaseResult, Outcome
 from nitroproxy.demo.runner import describe, run_cases
 from tests.test_demo_cases import CANARY, CASES, LOCAL, TARGET, FakeGateway, TryCase, reactor, serve
@@ -49,6 +49,22 @@ class RunTests(TryCase):
         )
         self.assertEqual(seen.seen, [(1, 3, "get"), (1, 3, "ERROR"), (3, 3, "denied_port"), (3, 3, "PASSED")])
         self.assertEqual(len(fake.requests), 2)
+
+    async def test_a_moments_failure(self) -> None:
+        """When a case has reached the target, a later one that does not is a failure of its own."""
+
+        async def good(client: Client, setting: Setting) -> str:
+            return "reached"
+
+        async def bad(client: Client, setting: Setting) -> str:
+            raise Unreachable("504 connection_timeout", enclave=False)
+
+        gateway = Gateway(reactor, "http://127.0.0.1:1")
+        self.addCleanup(gateway.close)
+        cases = [Case("a", good), Case("b", bad), Case("c", good)]
+        report = await run_cases(gateway, cases, Setting(TARGET, LOCAL, {}, CANARY), 30, Seen())
+        outcomes = [result.outcome for result in report.results]
+        self.assertEqual(outcomes, [Outcome.PASSED, Outcome.ERROR, Outcome.PASSED])
 
 
 class DescribeTests(SynchronousTestCase):

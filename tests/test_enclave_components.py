@@ -77,7 +77,7 @@ class EnclaveRoleTests(SynchronousTestCase):
         commit = serving.prepare(self.changed(limits=Limits(connections=7)))
         self.assertEqual([factory.router for factory in serving.factories], routers)
         commit()
-        self.assertEqual([factory.settings.connections for factory in serving.factories], [7, 7])
+        self.assertEqual([factory.settings.connections for factory in serving.factories], [7 + 8, 7])
         self.assertNotIn(serving.factories[1].router, routers)
         self.assertEqual(len(retired), 1)
 

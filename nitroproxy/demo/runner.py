@@ -34,6 +34,7 @@ async def run_cases(
     first = gateway.reactor.seconds()
     results = []
     unreachable: Unreachable | None = None
+    reached = False
     for number, case in enumerate(cases, 1):
         if unreachable is not None and (unreachable.enclave or case.needs_target(setting)):
             results.append(_not_tried(case, unreachable))
@@ -42,7 +43,10 @@ async def run_cases(
         result, found = await run_case(gateway, case, setting, timeout)
         progress.finished(number, len(cases), result)
         results.append(result)
-        unreachable = found or unreachable
+        reached = reached or (result.outcome is Outcome.PASSED and case.needs_target(setting))
+        # A target that has been reached has failed that case alone.
+        if found is not None and (found.enclave or not reached):
+            unreachable = found
     return Report(
         proxy=gateway.proxy,
         target=setting.target,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from twisted.web.server import Request, Site
 
@@ -84,6 +84,10 @@ class _Built:
     for_outside: IngressRouter
     application: Pool
     forwards: Sequence[ForwardRouter]
+
+
+#: Places for the connections over which the host asks for health and metrics, besides those for its clients' requests.
+_OF_THE_HOST: Final = 8
 
 
 class EnclaveProxy:
@@ -290,9 +294,10 @@ class EnclaveProxy:
 def _listeners(settings: Settings) -> tuple[ListenerSettings, ListenerSettings]:
     """What the listener for the host allows, and that for applications in the enclave; they share their places."""
     from_parent = OnlyFrom(lambda: settings.transport.parent_cid)
-    together = enclave_places(settings)
+    together = enclave_places(settings) + _OF_THE_HOST
+    for_host = listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE)
     return (
-        replace(listener_settings(settings, from_parent, HOP_FIELDS, ENCLAVE_PATIENCE), together=together),
+        replace(for_host, connections=for_host.connections + _OF_THE_HOST, together=together),
         replace(listener_settings(settings), together=together),
     )
 

@@ -55,7 +55,7 @@ class Stage:
 
 STAGES: Final = {
     "loopback": Stage(limit=300, memory=1024, systemd=False),
-    "systemd": Stage(limit=480, memory=1536, systemd=True),
+    "systemd": Stage(limit=900, memory=1536, systemd=True),
     "eif": Stage(limit=1800, memory=0, systemd=False, enclave=True, here=True),
     "pair": Stage(limit=1800, memory=1536, systemd=True, enclave=True),
     "soak": Stage(limit=300, memory=2048, systemd=False, asked=True),
