@@ -13,6 +13,6 @@ from `credentials` the instance role's; `local_client` judges who asks.
 `init_root` is the composition root of the enclave's entry point: it joins `init`, which decides what runs, with
 `init_children`, which starts, reads and reaps processes, `init_activation`, by which the daemon gets sockets that init
 holds, `init_output`, which makes lines of what they print, `init_notify`, by which the daemon tells that it is ready,
-`init_clock`, which keeps the clock by the hypervisor's, and `init_system`, which brings up the loopback and looks up
-users and programs.
+`init_clock`, which keeps the clock by the hypervisor's (`ptp`), and `init_system`, which brings up the loopback and
+looks up users and programs.
 """

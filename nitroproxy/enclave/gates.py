@@ -19,6 +19,7 @@ from nitroproxy.attestation import Refused
 from nitroproxy.attestation.document import Document, read_document
 from nitroproxy.attestation.policy import is_debug
 from nitroproxy.enclave.nsm_device import NsmDevice, NsmError
+from nitroproxy.enclave.ptp import DEVICE, read_ptp
 
 #: The kernel's directory of its clock sources.
 CLOCKS: Final = Path("/sys/devices/system/clocksource/clocksource0")
@@ -40,18 +41,6 @@ class GateFailed(Exception):
         super().__init__(f"attestation: the gate {gate!r} has failed: {why}")
 
 
-def read_ptp(path: str) -> float:
-    """The time of the PTP clock at *path*, in seconds since the epoch.
-
-    :raises OSError: when there is none, or it may not be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return time.clock_gettime((~descriptor << 3) | 3)  # FD_TO_CLOCKID (clock_getres(2), dynamic clocks)
-    finally:
-        os.close(descriptor)
-
-
 @dataclass(frozen=True)
 class Machine:
     """What the gates look at besides the NSM. Tests put stand-ins in its place.
@@ -61,15 +50,15 @@ class Machine:
     :ivar entropy: the kernel's pool of entropy.
     :ivar architecture: the machine's.
     :ivar now: the system's time, in seconds since the epoch.
-    :ivar read_ptp: reads the clock at a path, in seconds since the epoch; raises OSError.
+    :ivar read_ptp: reads the clock at a path, in nanoseconds since the epoch; raises OSError.
     """
 
     clocks: Path = field(default_factory=lambda: CLOCKS)
-    ptp: str = "/dev/ptp0"
+    ptp: str = DEVICE
     entropy: str = "/dev/random"
     architecture: str = field(default_factory=platform.machine)
     now: Callable[[], float] = time.time
-    read_ptp: Callable[[str], float] = read_ptp
+    read_ptp: Callable[[str], int] = read_ptp
 
 
 @dataclass(frozen=True)
@@ -143,7 +132,7 @@ def _check_ptp(machine: Machine) -> None:
     """The system's time is the hypervisor's."""
     try:
         before = machine.now()
-        clock = machine.read_ptp(machine.ptp)
+        clock = machine.read_ptp(machine.ptp) / 1e9
         after = machine.now()
     except FileNotFoundError as error:
         if machine.architecture not in _WITH_PTP:

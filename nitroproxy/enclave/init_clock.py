@@ -17,9 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from nitroproxy.enclave.ptp import DEVICE, read_ptp
+
 _log: Final = Logger()
 
-DEVICE: Final = "/dev/ptp0"
 #: Seconds between two looks.
 INTERVAL: Final = 16.0
 #: Seconds up to which the clock is slewed, and beyond which it is stepped: at first, when nothing runs yet that a step
@@ -64,15 +65,6 @@ def _adjtime(seconds: float) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _read_ptp(path: str) -> int:
-    """The hypervisor's time, in nanoseconds since the epoch."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return time.clock_gettime_ns((~descriptor << 3) | 3)  # FD_TO_CLOCKID; clock_getres(2), "Dynamic clocks"
-    finally:
-        os.close(descriptor)
-
-
 def _settime(now: int) -> None:
     time.clock_settime_ns(time.CLOCK_REALTIME, now)
 
@@ -88,7 +80,7 @@ class SystemClock:
     """
 
     path: str = DEVICE
-    read_ptp: Callable[[str], int] = _read_ptp
+    read_ptp: Callable[[str], int] = read_ptp
     now: Callable[[], int] = time.time_ns
     settime: Callable[[int], object] = _settime
     adjtime: Callable[[float], object] = _adjtime

@@ -26,10 +26,10 @@ from nitroproxy.enclave import init_activation
 from nitroproxy.enclave.credentials import PATH as CREDENTIALS_PATH
 from nitroproxy.enclave.init import WATCHDOG_SECONDS, EnclaveInit, Ending, Plan
 from nitroproxy.enclave.init_children import Account, Children, Command, OnLine
-from nitroproxy.enclave.init_clock import DEVICE as CLOCK
 from nitroproxy.enclave.init_clock import ClockKeeper, SystemClock, make_readable
 from nitroproxy.enclave.init_notify import NotifySocket, listen, variables
 from nitroproxy.enclave.init_system import CannotStart, account, bring_loopback_up, find_program
+from nitroproxy.enclave.ptp import DEVICE as CLOCK
 from nitroproxy.errors import Kind
 from nitroproxy.proxy.connect_endpoint import HopEndpoint
 from nitroproxy.proxy.deadlines import Deadlines
