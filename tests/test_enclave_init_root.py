@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -188,14 +189,15 @@ class RootTests(TestCase):
     async def test_stopped(self) -> None:
         """SIGTERM ends application and daemon, in this order; nothing of them is left."""
         await self._prepare()
-        ended = self._start("bash", "-c", "trap 'echo caught; exit 3' TERM; echo ready $$; while :; do sleep 0.1; done")
-        await ended.said(b"ready")
-        pid = int(ended.output.partition(b"ready ")[2].split()[0])
+        script = "trap 'echo caught; exit 3' TERM; echo application $$ waits; while :; do sleep 0.1; done"
+        ended = self._start("bash", "-c", script)
+        await ended.said(b" waits\n")
+        [pid] = re.findall(rb"application (\d+) waits", ended.output)
         assert ended.transport is not None
         ended.transport.signalProcess("TERM")
         self.assertEqual(await ended.done, 3, ended.output)
         self.assertIn(b"caught", ended.output)
-        self.assertFalse(await threads.deferToThread(os.path.exists, f"/proc/{pid}"))
+        self.assertFalse(await threads.deferToThread(os.path.exists, f"/proc/{int(pid)}"))
 
 
 class VariableTests(SynchronousTestCase):
