@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import UserError
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.internet.test.connectionmixins import ConnectionTestsMixin, StreamClientTestsMixin
 from twisted.internet.test.reactormixins import ReactorBuilder
 from twisted.internet.test.test_core import SystemEventTestsBuilder
@@ -297,3 +298,83 @@ class ConnectingTests(ReactorBuilder, SynchronousTestCase):
         self.assertIn(write, reactor._writes)
         reactor.removeWriter(writer)
         self.assertEqual(reactor.getWriters(), [])
+
+
+class Dial(ClientFactory):
+    """Makes one protocol, and keeps the reasons why there was no connection."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self.failures: list[Any] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return self._protocol
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.failures.append(reason.type)
+
+
+class Reader:
+    """Has something to read, once; then *do* is called."""
+
+    connected = True
+
+    def __init__(self, reactor: Any, descriptor: int, do: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._do = do
+
+    def fileno(self) -> int:
+        """A pipe's end."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """Its name."""
+        return "Reader"
+
+    def doRead(self) -> None:
+        """Read no more."""
+        self._reactor.removeReader(self)
+        self._do()
+
+    def connectionLost(self, reason: object) -> None:
+        """Never."""
+
+
+class AnothersEventTests(ReactorBuilder, SynchronousTestCase):
+    """An event of a socket that was closed within the turn is not taken for one of who has its number now."""
+
+    reactorFactory = EagerReactor
+
+    def test_dialled_again(self) -> None:
+        """An attempt is given up when its refusal has been reported but not handled; the next is another's."""
+        reactor: Any = self.buildReactor()
+        given_up, next_one = Dial(Protocol()), Dial(Witness())
+        numbers: list[int] = []
+        read, write = os.pipe()
+        for descriptor in (read, write):
+            self.addCleanup(os.close, descriptor)
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            nobody = bound.getsockname()[1]
+
+        def begin() -> None:
+            os.write(write, b"x")
+            reactor.addReader(Reader(reactor, read, dial_another))
+            self.connector = reactor.connectTCP("127.0.0.1", nobody, given_up)
+
+        def dial_another() -> None:
+            numbers.append(self.connector.transport.fileno())
+            self.connector.stopConnecting()
+            other = reactor.connectTCP("127.0.0.1", server.getsockname()[1], next_one)
+            numbers.append(other.transport.fileno())
+            reactor.callLater(0.05, reactor.stop)
+
+        reactor.callWhenRunning(begin)
+        self.runReactor(reactor, _LIMIT)
+        self.assertEqual(numbers[0], numbers[1])
+        self.assertEqual((given_up.failures, next_one.failures), ([UserError], []))

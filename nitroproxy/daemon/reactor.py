@@ -109,9 +109,10 @@ class EagerReactor(EPollReactor):
                 raise
             events = []
         selectables = self._selectables
-        for descriptor, event in events:
-            selectable = selectables.get(descriptor)
-            if selectable is not None:
+        # Within the turn a descriptor may be closed, and its number be another's, whose event it is not.
+        reported = [(selectables.get(descriptor), descriptor, event) for descriptor, event in events]
+        for selectable, descriptor, event in reported:
+            if selectable is not None and selectables.get(descriptor) is selectable:
                 try:
                     self._doReadOrWrite(selectable, descriptor, event)
                 except Exception:
