@@ -129,6 +129,15 @@ class SocksTests(SynchronousTestCase):
             client.receive(GREETING + request(3, name(text)))
             self.assertEqual(client.take(), CHOSEN + reply(8), text)
 
+    def test_refused_with_the_greeting(self) -> None:
+        """A request that comes with the greeting and is none that is served: the greeting is answered first."""
+        for size in (1, 1 << 20):
+            client = self.client()
+            data = GREETING + request(3, name(b"site.example"), command=2)
+            for begin in range(0, len(data), size):
+                client.receive(data[begin : begin + size])
+            self.assertEqual(client.take(), CHOSEN + reply(7))
+
     def test_dial_fails(self) -> None:
         """So is one of the way to the destination."""
         client = self.client()

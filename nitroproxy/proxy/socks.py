@@ -50,9 +50,11 @@ class EitherReader(RequestReader):
         request has been sent then."""
         if self.socks is None:
             return super().read_head()
-        destination = self.socks.read()
-        if answer := self.socks.take_answer():
-            self._transport.write(answer)
+        try:
+            destination = self.socks.read()
+        finally:  # A request that is refused may have come with the greeting.
+            if answer := self.socks.take_answer():
+                self._transport.write(answer)
         return None if destination is None else Request(b"CONNECT", destination, Fields())
 
     def take_rest(self) -> bytes:
