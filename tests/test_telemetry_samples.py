@@ -70,6 +70,14 @@ class SamplesTests(SynchronousTestCase):
         self.assertEqual([self.take(None), self.take({"1": (9, 0, 1)})], [None, None])
         self.assertIsNotNone(self.take({"1": (9, 0, 1)}))
 
+    def test_one_silent(self) -> None:
+        """What a process that did not answer once has counted in its life has not happened since then."""
+        self.take({"1": (1000, 0, 1), "2": (500, 0, 1)})
+        self.take({"1": (1000, 0, 1)})
+        sample = self.take({"1": (1000, 0, 1), "2": (505, 0, 1)})
+        assert sample is not None
+        self.assertEqual(sample.rate, 1)
+
     def test_stood_still(self) -> None:
         """Samples that nobody took are missing, so that the curve's time is right; the rate is over all of it."""
         self.take({"1": (0, 0, 1)})

@@ -77,7 +77,9 @@ class Samples:
             self._ring.append(None)
             return
         counts, connections = self._read(families)
-        before, self._before = self._before, counts
+        before = self._before
+        # A process that did not answer is compared with what it said last.
+        self._before = {**(before or {}), **counts}
         self._ring.append(_sample(before, counts, connections, elapsed) if before is not None else None)
 
     def tell(self) -> Sequence[Sample | None]:
@@ -117,7 +119,8 @@ class Lags:
             for name, labels, value, *_ in family.samples:
                 if name == f"{_LAG}_bucket" and labels.get("role") == self._role:
                     found.setdefault(labels.get("worker", ""), {})[float(labels["le"])] = value
-        before, self._before = self._before, found
+        before = self._before
+        self._before = {**before, **found}
         lags = [quantile(_since(before.get(process, {}), buckets), 0.99) for process, buckets in found.items()]
         self._latest = max((lag for lag in lags if lag is not None), default=None)
 
