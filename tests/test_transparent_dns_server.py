@@ -212,6 +212,14 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(len(self.streams.connections), 64)
         self.assertNotIn(first.stream, self.streams.connections)
 
+    def test_too_many_at_once(self) -> None:
+        """However many come before the first that is ended has gone, as in one turn of the reactor."""
+        ended: list[Any] = []
+        for _ in range(100):
+            transport = self.connect()
+            transport.abortConnection = lambda stream=transport.stream: ended.append(stream)
+        self.assertEqual((len(self.streams.connections), len(ended), len(set(ended))), (64, 36, 36))
+
 
 class _Client(DatagramProtocol):
     def __init__(self) -> None:

@@ -196,7 +196,9 @@ class _Streams(Factory):
         """*connection* is one more."""
         self.connections[connection] = None
         if len(self.connections) > _MOST_CONNECTIONS:
-            next(iter(self.connections)).abort()
+            oldest = next(iter(self.connections))
+            del self.connections[oldest]  # It ends a turn of the reactor later, and more may come within this one.
+            oldest.abort()
 
     def closed(self, connection: _Stream) -> None:
         """*connection* has ended."""
