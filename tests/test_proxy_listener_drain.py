@@ -61,6 +61,19 @@ class DrainTests(SynchronousTestCase):
             self.assertFalse(self.successResultOf(done or hop.factory.drain(30.0)))
             self.assertEqual([(record.error, record.client_gone) for record in notes.records], [(Kind.DRAINING, False)])
 
+    def test_abort_holds(self) -> None:
+        """What comes after an abort, as while the listening socket is being closed, is not waited for either."""
+        hop = OneHop()
+        hop.factory.abort()
+        late = hop.client()
+        late.receive(GET)
+        hop.endpoint.accept()
+        done = hop.factory.drain(30.0)
+        hop.pass_time(0.1)
+        self.assertTrue(late.aborted)
+        late.settle()
+        self.assertFalse(self.successResultOf(done))
+
     def test_abort_of_what_is_unused(self) -> None:
         """Aborting what is idle, or a tunnel in reserve, breaks nothing off; a tunnel in use is broken off."""
         for quiet, complete in ((6.0, True), (4.0, False)):

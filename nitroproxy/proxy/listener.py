@@ -86,6 +86,8 @@ class DownstreamFactory(Factory):
         self._looking = False
         #: Nothing that was under way has been aborted.
         self._complete = True
+        #: `abort` has been called: nothing is waited for any more.
+        self._at_once = False
 
     def limit(self) -> int:
         """How many connections are served at a time, with those of the listeners that share its places."""
@@ -198,6 +200,8 @@ class DownstreamFactory(Factory):
         :returns: fires with whether all finished in time, and nothing was aborted by `abort`.
         """
         self.draining = True
+        if self._at_once:
+            timeout = 0.0
         drained: Deferred[bool] = Deferred()
         # A request may be on its way on a connection that looks idle: what has been sent by now is still answered.
         self.deadlines.after(min(_GRACE, timeout), self._drain_connections)
@@ -225,7 +229,9 @@ class DownstreamFactory(Factory):
         return complete
 
     def abort(self) -> None:
-        """End every connection at once: the daemon is being stopped."""
+        """End every connection at once, and those that come until the listener drains when it does: the daemon is being
+        stopped."""
+        self._at_once = True
         error = ProxyError(Kind.DRAINING, "aborted: the proxy is being stopped")
         if any(connection.in_use for connection in self.connections):
             self._complete = False
