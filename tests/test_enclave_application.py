@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError, NoRouteError
+from twisted.internet.error import ConnectionRefusedError, NoRouteError, TCPTimedOutError, TimeoutError
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -40,6 +40,10 @@ class EndpointTests(SynchronousTestCase):
         other = self.fails(NoRouteError()).value
         assert isinstance(other, ProxyError)
         self.assertIs(other.kind, Kind.UNREACHABLE)
+        for error in (TimeoutError(), TCPTimedOutError()):
+            late = self.fails(error).value
+            assert isinstance(late, ProxyError)
+            self.assertIs(late.kind, Kind.CONNECTION_TIMEOUT)
         self.assertIsInstance(self.fails(KeyError()).value, KeyError)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionRefusedError
+from twisted.internet.error import ConnectError, ConnectionRefusedError, TCPTimedOutError, TimeoutError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTCP, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -48,6 +48,8 @@ class ApplicationEndpoint:
         place = f"{LOOPBACK}:{self._port}"
         if failure.check(ConnectionRefusedError):
             return Failure(ProxyError(Kind.CONNECTION_REFUSED, f"the application does not listen on {place}"))
+        if failure.check(TimeoutError, TCPTimedOutError):
+            return Failure(ProxyError(Kind.CONNECTION_TIMEOUT, f"the application at {place} did not answer"))
         if failure.check(ConnectError, OSError):
             return Failure(ProxyError(Kind.UNREACHABLE, f"the application at {place}: {failure.getErrorMessage()}"))
         return failure
