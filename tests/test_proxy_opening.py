@@ -66,6 +66,21 @@ class PassageTests(SynchronousTestCase):
         destination.receive(b"down")
         self.assertEqual((destination.take(), client.take()), (b"early up", b"down"))
 
+    def test_defect(self) -> None:
+        """A defect before anything has been read ends the connection, as one while reading does."""
+        ingress = Ingress()
+
+        def fail(request: object, record: object) -> Any:
+            raise KeyError("defect")
+
+        self.patch(ingress.factory.router, "route", fail)
+        self.assertRaises(KeyError, ingress.client)
+        [connection] = ingress.factory.connections
+        client: Any = connection
+        self.assertTrue(client.transport.aborted)
+        client.transport.settle()
+        self.assertEqual(len(ingress.factory.connections), 0)
+
     def test_server_first(self) -> None:
         """A destination may be the first to speak."""
         ingress = Ingress()

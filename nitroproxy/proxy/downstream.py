@@ -81,7 +81,11 @@ class Downstream(Protocol):
         self.transport.registerProducer(self.pace, True)
         if (refusal := self._listener.admit(self)) is None:
             self._await_head()
-            self._advance()
+            try:
+                self._advance()
+            except Exception:
+                self.abort()  # The reactor ends a connection for what reading raises, and not for what this does.
+                raise
         else:
             self._refuse_head(ProxyError(refusal, "no more connections are accepted at present"))
 
