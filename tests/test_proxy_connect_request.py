@@ -86,3 +86,18 @@ class ConnectRequestTests(SynchronousTestCase):
         self.assertTrue(self.client.take().startswith(b"HTTP/1.1 500 "))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(upstream.aborted)
+
+    def test_defect_after_the_answer(self) -> None:
+        """One that comes when the client has been told of its tunnel is no bytes of the tunnel: both ends are reset."""
+
+        def fail(record: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.hop.factory.observer, "switched", fail)
+        self.client.receive(CONNECT)
+        upstream = self.destination.accept()
+        self.hop.pass_time(0.2)
+        self.assertEqual(self.client.take().count(b"HTTP/1.1 "), 1)
+        self.assertTrue(self.client.aborted and upstream.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual([record.error for record in self.notes.records], [Kind.INTERNAL_ERROR])

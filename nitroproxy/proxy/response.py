@@ -151,6 +151,7 @@ class ResponseWriter:
 
     def connected(self) -> None:
         """Answer CONNECT: from here on the connection is a tunnel (RFC 9110 section 9.3.6)."""
+        self.begun = True
         self._transport.write(response_head(200, b"Connection established", self._ids()))
 
     def _ids(self, has_id: bool = False) -> Headers:

@@ -82,6 +82,7 @@ class EitherWriter(ResponseWriter):
         if self._reader.socks is None:
             super().connected()
         else:
+            self.begun = True
             self._transport.write(reply(SUCCEEDED))
 
 
