@@ -78,6 +78,19 @@ class IngressTests(SynchronousTestCase):
         self.assertEqual({self.limits(factory) for factory in factories}, {(8, 10)})
         self.assertEqual([factory.settings.peers_are_proxies for factory in factories], [False, True, True])
 
+    def test_reload_of_the_way(self) -> None:
+        """A reload changes the time that there is for the connection to where a forward leads."""
+        changed = msgspec.structs.replace(self.settings, limits=Limits(connect_timeout=40.0))
+        for role, number, endpoint_of, seconds in (
+            (HostRole(), 1, lambda router: router._endpoint._endpoint, (9.0, 36.0)),
+            (EnclaveRole(), 0, lambda router: router._endpoint, (9.5, 38.0)),
+        ):
+            serving = self.serving(role)
+            factory = serving.factories[number]
+            before = endpoint_of(factory.router)._timeout
+            serving.prepare(changed)()
+            self.assertEqual((before, endpoint_of(factory.router)._timeout), seconds)
+
     def test_parent_only(self) -> None:
         """In the enclave the parent alone may connect; on the host anybody."""
         inside, outside = self.serving(EnclaveRole()).factories[0], self.serving(HostRole()).factories[1]

@@ -42,10 +42,11 @@ class Way:
 
 
 class IngressListeners:
-    """The listeners of *ways*. See `nitroproxy.daemon.role.Serving` for `factories` and `prepare`.
+    """The listeners of the section. See `nitroproxy.daemon.role.Serving` for `factories` and `prepare`.
 
     They share their places: together they serve a quarter more connections than one of them may have.
 
+    :param make_ways: gives the forwards by the configuration, which has always as many.
     :param accepts: whether a peer may use them.
     """
 
@@ -53,18 +54,19 @@ class IngressListeners:
         self,
         process: Process,
         settings: Settings,
-        ways: Sequence[Way],
+        make_ways: Callable[[Settings], Sequence[Way]],
         accepts: Callable[[IAddress], bool] = lambda address: True,
     ) -> None:
-        self._ways = ways
+        self._make_ways = make_ways
         self._accepts = accepts
+        ways = make_ways(settings)
         observer = process.instruments.observer(HOP) if ways else None
         places = Places()
         self.factories = [
             DownstreamFactory(
                 HOP,
                 way.router,
-                self._settings(settings, way),
+                self._settings(settings, way, len(ways)),
                 process.deadlines,
                 observer,
                 places,
@@ -76,18 +78,20 @@ class IngressListeners:
             process.instruments.metrics.sources.append(limit_metrics({HOP: self.factories[0].limit}))
 
     def prepare(self, settings: Settings) -> Commit:
-        """See `nitroproxy.daemon.role.Part`: limits and times change, the forwards themselves need a restart."""
+        """See `nitroproxy.daemon.role.Part`: limits and times change, also those of the way to where a forward
+        leads; the forwards themselves need a restart."""
+        ways = self._make_ways(settings)
 
         def commit() -> None:
-            for factory, way in zip(self.factories, self._ways, strict=True):
-                factory.settings = self._settings(settings, way)
+            for factory, way in zip(self.factories, ways, strict=True):
+                factory.router, factory.settings = way.router, self._settings(settings, way, len(ways))
 
         return commit
 
-    def _settings(self, settings: Settings, way: Way) -> ListenerSettings:
+    def _settings(self, settings: Settings, way: Way, count: int) -> ListenerSettings:
         return replace(
             listener_settings(settings, self._accepts),
-            together=enclave_places(settings) if len(self._ways) > 1 else 0,
+            together=enclave_places(settings) if count > 1 else 0,
             peers_are_proxies=way.peers_are_proxies,
         )
 

@@ -132,9 +132,7 @@ class EnclaveProxy:
             pool_metrics("destinations", lambda: self._built.pool),
             limit_metrics({HOP: self._from_parent.limit}),
         ]
-        self._ingress = IngressListeners(
-            process, settings, self._ways(settings), OnlyFrom(lambda: settings.transport.parent_cid)
-        )
+        self._ingress = IngressListeners(process, settings, self._ways, OnlyFrom(lambda: settings.transport.parent_cid))
         self._attested = attested_server(settings)
         outside = []
         if self._attested is not None:

@@ -99,7 +99,7 @@ class HostProxy:
         self._relay = DownstreamFactory(
             RELAY, built.relay, relay_settings(settings), deadlines, instruments.observer(RELAY)
         )
-        self._ingress = IngressListeners(process, settings, self._ways(settings))
+        self._ingress = IngressListeners(process, settings, self._ways)
         self._relay.release = self._release_idle
         instruments.metrics.sources += [
             pool_metrics("enclave", lambda: self._built.pool),
