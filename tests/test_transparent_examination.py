@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import fail
+from twisted.internet.error import getConnectError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
@@ -70,6 +73,12 @@ class ExaminationTests(TestCase):
         self.assertEqual(check.status, "fail")
         self.assertIn("IPv4 connections do not come here", check.output)
         self.assertIn("IPv6 connections do not come here", check.output)
+
+    async def test_closed_already(self) -> None:
+        """A connection that another worker has closed before its making was noticed has come here."""
+        reset = getConnectError((errno.ECONNRESET, "reset"))
+        self.patch(module, "connectProtocol", lambda endpoint, protocol: fail(reset))
+        self.assertEqual((await Examination(reactor, self.table, dns=False, ipv6=True)()).status, "pass")
 
     async def test_no_names(self) -> None:
         """A name server that does not answer, or without an answer, fails it, unless names are not answered."""

@@ -7,6 +7,7 @@ the name server, for a name that costs no address.
 
 from __future__ import annotations
 
+import errno
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -64,6 +65,8 @@ class Examination:
             try:
                 connected = await connecting
             except Exception as error:
+                if getattr(error, "osError", None) == errno.ECONNRESET:
+                    continue  # It has come to another process, which was faster to close it than this one to look.
                 wrong.append(f"{family} connections do not come here (routes, rules): {error}")
             else:
                 connected.transport.abortConnection()
