@@ -70,8 +70,6 @@ class Downstream(Protocol):
         self.throttle = Throttle(self._update_reading, listener.deadlines.seconds)
         self.pinned = PinnedConnections()
 
-    # The connection's own events.
-
     def connectionMade(self) -> None:
         self.transport.bufferSize = self._settings.buffer_bytes // 2
         self.peer = self.transport.getPeer()
@@ -79,15 +77,15 @@ class Downstream(Protocol):
         self._reader, self.response = self._listener.opening(self.transport, self._settings.limits, self._listener.hop)
         self._ending = Closing(self.transport, self.alarm, self.abort)
         self.transport.registerProducer(self.pace, True)
-        if (refusal := self._listener.admit(self)) is None:
-            self._await_head()
-            try:
-                self._advance()
-            except Exception:
-                self.abort()  # The reactor ends a connection for what reading raises, and not for what this does.
-                raise
-        else:
+        if (refusal := self._listener.admit(self)) is not None:
             self._refuse_head(ProxyError(refusal, "no more connections are accepted at present"))
+            return
+        self._await_head()
+        try:
+            self._advance()
+        except Exception:
+            self.abort()  # The reactor ends a connection for what reading raises, and not for what this does.
+            raise
 
     def dataReceived(self, data: bytes) -> None:
         if self._state is not _State.LINGER:
@@ -186,8 +184,8 @@ class Downstream(Protocol):
         self._head.begin(self._settings.idle_timeout)
 
     def _head_is_late(self) -> None:
-        timeout = self._settings.header_timeout
-        self._refuse_head(ProxyError(Kind.REQUEST_TIMEOUT, f"no complete request head within {timeout:g} seconds"))
+        late = f"no complete request head within {self._settings.header_timeout:g} seconds"
+        self._refuse_head(ProxyError(Kind.REQUEST_TIMEOUT, late))
 
     def _advance(self) -> None:
         """Read as far as the state allows. Not re-entered: an exchange that ends in here is noticed by the loop."""
@@ -268,9 +266,8 @@ class Downstream(Protocol):
         """The exchange can take the request's body now."""
         self._advance()
 
-    # Reading or not: while a body has somewhere to go, and while a head may come.
-
     def _update_reading(self) -> None:
+        """Read while a body has somewhere to go, and while a head may come."""
         if self._state is _State.BODY:
             wanted = self._exchange is not None and self._exchange.wants_body and not self.throttle.full
         elif self._state is _State.RESPONDING:
