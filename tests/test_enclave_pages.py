@@ -44,9 +44,12 @@ class PageTests(SynchronousTestCase):
         add_pages(root, "nitroproxy-enclave", Attesting(self.ask_once), exported, own=own)
         return Site(root)
 
-    def ask(self, method: bytes, target: bytes, body: bytes = b"", *, own: bool = True) -> Any:
+    def ask(
+        self, method: bytes, target: bytes, body: bytes = b"", *, own: bool = True, field: bytes = b"Host: 127.0.0.1"
+    ) -> Any:
         client = OneHop(lambda request: Local(self.sites[own], query=True)).client()
-        client.receive(b"%b %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (method, target, len(body)) + body)
+        length = b"Content-Length: %d" % len(body)
+        client.receive(b"%b %b HTTP/1.1\r\n%b\r\n%b\r\n\r\n" % (method, target, field, length) + body)
         line, fields, content = split_head(client.take())
         if fields.get(b"transfer-encoding") == b"chunked":
             self.fail("a page is chunked")
@@ -141,6 +144,15 @@ class PageTests(SynchronousTestCase):
             status, _, text = self.ask(b"POST", b"/enclave/attestation", body)
             self.assertEqual(status, 400, body[:40])
             self.assertIn(why, json.loads(text)["detail"])
+        self.assertEqual(self.asked, [])
+
+    def test_not_direct(self) -> None:
+        """What has come through a proxy, or to another name, gets no document with its own fields and registers
+        nothing."""
+        for field in (b"Host: a", b"Host: localhost\r\nX-Forwarded-For: 192.0.2.1", b"Host: localhost\r\nVia: 1.1 a"):
+            for method, target in ((b"POST", b"/enclave/attestation"), (b"PUT", b"/enclave/attestation/user-data")):
+                status, _, text = self.ask(method, target, b"{}", field=field)
+                self.assertEqual((status, json.loads(text)["error"]), (403, "page_denied"), (method, field))
         self.assertEqual(self.asked, [])
 
     def test_user_data(self) -> None:

@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from nitroproxy.attestation.evidence import MOST_REGISTERED, RESERVED
 from nitroproxy.daemon.role import AskOnce
 from nitroproxy.enclave.attestor import ANSWER_SECONDS, CHALLENGE, DOCUMENT, RANDOM, REGISTER
+from nitroproxy.enclave.local_client import check_direct
 from nitroproxy.enclave.nsm_device import RANDOM_BYTES, check_lengths
 from nitroproxy.errors import Kind, ProxyError
 from nitroproxy.telemetry.health import LocalRoot, answer_later, problem_page
@@ -148,8 +149,13 @@ class _Own(_Challenge):
         """A document with the fields that the application gives."""
         assert request.content is not None
         try:
+            # Who could have a proxy in the enclave ask would get a document with a key of its own: and with that, KMS's
+            # secrets.
+            check_direct(request)
             fields = _read_fields(request.content.read())
             check_lengths(**fields)
+        except ProxyError as error:
+            return problem_page(error, self._hop, request)
         except ValueError as error:
             return self._unusable(request, str(error))
         if (fields["user_data"] or b"").startswith(RESERVED):
@@ -166,6 +172,10 @@ class _UserData(_Page):
         """Have every certificate from now on carry the body."""
         assert request.content is not None
         data = request.content.read()
+        try:
+            check_direct(request)
+        except ProxyError as error:
+            return problem_page(error, self._hop, request)
         if len(data) > MOST_REGISTERED:
             return self._unusable(request, f"expected a body of at most {MOST_REGISTERED} bytes, got {len(data)}")
 
