@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,7 +25,7 @@ from tests.attestation.pki import pki
 from tests.attestation.tlspair import NOW, POLICY, Key, Speaking, TLSPair
 from tests.tlsmemory import Authority, MemoryServer
 from tests.tlsmemory import Identity as ServerIdentity
-from tests.wire import Maker, WaitingEndpoint
+from tests.wire import Maker, WaitingEndpoint, Wire
 
 
 class EndpointCase(SynchronousTestCase):
@@ -257,6 +258,21 @@ class ConnectionTests(EndpointCase):
         self.pair.clock.advance(20)
         self.assertIn("not verified within 20 seconds", str(failures[0]))
         self.assertTrue(far.aborted)
+
+    def test_late_connection(self) -> None:
+        """One that is still being made is given up; if it comes nevertheless, it ends at once."""
+        inner, _, failures = self.connecting()
+        self.pair.clock.advance(20)
+        self.assertIn("not verified within 20 seconds", str(failures[0]))
+        self.assertEqual((inner.cancelled, len(failures)), (1, 1))
+        inner, _, failures = self.connecting()
+        factory, _ = inner.waiting[0]
+        self.pair.clock.advance(20)
+        protocol = factory.buildProtocol(IPv4Address("TCP", "192.0.2.2", 443))
+        assert protocol is not None
+        far = Wire(protocol)
+        self.assertTrue(far.aborted)
+        self.assertEqual(len(failures), 1)
 
 
 class VerdictTests(EndpointCase):

@@ -181,9 +181,11 @@ class _Attesting(Protocol):
 
     :ivar identity: what the certificate proves; None while none has been accepted.
     :ivar refused: why it was not.
+    :ivar connecting: what makes the connection.
     """
 
     transport: Any
+    connecting: Deferred[IProtocol] | None = None
 
     def __init__(
         self, tls: AttestedTLS, host: str, factory: IProtocolFactory, result: Deferred[IProtocol], clock: IReactorTime
@@ -200,6 +202,10 @@ class _Attesting(Protocol):
         self._reader: ResponseReader | None = None
         self._head_read = False
         self._patience = clock.callLater(_PATIENCE, self._late)
+
+    def connectionMade(self) -> None:
+        if self._result.called:
+            self.transport.abortConnection()  # Too late: nobody else would ever end it.
 
     def judge(self, certificate: crypto.X509, depth: int) -> bool:
         """Whether to go on with *certificate*."""
@@ -314,8 +320,14 @@ class _Attesting(Protocol):
         if self.transport is not None:
             self.transport.abortConnection()
 
+    def stop_connecting(self) -> None:
+        """Wait for the connection no more, if there is none yet."""
+        if self.transport is None and self.connecting is not None:
+            self.connecting.cancel()
+
     def _late(self) -> None:
         self._fail(ConnectionLost(f"the enclave was not verified within {_PATIENCE:g} seconds"))
+        self.stop_connecting()
 
     def _over(self) -> None:
         if self._patience.active():
@@ -361,12 +373,12 @@ class AttestedEndpoint:
 
         def cancel(_: object) -> None:
             attesting.give_up()
-            if attesting.transport is None:
-                connecting.cancel()
+            attesting.stop_connecting()
 
         result: Deferred[IProtocol] = Deferred(cancel)
         attesting = _Attesting(self._tls, self._host, protocolFactory, result, self._clock)
         connecting = self._endpoint.connect(OneProtocol(lambda: self._tls.wrapping.around(attesting)))
+        attesting.connecting = connecting
 
         def failed(failure: Failure) -> None:
             attesting.give_up()
