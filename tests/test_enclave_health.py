@@ -65,7 +65,7 @@ class HealthOfEnclaveTests(SynchronousTestCase):
     def test_attestation_check(self) -> None:
         """An identity is well while its certificate is renewed; it warns of whatever clients may refuse, and fails when
         they do."""
-        good = IdentityState(b"", b"", 1000.0, 0.5, debug=False, emulated=False)
+        good = IdentityState(b"", b"", 1000.0, 0.5, 6000.0, debug=False, emulated=False)
         for changes, now, status, output in (
             ({}, 1001.0, "pass", "the certificate is 1 s old"),
             ({}, 990.0, "pass", "0 s old"),
@@ -74,6 +74,8 @@ class HealthOfEnclaveTests(SynchronousTestCase):
             ({"debug": True}, 1001.0, "warn", "DEBUG"),
             ({}, 3500.0, "warn", "should have been renewed"),
             ({"debug": True}, 4600.0, "fail", "clients refuse it"),
+            ({"ends": 1600.0}, 1599.0, "pass", "599 s old"),
+            ({"ends": 1600.0}, 1600.0, "fail", "has ended"),
         ):
             check = attestation_check(msgspec.structs.replace(good, **changes), now)
             self.assertEqual(check.status, status)

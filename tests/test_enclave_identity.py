@@ -196,3 +196,4 @@ class IdentityTests(SynchronousTestCase):
     def test_dates(self) -> None:
         """The certificate ends with the chain of its document."""
         self.assertEqual(self.proven().attestation.not_after, T0 + timedelta(hours=3))
+        self.assertEqual(self.identity.state.ends, (T0 + timedelta(hours=3)).timestamp())

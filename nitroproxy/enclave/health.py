@@ -33,6 +33,8 @@ def attestation_check(state: IdentityState, now: float) -> Check:
     age = now - state.signed
     if age >= TOO_OLD:
         return Check("fail", f"the certificate is {age:.0f} s old: it could not be renewed, and clients refuse it")
+    if now >= state.ends:
+        return Check("fail", "the certificate's chain has ended: it could not be renewed, and clients refuse it")
     if state.debug:
         return Check("warn", "DEBUG: the enclave runs in debug mode, and clients refuse its documents")
     if state.emulated:

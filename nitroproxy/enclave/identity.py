@@ -51,6 +51,7 @@ class IdentityState(msgspec.Struct, frozen=True):
     :ivar certificate: DER.
     :ivar signed: when its document was signed, in seconds since the epoch.
     :ivar skew: how much later than the system's time that was then, in seconds.
+    :ivar ends: when the document's chain does, in seconds since the epoch.
     :ivar debug: the enclave runs in debug mode.
     :ivar emulated: ``attestation.emulated`` is true.
     """
@@ -59,6 +60,7 @@ class IdentityState(msgspec.Struct, frozen=True):
     certificate: bytes
     signed: float
     skew: float
+    ends: float
     debug: bool
     emulated: bool
 
@@ -189,7 +191,8 @@ class Identity:
         self._renew_at_monotonic = self._clock.seconds() + self._renew_at - now
         key = self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         signed = document.timestamp.timestamp()
-        return IdentityState(key, certificate, signed, signed - now, is_debug(document.pcrs), self._emulated)
+        debug = is_debug(document.pcrs)
+        return IdentityState(key, certificate, signed, signed - now, ends.timestamp(), debug, self._emulated)
 
     def _plan(self) -> None:
         if not self._stopped:
