@@ -23,7 +23,7 @@ from nitroproxy.deploy.start import ENCLAVE, HOST, SOCKET, Units, active, wait_u
 
 if TYPE_CHECKING:
     from nitroproxy.config.ends import Enclave
-from nitroproxy.config.schema import Settings
+    from nitroproxy.config.schema import Settings
 
 Say = Callable[[str], object]
 _CONFIGURATION = "/etc/nitroproxy/config.json"
