@@ -34,13 +34,25 @@ find_python() {
 dnf install python3.11 (Amazon Linux 2023), apt install python3.11 (Debian 12, Ubuntu 22.04); or name one by PYTHON=/path/to/python"
 }
 
+# run DIRECTORY|WHEEL ARGUMENT...: nitroproxy.deploy from there.
+run() {
+    exec "$python" -I -S -B -c 'import sys
+sys.path.insert(0, sys.argv.pop(1))
+from nitroproxy.deploy.main import main
+sys.exit(main(sys.argv[1:]))' "$@"
+}
+
+# A checkout has no artifacts, and the help all the same.
+checkout=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/..
+if [[ ${1:-} =~ ^(-h|--help)$ && -d $checkout/nitroproxy/deploy ]]; then
+    python=$(find_python)
+    run "$checkout" --help
+fi
+
 artifacts=$(find_artifacts)
 python=$(find_python)
 wheels=("$artifacts"/wheels/nitroproxy-*-py3-none-any.whl)
 [ -f "${wheels[0]}" ] || fail 5 "$artifacts/wheels has no wheel of nitroproxy; copy the artifacts again"
 (cd "$artifacts" && grep '  wheels/nitroproxy-' SHA256SUMS 2>/dev/null | sha256sum --check --status) ||
     fail 5 "${wheels[0]}: differs from its digest in SHA256SUMS; copy the artifacts again"
-exec "$python" -I -S -B -c 'import sys
-sys.path.insert(0, sys.argv.pop(1))
-from nitroproxy.deploy.main import main
-sys.exit(main(sys.argv[1:]))' "${wheels[0]}" --artifacts "$artifacts" "$@"
+run "${wheels[0]}" --artifacts "$artifacts" "$@"

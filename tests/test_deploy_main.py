@@ -394,6 +394,13 @@ class ScriptTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 5)
         self.assertIn("nitroproxy-0.10.0/wheels has no wheel of nitroproxy", done.stderr)
 
+    def test_help_in_a_checkout(self) -> None:
+        """In a checkout, where no artifacts have been made, it still says what it can do."""
+        self.script = ROOT / "scripts" / "deploy.sh"
+        done = self.run_it("--help", PYTHON=sys.executable)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("--rollback", done.stdout)
+
     def test_old_python(self) -> None:
         """With Python 3.9 alone it says which is needed, and how to get it."""
         (self.directory / "wheels").mkdir()
