@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -94,6 +95,13 @@ class ImportTests(SynchronousTestCase):
     def test_deploy(self) -> None:
         """deploy.sh runs on a bare Python: until the wheels are unpacked there is the standard library alone."""
         self.assertEqual(self.offenders(("nitroproxy.deploy",), ("twisted", "nitroproxy.daemon.wiring")), [])
+        early = ("nitroproxy.deploy.", "nitroproxy.commands.nitro_cli.")
+        for path in sorted((PACKAGE / "deploy").glob("*.py")):
+            for node in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    for name in imports(ast.Module([node], [])):
+                        known = name.split(".")[0] in sys.stdlib_module_names or f"{name}.".startswith(early)
+                        self.assertTrue(known, f"{path.name} imports {name} before the wheels are unpacked")
 
     def test_no_circle(self) -> None:
         """No two modules need each other, be it for types alone: each can be read on what it imports."""
