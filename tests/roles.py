@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,24 @@ class FakePort:
     def detach(self) -> int:
         """A descriptor to close."""
         return os.open(os.devnull, os.O_RDONLY)
+
+
+class RetiringPool:
+    """What stands for a pool that a reload replaces. The compiled pool cannot be patched."""
+
+    def __init__(self) -> None:
+        self.retired = 0
+
+    def retire(self) -> None:
+        """Count."""
+        self.retired += 1
+
+    @classmethod
+    def of(cls, case: SynchronousTestCase, owner: Any) -> RetiringPool:
+        """One in the place of the pool that *owner* has built."""
+        pool = cls()
+        case.patch(owner, "_built", replace(owner._built, pool=pool))
+        return pool
 
 
 @implementer(IStreamServerEndpoint)

@@ -23,7 +23,7 @@ from nitroproxy.enclave.components import EnclaveRole
 from nitroproxy.telemetry.metrics import SUPERVISOR
 from nitroproxy.vsock.address import VsockAddress
 from tests.attestation.fake_nsm import FakeNsm
-from tests.roles import FakeReactor, ask_nothing, no_rest
+from tests.roles import FakeReactor, RetiringPool, ask_nothing, no_rest
 
 
 class EnclaveRoleTests(SynchronousTestCase):
@@ -72,14 +72,13 @@ class EnclaveRoleTests(SynchronousTestCase):
         """Policy and limits are replaced in both listeners when the reload is committed; the old pool goes."""
         serving = self.role.serving(self.process(), self.settings, None, ask_nothing)
         routers = [factory.router for factory in serving.factories]
-        retired: list[None] = []
-        self.patch(serving._built.pool, "retire", lambda: retired.append(None))
+        pool = RetiringPool.of(self, serving)
         commit = serving.prepare(self.changed(limits=Limits(connections=7)))
         self.assertEqual([factory.router for factory in serving.factories], routers)
         commit()
         self.assertEqual([factory.settings.connections for factory in serving.factories], [7 + 8, 7])
         self.assertNotIn(serving.factories[1].router, routers)
-        self.assertEqual(len(retired), 1)
+        self.assertEqual(pool.retired, 1)
 
     def test_attestation(self) -> None:
         """With an NSM the daemon has an identity, which those that serve are given, and pages for it: on the host's

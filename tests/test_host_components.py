@@ -20,7 +20,7 @@ from nitroproxy.host import components
 from nitroproxy.host.components import HostRole
 from nitroproxy.telemetry.metrics import SUPERVISOR
 from nitroproxy.vsock.address import VsockAddress
-from tests.roles import FakeReactor, ask_nothing, no_rest
+from tests.roles import FakeReactor, RetiringPool, ask_nothing, no_rest
 
 
 class HostRoleTests(SynchronousTestCase):
@@ -59,8 +59,7 @@ class HostRoleTests(SynchronousTestCase):
         """Policy and limits are replaced in both listeners when the reload is committed; the old pool goes."""
         serving = self.role.serving(self.process(), self.settings, None, ask_nothing)
         old = [(factory.router, factory.settings) for factory in serving.factories]
-        retired: list[None] = []
-        self.patch(serving._built.pool, "retire", lambda: retired.append(None))
+        pool = RetiringPool.of(self, serving)
         new = self.changed(limits=Limits(connections=7), egress=Egress(deny=("x.example:*",)))
         commit = serving.prepare(new)
         self.assertEqual([(factory.router, factory.settings) for factory in serving.factories], old)
@@ -69,7 +68,7 @@ class HostRoleTests(SynchronousTestCase):
         self.assertTrue(
             all(factory.router is not router for factory, (router, _) in zip(serving.factories, old, strict=True))
         )
-        self.assertEqual(len(retired), 1)
+        self.assertEqual(pool.retired, 1)
 
     def test_automatic_cid(self) -> None:
         """The relay and the log take the enclave that runs; the gateway of no enclave says so, after a reload too."""

@@ -27,7 +27,7 @@ from nitroproxy.proxy.route import Route
 from nitroproxy.telemetry.failures import FAILURES, Failure
 from nitroproxy.telemetry.health import Check
 from nitroproxy.telemetry.metrics import SUPERVISOR
-from tests.roles import FakeReactor, no_rest
+from tests.roles import FakeReactor, RetiringPool, no_rest
 from tests.wire import GET, OneHop, record
 
 
@@ -87,15 +87,14 @@ class HostOnceTests(SynchronousTestCase):
     def test_pool(self) -> None:
         """A reload closes the connection to the enclave, and so does the end."""
         once = self.once()
-        retired: list[str] = []
-        self.patch(once._built.pool, "retire", lambda: retired.append("old"))
+        old = RetiringPool.of(self, once)
         commit = once.prepare(self.settings)
-        self.assertEqual(retired, [])
+        self.assertEqual(old.retired, 0)
         commit()
-        self.patch(once._built.pool, "retire", lambda: retired.append("new"))
+        new = RetiringPool.of(self, once)
         for call in once.at_end:
             call()
-        self.assertEqual(retired, ["old", "new"])
+        self.assertEqual((old.retired, new.retired), (1, 1))
 
     def test_health(self) -> None:
         """The health that it examines has the daemon's workers, if there are several processes; and it fails while the
