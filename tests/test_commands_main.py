@@ -6,7 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import StringIO
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,18 +14,10 @@ from nitroproxy import __version__
 from nitroproxy.commands import status
 from nitroproxy.commands.main import COMMANDS, build_parser, main
 from nitroproxy.config import load
+from tests.commandlines import parsers
 
 #: Runs the command in a process of its own.
 COMMAND = [sys.executable, "-c", "import sys; from nitroproxy.commands.main import main; sys.exit(main())"]
-
-
-def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """*parser* and those below it."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from parsers(below)
 
 
 class MainTests(SynchronousTestCase):

@@ -22,8 +22,8 @@ from nitroproxy.tls import attested_endpoint
 from nitroproxy.tls.attested_endpoint import AttestedTLS, Verifier, identity_of
 from nitroproxy.tls.settings import ClientCertificateFiles
 from tests.attestation.pki import pki
-from tests.attestation.tlspair import NOW, POLICY, Key, Speaking, TLSPair
-from tests.tlsmemory import Authority, MemoryServer
+from tests.attestation.tlspair import NOW, POLICY, Key, TLSPair
+from tests.tlsmemory import Application, Authority, MemoryServer
 from tests.tlsmemory import Identity as ServerIdentity
 from tests.wire import Maker, WaitingEndpoint, Wire
 
@@ -112,7 +112,7 @@ class HandshakeTests(EndpointCase):
         server = MemoryServer(Authority().issue("enclave.example"))
         inner = WaitingEndpoint()
         failures: list[Any] = []
-        connecting = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Speaking))
+        connecting = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Application))
         connecting.addErrback(lambda failure: failures.append(failure.value))
         server.accept(inner.accept())
         self.assertEqual((failures[0].rule, server.received), ("extension", b""))
@@ -131,7 +131,7 @@ class HandshakeTests(EndpointCase):
         server = MemoryServer(ServerIdentity(signed, self.pair.key.private, (authority.certificate,)))
         inner = WaitingEndpoint()
         failures: list[Any] = []
-        connecting = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Speaking))
+        connecting = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Application))
         connecting.addErrback(lambda failure: failures.append(failure.value))
         server.accept(inner.accept())
         self.assertEqual((failures[0].rule, server.received), ("binding", b""))
@@ -142,7 +142,7 @@ class HandshakeTests(EndpointCase):
         server = MemoryServer(served, lambda context: context.set_max_proto_version(SSL.TLS1_2_VERSION))
         inner = WaitingEndpoint()
         failures: list[Any] = []
-        connecting = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Speaking))
+        connecting = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Application))
         connecting.addErrback(lambda failure: failures.append(failure.value))
         server.accept(inner.accept())
         self.assertIsInstance(failures[0], SSL.Error)
@@ -198,7 +198,7 @@ class ConnectionTests(EndpointCase):
     def connecting(self) -> tuple[WaitingEndpoint, Any, list[Any]]:
         inner = WaitingEndpoint()
         failures: list[Any] = []
-        connecting: Any = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Speaking))
+        connecting: Any = self.tls.wrap(inner, "enclave.example", self.pair.clock).connect(Maker(Application))
         connecting.addErrback(lambda failure: failures.append(failure.value))
         return inner, connecting, failures
 
@@ -290,7 +290,7 @@ class VerdictTests(EndpointCase):
         self.patch(attested_endpoint, "verify_certificate", counted)
         for _ in range(3):
             self.pair.connect(self.tls)
-            self.assertIsInstance(self.pair.outcome, Speaking)
+            self.assertIsInstance(self.pair.outcome, Application)
         self.assertEqual(len(verified), 1)
         self.pair.now = NOW + timedelta(hours=2)
         self.assertEqual([self.refused(), self.refused()], ["age", "age"])
@@ -299,7 +299,7 @@ class VerdictTests(EndpointCase):
         self.assertEqual(self.refused(), "age")
         self.pair.now = NOW
         self.pair.connect(self.tls)
-        self.assertIsInstance(self.pair.outcome, Speaking)
+        self.assertIsInstance(self.pair.outcome, Application)
 
     def test_chain_that_has_ended(self) -> None:
         """A remembered verdict ends with the chain of its document."""
@@ -360,7 +360,7 @@ class ChallengeTests(EndpointCase):
         for _ in range(2):
             nonce = self.challenge()
             self.send(self.answer(nonce))
-            self.assertIsInstance(self.pair.outcome, Speaking)
+            self.assertIsInstance(self.pair.outcome, Application)
             self.assertEqual(self.pair.serving.received, b"secret")
             nonces.add(nonce)
         self.assertEqual({len(nonce) for nonce in nonces} | {len(nonces)}, {32, 2})
@@ -373,7 +373,7 @@ class ChallengeTests(EndpointCase):
             self.assertEqual(self.pair.outcomes, [])
             self.pair.near.protocol.write(message[place : place + 64])  # type: ignore[attr-defined]
             self.pair.carry()
-        self.assertIsInstance(self.pair.outcome, Speaking)
+        self.assertIsInstance(self.pair.outcome, Application)
 
     def test_refusals(self) -> None:
         """The answer to another challenge, of another connection or key, an identity, and what is no answer."""

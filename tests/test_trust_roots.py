@@ -5,7 +5,6 @@ Only a caller in Python gives others. Walks the schema, the variables, the comma
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import os
@@ -29,6 +28,7 @@ from nitroproxy.host.service import Options as HostOptions
 from nitroproxy.tls.attested import AttestedAgent
 from nitroproxy.tls.attested_endpoint import Verifier
 from tests.attestation.pki import document, pki
+from tests.commandlines import parsers
 
 _PACKAGE = Path(__file__).parent.parent / "nitroproxy"
 #: What a setting of trust anchors would be called.
@@ -42,15 +42,6 @@ def keys() -> Iterator[str]:
     for section in msgspec.structs.fields(Settings):
         for field in msgspec.structs.fields(section.type):
             yield f"{section.name}.{field.name}"
-
-
-def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """*parser* and all below it."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from parsers(below)
 
 
 class SettingsTests(SynchronousTestCase):

@@ -27,8 +27,8 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.tls.attested_endpoint import AttestedTLS, Verifier
 from nitroproxy.tls.server import TLSServer
 from tests.attestation.real import load
-from tests.attestation.tlspair import NOW, POLICY, Serving, Speaking, TLSPair
-from tests.tlsmemory import Authority
+from tests.attestation.tlspair import NOW, POLICY, Serving, TLSPair
+from tests.tlsmemory import Application, Authority
 from tests.wire import Maker, WaitingEndpoint, Wire
 
 
@@ -53,7 +53,7 @@ class Usual:
         trusted = trustRootFromCertificates([TwistedCertificate.loadPEM(authority.pem)])
         options: Any = optionsForClientTLS("enclave.example", trusted)
         self._server: Any = server.around(Factory.forProtocol(Serving), Deadlines(Clock()).after, lambda: 10.0)
-        self._client = TLSMemoryBIOFactory(options, True, Factory.forProtocol(Speaking))
+        self._client = TLSMemoryBIOFactory(options, True, Factory.forProtocol(Application))
         self._client.protocol = TLSMemoryBIOProtocol
 
     def connect(self) -> None:
@@ -75,7 +75,7 @@ def _carry(far: Wire, near: Wire) -> None:
 def _connect_attested(pair: TLSPair, tls: AttestedTLS) -> None:
     """One connection to the pair's enclave."""
     inner = WaitingEndpoint()
-    tls.wrap(inner, "enclave.example", pair.clock).connect(Maker(Speaking))
+    tls.wrap(inner, "enclave.example", pair.clock).connect(Maker(Application))
     _carry(inner.accept(), pair.accept())
 
 

@@ -19,6 +19,7 @@ from nitroproxy.proxy.deadlines import Deadlines
 from nitroproxy.tls.attested_endpoint import AttestedTLS, Verifier
 from nitroproxy.tls.server import ServerTransport, TLSServer
 from tests.attestation.pki import T0, document, fields, pki
+from tests.tlsmemory import Application
 from tests.wire import Maker, WaitingEndpoint, Wire
 
 #: When everything happens.
@@ -74,24 +75,6 @@ class Serving(Protocol):
         self.lost.append(reason.value)
 
 
-class Speaking(Protocol):
-    """A client that speaks as soon as it may."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.lost: list[object] = []
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(b"secret")
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.lost.append(reason.value)
-
-
 class TLSPair:
     """A server, and clients that connect to it one after the other.
 
@@ -132,7 +115,7 @@ class TLSPair:
         """Connect as far as it goes; the client's end."""
         inner = WaitingEndpoint()
         outcomes: list[Any] = []
-        connecting = tls.wrap(inner, host, self.clock).connect(Maker(Speaking))
+        connecting = tls.wrap(inner, host, self.clock).connect(Maker(Application))
         connecting.addCallbacks(outcomes.append, lambda failure: outcomes.append(failure.value))
         self.outcomes = outcomes
         far = self.far = inner.accept()
